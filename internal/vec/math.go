@@ -1,0 +1,81 @@
+package vec
+
+import "math"
+
+const (
+	log2e   = 1.44269504088896341
+	ln2High = 0.693359375 // 355/512: n·ln2High is exact for |n| < 2^15
+	ln2Low  = -2.12194440e-4
+	magic   = 1.5 * (1 << 23) // adding it rounds a float32 to the nearest integer
+)
+
+// Exp returns e^x with an error below 1 unit in the last place for x in [-87, 88] and is clamped outside.
+//
+//	e^x = 2^n · e^r,  n = round(x·log2 e),  r = x − n·ln 2 in two parts,  e^r by a polynomial of degree 6
+func Exp(x float32) float32 {
+	x = min(max(x, -87), 88)
+	n := float32(float32(x*log2e)+magic) - magic
+	r := x - float32(n*ln2High)
+	r -= float32(n * ln2Low)
+	p := float32(1.9875691500e-4)
+	p = float32(p*r) + 1.3981999507e-3
+	p = float32(p*r) + 8.3334519073e-3
+	p = float32(p*r) + 4.1665795894e-2
+	p = float32(p*r) + 1.6666665459e-1
+	p = float32(p*r) + 5.0000001201e-1
+	p = float32(p*float32(r*r)) + r
+	p++
+	return math.Float32frombits(math.Float32bits(p) + uint32(int32(n))<<23)
+}
+
+// log1pUnit returns ln(1+f) for f in [√½−1, √2−1) with an error below 1e-7 of the larger of |f| and 0.25.
+func log1pUnit(f float32) float32 {
+	const c0, c1, c2, c3, c4, c5, c6 = 0.333338581, -0.250017469, 0.199653981, -0.165656344, 0.148769609, -0.143502021, 0.0891787094
+	p := float32(c6)
+	p = float32(p*f) + c5
+	p = float32(p*f) + c4
+	p = float32(p*f) + c3
+	p = float32(p*f) + c2
+	p = float32(p*f) + c1
+	p = float32(p*f) + c0
+	p = float32(p*f) - 0.5
+	return float32(p*float32(f*f)) + f
+}
+
+// Log returns ln x for a positive, normal x, with a relative error below 4e-7 (absolute below 1e-7 near 1).
+func Log(x float32) float32 {
+	b := math.Float32bits(x)
+	e := int32(b-0x3f3504f3) >> 23 // exponent of x relative to [√½, √2)
+	return log1pUnit(math.Float32frombits(b-uint32(e)<<23)-1) + float32(float32(e)*float32(math.Ln2))
+}
+
+// Exp64 returns e^x in float64 for |x| < 700, with a relative error below 1e-15 and the same bits on every platform,
+// which the standard library does not promise.
+func Exp64(x float64) float64 {
+	n := math.Round(x * log2e)
+	r := x - float64(n*6.93147180369123816490e-01)
+	r -= float64(n * 1.90821492927058770002e-10)
+	p := 1.0
+	for i := 17; i >= 1; i-- {
+		p = float64(p*(r/float64(i))) + 1
+	}
+	return math.Ldexp(p, int(n))
+}
+
+// Log64 returns ln x in float64 for a positive, normal x, with a relative error below 1e-15 and the same bits everywhere.
+//
+//	ln x = e·ln 2 + 2·atanh((m−1)/(m+1)),  m in [√½, √2)
+func Log64(x float64) float64 {
+	m, e := math.Frexp(x)
+	if m < math.Sqrt2/2 {
+		m *= 2
+		e--
+	}
+	f := (m - 1) / (m + 1)
+	z := float64(f * f)
+	p := 0.0
+	for i := 21; i >= 1; i -= 2 {
+		p = float64(p*z) + 1/float64(i)
+	}
+	return float64(2*float64(f*p)) + float64(float64(e)*math.Ln2)
+}

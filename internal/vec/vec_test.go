@@ -1,0 +1,273 @@
+package vec
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sort"
+	"testing"
+)
+
+func TestExpAndLogAreClose(t *testing.T) {
+	ulp := func(x float64) float64 {
+		f := float32(x)
+		return float64(math.Nextafter32(f, math.MaxFloat32)) - float64(f)
+	}
+	var worst float64
+	for x := float32(-86.9); x < 87.9; x += 0.00137 {
+		want := math.Exp(float64(x))
+		worst = max(worst, math.Abs(float64(Exp(x))-want)/ulp(want))
+	}
+	if worst > 1 {
+		t.Errorf("Exp is off by %.2f units in the last place", worst)
+	}
+	worst = 0
+	for x := float32(1e-30); x < 1e30; x *= 1.00173 {
+		want := math.Log(float64(x))
+		worst = max(worst, math.Abs(float64(Log(x))-want)/max(math.Abs(want), 0.25))
+	}
+	if worst > 4e-7 {
+		t.Errorf("Log is off by %.2g", worst)
+	}
+	if Log(1) != 0 || Exp(0) != 1 || Exp(-1e9) != Exp(-87) || Exp(1e9) != Exp(88) {
+		t.Error("Log(1), Exp(0) or the clamps are wrong")
+	}
+	for x := -600.0; x < 600; x += 0.317 {
+		if e := math.Abs(Exp64(x)/math.Exp(x) - 1); e > 1e-15 {
+			t.Fatalf("Exp64(%v) is off by %.2g", x, e)
+		}
+	}
+	for x := 1e-200; x < 1e200; x *= 1.37 {
+		if want := math.Log(x); math.Abs(Log64(x)-want) > 1e-15*max(1, math.Abs(want)) {
+			t.Fatalf("Log64(%v) = %v, want %v", x, Log64(x), want)
+		}
+	}
+}
+
+func TestNormalsHaveTheirMoments(t *testing.T) {
+	const n = 1 << 20
+	x := make([]float32, n)
+	Normals(x, 42)
+	var m [5]float64
+	for _, v := range x {
+		p := 1.0
+		for i := range m {
+			m[i] += p / n
+			p *= float64(v)
+		}
+	}
+	for i, want := range []float64{1, 0, 1, 0, 3} {
+		sd := []float64{0, 1, math.Sqrt2, math.Sqrt(15), math.Sqrt(96)}[i] / math.Sqrt(n)
+		if math.Abs(m[i]-want) > 4*sd+1e-9 {
+			t.Errorf("moment %d is %.5f, want %.0f within %.5f", i, m[i], want, 4*sd)
+		}
+	}
+	var cross float64 // the two numbers of a pair are 16 places apart
+	for i := 0; i+16 < n; i++ {
+		cross += float64(x[i]) * float64(x[i+16]) / n
+	}
+	if math.Abs(cross) > 4/math.Sqrt(n) {
+		t.Errorf("numbers 16 apart correlate by %.5f", cross)
+	}
+	y := make([]float32, 64)
+	Normals(y, 42)
+	if !slices.Equal(y, x[:64]) {
+		t.Error("the same key gives other numbers for another length")
+	}
+}
+
+func randomTile(r *rand.Rand, rows int) []float32 {
+	x := make([]float32, rows*Lanes)
+	for i := range x {
+		x[i] = float32(r.NormFloat64())
+	}
+	return x
+}
+
+func TestProductsMatchPlainSums(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, shape := range [][2]int{{1, 1}, {7, 3}, {8, 32}, {64, 64}, {13, 5}} {
+		rows, cols := shape[0], shape[1]
+		w := make([]float32, rows*cols)
+		for i := range w {
+			w[i] = float32(r.NormFloat64())
+		}
+		x, z := randomTile(r, cols), make([]float32, rows*Lanes)
+		m := NewMatrix(rows, cols)
+		m.Set(w)
+		m.Times(z, x, make([]float32, cols))
+		g, dw := randomTile(r, rows), slices.Clone(w)
+		AddOuter(dw, g, x, rows, cols)
+		for e := range rows {
+			for tok := range Lanes {
+				var sum float32
+				for c := range cols {
+					sum += float32(w[e*cols+c] * x[c*Lanes+tok])
+				}
+				if z[e*Lanes+tok] != sum {
+					t.Fatalf("%v: z[%d][%d] = %v, want %v", shape, e, tok, z[e*Lanes+tok], sum)
+				}
+			}
+			for c := range cols {
+				sum := w[e*cols+c]
+				for tok := range Lanes {
+					sum += float32(g[e*Lanes+tok] * x[c*Lanes+tok])
+				}
+				if dw[e*cols+c] != sum {
+					t.Fatalf("%v: dw[%d][%d] = %v, want %v", shape, e, c, dw[e*cols+c], sum)
+				}
+			}
+		}
+	}
+}
+
+// Every score and its derivative against float64 and central differences of Σ u_e·s_e.
+func TestScoresAndTheirDerivatives(t *testing.T) {
+	const rows = 9
+	type score struct {
+		name     string
+		forward  func(s, z []float32, rows int)
+		backward func(g, s []float32, rows int)
+		exact    func(z []float64) []float64
+	}
+	each := func(f func(float64) float64) func([]float64) []float64 {
+		return func(z []float64) []float64 {
+			s := make([]float64, len(z))
+			for i, v := range z {
+				s[i] = f(v)
+			}
+			return s
+		}
+	}
+	for _, sc := range []score{
+		{"sigmoid", Sigmoid, SigmoidBackward, each(func(z float64) float64 { return 1 / (1 + math.Exp(-z)) })},
+		{"sqrt-softplus", SqrtSoftplus, SqrtSoftplusBackward, each(func(z float64) float64 { return math.Sqrt(math.Log1p(math.Exp(z))) })},
+		{"softmax", Softmax, SoftmaxBackward, func(z []float64) []float64 {
+			var sum float64
+			s := make([]float64, len(z))
+			for i, v := range z {
+				s[i] = math.Exp(v)
+				sum += s[i]
+			}
+			for i := range s {
+				s[i] /= sum
+			}
+			return s
+		}},
+	} {
+		r := rand.New(rand.NewPCG(3, 4))
+		z, u := randomTile(r, rows), randomTile(r, rows)
+		for i := range z {
+			z[i] *= 4
+		}
+		s, g := make([]float32, len(z)), slices.Clone(u)
+		sc.forward(s, z, rows)
+		sc.backward(g, s, rows)
+		for tok := range Lanes {
+			column := make([]float64, rows)
+			for e := range rows {
+				column[e] = float64(z[e*Lanes+tok])
+			}
+			want := sc.exact(column)
+			value := func() (v float64) {
+				for e, p := range sc.exact(column) {
+					v += float64(u[e*Lanes+tok]) * p
+				}
+				return v
+			}
+			for e := range rows {
+				if d := math.Abs(float64(s[e*Lanes+tok])-want[e]) / want[e]; d > 1e-6 {
+					t.Fatalf("%s(%v) is off by %.2g", sc.name, z[e*Lanes+tok], d)
+				}
+				const h = 1e-5
+				old := column[e]
+				column[e] = old + h
+				up := value()
+				column[e] = old - h
+				diff := (up - value()) / (2 * h)
+				column[e] = old
+				if d := math.Abs(float64(g[e*Lanes+tok]) - diff); d > 3e-6 {
+					t.Fatalf("%s: derivative at %v is %v, want %v", sc.name, old, g[e*Lanes+tok], diff)
+				}
+			}
+		}
+	}
+}
+
+// referenceChoice is the plain form of a group-limited, biased top-K for one token.
+func referenceChoice(a []float32, k, groups, kept int) []int {
+	size := len(a) / groups
+	rank := make([]float32, groups)
+	for g := range rank {
+		s := slices.Clone(a[g*size : (g+1)*size])
+		slices.Sort(s)
+		rank[g] = s[size-1]
+		if size > 1 {
+			rank[g] += s[size-2]
+		}
+	}
+	order := make([]int, groups)
+	for i := range order {
+		order[i] = i
+	}
+	sort.SliceStable(order, func(i, j int) bool { return rank[order[i]] > rank[order[j]] })
+	var pool []int
+	for _, g := range order[:kept] {
+		for e := g * size; e < (g+1)*size; e++ {
+			pool = append(pool, e)
+		}
+	}
+	slices.Sort(pool)
+	sort.SliceStable(pool, func(i, j int) bool { return a[pool[i]] > a[pool[j]] })
+	chosen := pool[:k]
+	slices.Sort(chosen)
+	return chosen
+}
+
+func TestTopKMatchesSorting(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 200 {
+		groups := 1 << r.IntN(4)
+		size := 1 + r.IntN(9)
+		kept := 1 + r.IntN(groups)
+		rows := groups * size
+		k := 1 + r.IntN(kept*size)
+		s, bias := randomTile(r, rows), make([]float32, rows)
+		for e := range bias {
+			bias[e] = float32(r.NormFloat64())
+		}
+		if r.IntN(2) == 0 { // many ties, zeros of both signs
+			for i := range s {
+				s[i] = float32(r.IntN(3)) - 1
+				if s[i] == 0 && r.IntN(2) == 0 {
+					s[i] = float32(math.Copysign(0, -1))
+				}
+			}
+			clear(bias)
+		}
+		q, mask, allowed := NewSelector(k, groups), make([]uint64, rows), make([]uint64, groups)
+		live := r.Uint64()
+		q.Groups(allowed, s, bias, rows, kept)
+		if groups == 1 {
+			allowed = nil
+		}
+		q.TopK(mask, s, bias, live, allowed)
+		for tok := range Lanes {
+			a := make([]float32, rows)
+			var got []int
+			for e := range a {
+				a[e] = s[e*Lanes+tok] + bias[e]
+				if mask[e]>>tok&1 != 0 {
+					got = append(got, e)
+				}
+			}
+			want := referenceChoice(a, k, groups, kept)
+			if live>>tok&1 == 0 {
+				want = nil
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("k=%d groups=%d kept=%d scores %v: chose %v, want %v", k, groups, kept, a, got, want)
+			}
+		}
+	}
+}

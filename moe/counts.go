@@ -1,0 +1,86 @@
+package moe
+
+import "math/bits"
+
+// Assignment says which experts every token of a batch was sent to: bit t of Mask[tile·E+e] is token t of the tile and
+// expert e. Fresh, where a loss asks for it, is the top-K of the same router's scores without bias and group limit, from
+// which Megatron-LM and DeepSeek-V3 count for their losses.
+type Assignment struct {
+	Experts int
+	Mask    []uint64
+	Fresh   []uint64 // nil if nobody asked
+}
+
+// NewAssignment returns storage for a batch of up to the given number of tokens.
+func NewAssignment(layer Layer, tokens int, fresh bool) *Assignment {
+	n := (tokens + TileTokens - 1) / TileTokens * layer.Experts
+	a := &Assignment{Experts: layer.Experts, Mask: make([]uint64, n)}
+	if fresh {
+		a.Fresh = make([]uint64, n)
+	}
+	return a
+}
+
+// Tile returns the masks of one tile, one word for each expert.
+func (a *Assignment) Tile(i int) []uint64 { return a.Mask[i*a.Experts : (i+1)*a.Experts] }
+
+// FreshTile returns the fresh masks of one tile, or nil.
+func (a *Assignment) FreshTile(i int) []uint64 {
+	if a.Fresh == nil {
+		return nil
+	}
+	return a.Fresh[i*a.Experts : (i+1)*a.Experts]
+}
+
+// Counts is the counting service: the assignments n_e of every expert in every scope of one batch. Losses and controllers
+// read it; nobody else counts.
+type Counts struct {
+	Experts    int
+	Tokens     int
+	Sequence   []int64 // [sequence][E]
+	MicroBatch []int64 // [micro-batch][E]
+	Global     []int64 // [E], the whole step
+}
+
+// Count counts one set of masks (an Assignment's Mask or Fresh) of a batch.
+func (c *Counts) Count(b *Batch, masks []uint64) {
+	e := b.Layer.Experts
+	c.Experts, c.Tokens = e, b.Tokens
+	c.Sequence = resized(c.Sequence, len(b.Sequences)*e)
+	c.MicroBatch = resized(c.MicroBatch, len(b.MicroBatches)*e)
+	c.Global = resized(c.Global, e)
+	for i := range b.Tiles {
+		m := masks[i*e : (i+1)*e]
+		b.Segments(i, b.Sequences, func(unit, from, to int) {
+			n, lanes := c.Sequence[unit*e:(unit+1)*e], LaneMask(from, to)
+			for x, w := range m {
+				n[x] += int64(bits.OnesCount64(w & lanes))
+			}
+		})
+	}
+	batch := 0
+	for i, s := range b.Sequences {
+		for b.MicroBatches[batch].To <= s.From {
+			batch++
+		}
+		add(c.MicroBatch[batch*e:(batch+1)*e], c.Sequence[i*e:(i+1)*e])
+	}
+	for i := range b.MicroBatches {
+		add(c.Global, c.MicroBatch[i*e:(i+1)*e])
+	}
+}
+
+func add(to, n []int64) {
+	for i, v := range n {
+		to[i] += v
+	}
+}
+
+func resized(n []int64, size int) []int64 {
+	if cap(n) < size {
+		return make([]int64, size)
+	}
+	n = n[:size]
+	clear(n)
+	return n
+}

@@ -1,0 +1,111 @@
+package moe
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+func TestLayerValidate(t *testing.T) {
+	good := Layer{Experts: 64, TopK: 6, Width: 64, Groups: 8, GroupsKept: 4}
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Layer){
+		"one expert":                func(l *Layer) { l.Experts = 1 },
+		"K > E":                     func(l *Layer) { l.TopK = 65 },
+		"no choice":                 func(l *Layer) { l.TopK = 0 },
+		"groups do not divide":      func(l *Layer) { l.Groups = 7 },
+		"more kept than groups":     func(l *Layer) { l.GroupsKept = 9 },
+		"kept groups cannot hold K": func(l *Layer) { l.Groups, l.GroupsKept = 64, 5 },
+		"negative width":            func(l *Layer) { l.Width = -1 },
+	} {
+		l := good
+		if change(&l); l.Validate() == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func TestParseScore(t *testing.T) {
+	for _, name := range ScoreNames() {
+		if f, err := ParseScore(name); err != nil || f.String() != name {
+			t.Errorf("%s parses as %v, %v", name, f, err)
+		}
+	}
+	if _, err := ParseScore("stored"); err == nil {
+		t.Error("a user may not ask for stored scores")
+	}
+}
+
+// randomBatch has sequences of random lengths that start anywhere in a tile.
+func randomBatch(r *rand.Rand, layer Layer) *Batch {
+	tokens := 1 + r.IntN(400)
+	b := NewBatch(layer, tokens)
+	b.Resize(tokens)
+	for from := 0; from < tokens; {
+		to := min(tokens, from+1+r.IntN(150))
+		b.Sequences = append(b.Sequences, Span{from, to})
+		from = to
+	}
+	b.SplitMicroBatches(1 + r.IntN(6))
+	return b
+}
+
+func TestCountsAgreeWithTokenByTokenCounting(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	layer := Layer{Experts: 10, TopK: 3, Groups: 1, GroupsKept: 1}
+	var c Counts
+	for range 100 {
+		b := randomBatch(r, layer)
+		a := NewAssignment(layer, b.Tokens, false)
+		sequence := make([]int64, len(b.Sequences)*10)
+		micro := make([]int64, len(b.MicroBatches)*10)
+		global := make([]int64, 10)
+		for tok := range b.Tokens {
+			s := slices.IndexFunc(b.Sequences, func(s Span) bool { return tok >= s.From && tok < s.To })
+			m := slices.IndexFunc(b.MicroBatches, func(s Span) bool { return tok >= s.From && tok < s.To })
+			for _, e := range r.Perm(10)[:3] {
+				a.Tile(tok / TileTokens)[e] |= 1 << (tok % TileTokens)
+				sequence[s*10+e]++
+				micro[m*10+e]++
+				global[e]++
+			}
+		}
+		c.Count(b, a.Mask)
+		if !slices.Equal(c.Sequence, sequence) || !slices.Equal(c.MicroBatch, micro) || !slices.Equal(c.Global, global) {
+			t.Fatalf("counts of %d tokens in %v differ", b.Tokens, b.Sequences)
+		}
+	}
+}
+
+func TestMicroBatchesAreWholeSequences(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 2))
+	for range 200 {
+		b := randomBatch(r, Layer{Experts: 2, TopK: 1, Groups: 1, GroupsKept: 1})
+		n := 1 + r.IntN(8)
+		b.SplitMicroBatches(n)
+		if want := min(n, len(b.Sequences)); len(b.MicroBatches) != want {
+			t.Fatalf("%d sequences in %d micro-batches, want %d", len(b.Sequences), len(b.MicroBatches), want)
+		}
+		from := 0
+		for _, m := range b.MicroBatches {
+			if m.From != from || m.Len() < 1 || !slices.ContainsFunc(b.Sequences, func(s Span) bool { return s.To == m.To }) {
+				t.Fatalf("micro-batches %v of sequences %v", b.MicroBatches, b.Sequences)
+			}
+			from = m.To
+		}
+		if from != b.Tokens {
+			t.Fatalf("micro-batches %v do not cover %d tokens", b.MicroBatches, b.Tokens)
+		}
+	}
+}
+
+func TestGateSum(t *testing.T) {
+	if s := (Gate{Normalised: true, Scale: 2.5}).Sum(3); s != 2.5 {
+		t.Errorf("DeepSeek-V3's gates sum to %v, want 2.5", s)
+	}
+	if s := (Gate{Scale: 1}).Sum(0.3); s != 0.3 {
+		t.Errorf("raw gates sum to %v, want 0.3", s)
+	}
+}

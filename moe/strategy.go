@@ -1,0 +1,77 @@
+package moe
+
+import "evenkeel/internal/vec"
+
+// Strategy routes batches: it owns how tokens choose experts and the state behind that choice, and nothing of the
+// measuring. Within a step Route sees the state as the step before left it; Update comes last. Route and AddLossGradient
+// may run for several tiles at once and must not change the strategy.
+type Strategy interface {
+	Traits() Traits
+	// Score computes the scores s of a tile from its logits z, both [E][64]; they may be the same.
+	Score(s, z []float32)
+	// ScoreBackward turns g = ∂L/∂s of a tile into ∂L/∂z in place.
+	ScoreBackward(g, s []float32)
+	// Route chooses the experts of one tile from its scores s [E][64]: bit t of mask[e] for token t and expert e. fresh,
+	// if not nil, receives the top-K of s without bias and group limit.
+	Route(t *Tile, s []float32, w *Scratch, mask, fresh []uint64)
+	// PrepareLoss fixes the prices of the step's losses from its counts; see Traits.Loss.
+	PrepareLoss(b *Batch, chosen, fresh *Counts)
+	// AddLossGradient adds ∂L/∂s of the strategy's losses for one tile to g [E][64] and returns the tile's part of L.
+	AddLossGradient(b *Batch, tile int, s, g []float32) float64
+	// Update moves the state from the counts of a finished step.
+	Update(step int, chosen *Counts)
+	// Bias returns the selection bias b [E] as it stands, or nil where there is none. The caller must not keep it.
+	Bias() []float32
+}
+
+// BatchStrategy is a strategy that must see a whole batch before it can route any of its tokens.
+type BatchStrategy interface {
+	Strategy
+	// RouteBatch chooses for a batch from the scores s of all its tiles, [tile][E][64].
+	RouteBatch(b *Batch, s []float32, mask []uint64) error
+}
+
+// Traits say what a strategy is and what it asks of the run.
+type Traits struct {
+	Name   string // of the preset: aux-loss
+	Spec   string // canonical, with the knobs that differ from their defaults: aux-loss:coeff=0.1
+	Causal bool   // a token's routing depends on no other token of its batch
+	Bound  bool   // drawn as a bound, not as a strategy that one could use
+	Score  Score  // Score(s, z) is this function of z and nothing else
+	Gate   Gate
+	Loss   bool // it has a balancing loss, which acts only on a router that learns
+	Fresh  bool // its losses count a fresh top-K
+	// Sequences: it needs to know where sequences begin.
+	Sequences bool
+	// Oracle: it chooses by the true affinities s*, has no router of its own, and is solved on few batches only.
+	Oracle bool
+	// Rate is the step u of a bias that moves by u, and 0 where nothing does.
+	Rate     float64
+	Notes    []string // what a reader of the results must know: conventions
+	Warnings []string // what is probably not meant
+}
+
+// Gate says how a strategy makes the weights that multiply its experts' outputs from the unbiased scores of the chosen.
+type Gate struct {
+	Normalised bool    // divided by their sum over the chosen
+	Scale      float32 // then multiplied by this
+}
+
+// Sum returns the sum of a token's gate weights, given the sum of the scores of its chosen experts.
+func (g Gate) Sum(chosen float32) float32 {
+	if g.Normalised {
+		return g.Scale
+	}
+	return float32(g.Scale * chosen)
+}
+
+// Scratch is what routing one tile needs beside its result. One worker owns it.
+type Scratch struct {
+	Select  *vec.Selector
+	Allowed []uint64 // [G]
+}
+
+// NewScratch returns the scratch of a layer.
+func NewScratch(l Layer) *Scratch {
+	return &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups)}
+}

@@ -1,0 +1,60 @@
+// Package plots draws the figures of a comparison, one file per figure: results in, picture out. It decides what a reader
+// sees and computes nothing that a table would also show.
+//
+// A new figure is one file with one exported Draw function and one line in Figures.
+package plots
+
+import (
+	"errors"
+	"fmt"
+
+	"evenkeel/sim"
+)
+
+// Figure is one kind of picture.
+type Figure struct {
+	Name    string                 // of its files, without extension
+	Title   string                 // what it shows, as printed above it
+	Applies func(*sim.Result) bool // whether the result holds anything to draw
+	Draw    func(r *sim.Result, scenario string) (Picture, error)
+}
+
+// Figures lists all figures, in the order in which a reader should meet them.
+func Figures() []Figure {
+	return []Figure{
+		{"load-heatmap", loadHeatmapTitle, hasLoads, LoadHeatmap},
+		{"maxvio", maxVioTitle, hasMaxVio, MaxVio},
+		{"balance-quality", balanceQualityTitle, hasBalanceQuality, BalanceQuality},
+		{"bias", biasTitle, hasBias, Bias},
+		{"domains", domainsTitle, hasDomains, Domains},
+	}
+}
+
+// errNothing is what a figure returns that was asked to draw a result to which it does not apply.
+var errNothing = errors.New("the result holds nothing to draw")
+
+// WriteAll draws every figure that applies to a result into an existing folder, as NAME.svg and NAME.png, and returns the
+// names of the files. All are drawn before the first is written, and each appears whole or not at all: after an error the
+// folder holds no part of a file, and files lists those that were finished.
+func WriteAll(dir string, r *sim.Result, scenarioName string) (files []string, err error) {
+	var drawn []file
+	for _, f := range Figures() {
+		if !f.Applies(r) {
+			continue
+		}
+		p, err := f.Draw(r, scenarioName)
+		if err != nil {
+			return nil, fmt.Errorf("figure %s: %w", f.Name, err)
+		}
+		svg, err := p.SVG()
+		if err != nil {
+			return nil, fmt.Errorf("figure %s: %w", f.Name, err)
+		}
+		png, err := p.PNG()
+		if err != nil {
+			return nil, fmt.Errorf("figure %s: %w", f.Name, err)
+		}
+		drawn = append(drawn, file{f.Name + ".svg", svg}, file{f.Name + ".png", png})
+	}
+	return writeFiles(dir, drawn)
+}

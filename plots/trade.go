@@ -1,0 +1,79 @@
+package plots
+
+import (
+	"math"
+
+	"evenkeel/sim"
+	"gonum.org/v1/plot/plotter"
+)
+
+// trade is what one strategy gives for what.
+type trade struct {
+	name, label string
+	look        look
+	bound       bool
+	x, y        measured // global MaxVio; affinity lost in percent
+}
+
+// measured is a mean with its interval, which is NaN where there is none.
+type measured struct{ mean, low, high float64 }
+
+func (m measured) ranged() bool { return !math.IsNaN(m.low) && !math.IsNaN(m.high) }
+
+// tradesOf returns the trades of all strategies that have both figures.
+func tradesOf(r *sim.Result) []trade {
+	var trades []trade
+	for i, s := range r.Strategies {
+		if t, ok := tradeOf(s); ok {
+			t.look = lookOf(i)
+			trades = append(trades, t)
+		}
+	}
+	return trades
+}
+
+func tradeOf(s *sim.StrategyResult) (trade, bool) {
+	x, hasX := s.Metrics["maxvio_global"]
+	y, hasY := s.Metrics["affinity_kept"]
+	t := trade{name: s.Traits.Name, label: heading(s, ""), bound: s.Traits.Bound, x: measuredOf(x)}
+	kept := measuredOf(y)
+	t.y = measured{100 * (1 - kept.mean), 100 * (1 - kept.high), 100 * (1 - kept.low)}
+	if t.bound && !hasX {
+		t.x, hasX = measured{0, math.NaN(), math.NaN()}, true
+	}
+	if t.x.mean <= 0 {
+		t.x = measured{0, math.NaN(), math.NaN()}
+		t.label = heading(s, "MaxVio 0")
+	}
+	return t, hasX && hasY && drawable(t.x.mean, false) && drawable(t.y.mean, false)
+}
+
+func measuredOf(e sim.Estimate) measured {
+	m := measured{e.Mean, math.NaN(), math.NaN()}
+	if e.Low != nil && e.High != nil && drawable(*e.Low, false) && drawable(*e.High, false) {
+		m.low, m.high = *e.Low, *e.High
+	}
+	return m
+}
+
+// families are the lines through the strategies of one name, where there are several.
+func families(trades []trade) []plotter.XYs {
+	var lines []plotter.XYs
+	done := map[string]bool{}
+	for _, t := range trades {
+		if done[t.name] {
+			continue
+		}
+		done[t.name] = true
+		var line plotter.XYs
+		for _, u := range trades {
+			if u.name == t.name && !u.bound {
+				line = append(line, plotter.XY{X: u.x.mean, Y: u.y.mean})
+			}
+		}
+		if len(line) > 1 {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}

@@ -1,0 +1,295 @@
+package scenarios
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"evenkeel/internal/npz"
+	"evenkeel/moe"
+)
+
+// Dump is one layer of a router's trace in memory. Tokens are in the order of the file.
+//
+// As an npz file it holds logits [T,E] or scores [T,E] (used as they are), or only topk_ids [T,K]; and, where known,
+// hidden [T,d], router [E,d], bias [E], topk_weights [T,K], token_id [T], domain [T], seq_lens [sequences]. All but the
+// last three may have a leading dimension L of layers.
+type Dump struct {
+	Layers, Tokens, Experts, TopK, Width int       // TopK 0 where the file does not say, Width 0 without hidden
+	Level                                string    // scores (every expert's) or choices (only who was chosen)
+	Scores                               []float32 // logits, or scores if Stored, [T][E]
+	Hidden                               []float32 // [T][d]
+	Router                               []float32 // [E][d]
+	Bias                                 []float32 // [E]
+	Choices                              []int32   // topk_ids [T][K]
+	Token, Domain                        []int32
+	Sequences                            []moe.Span // nil where the file does not say
+	Notes                                []string
+
+	stored bool
+}
+
+// Levels of detail of a trace.
+const (
+	LevelScores  = "scores"
+	LevelChoices = "choices"
+)
+
+// Domains returns the number of domains, 0 where unknown.
+func (d *Dump) Domains() int {
+	if d.Domain == nil {
+		return 0
+	}
+	return int(slices.Max(d.Domain)) + 1
+}
+
+// dumpReader collects a dump from the arrays of one file.
+type dumpReader struct {
+	*Dump
+	file  *npz.File
+	name  string
+	layer int
+	err   error
+}
+
+// readDump reads one layer of a trace file.
+func readDump(file *npz.File, name string, layer int) (*Dump, error) {
+	r := &dumpReader{Dump: &Dump{Layers: 1}, file: file, name: name, layer: layer}
+	r.shape()
+	r.readScores()
+	r.readChoices()
+	r.readLatent()
+	r.readTokens()
+	return r.Dump, r.err
+}
+
+func (r *dumpReader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = fmt.Errorf("%s: %s", r.name, fmt.Sprintf(format, args...))
+	}
+}
+
+// shape finds the level of detail and the number of layers and tokens.
+func (r *dumpReader) shape() {
+	_, logits := r.file.Header("logits")
+	_, scores := r.file.Header("scores")
+	_, ids := r.file.Header("topk_ids")
+	switch {
+	case logits && scores:
+		r.fail("it holds both logits and scores: keep one of them")
+		return
+	case logits:
+		r.Level = LevelScores
+		r.dims("logits")
+	case scores:
+		r.Level, r.stored = LevelScores, true
+		r.dims("scores")
+	case ids:
+		r.Level = LevelChoices
+		r.dims("topk_ids")
+	default:
+		r.fail("it holds none of logits, scores and topk_ids: its arrays are %v", r.file.Names())
+		return
+	}
+	if r.err == nil && (r.layer < 0 || r.layer >= r.Layers) {
+		r.fail("layer %d does not exist: the file has layers 0 to %d", r.layer, r.Layers-1)
+	}
+}
+
+// dims takes the layers and tokens from the array that leads.
+func (r *dumpReader) dims(array string) {
+	h, _ := r.file.Header(array)
+	switch len(h.Shape) {
+	case 2:
+		r.Tokens = h.Shape[0]
+	case 3:
+		r.Layers, r.Tokens = h.Shape[0], h.Shape[1]
+	default:
+		r.fail("%s has shape %v: want [tokens, experts] or [layers, tokens, experts]", array, h.Shape)
+		return
+	}
+	last := h.Shape[len(h.Shape)-1]
+	switch {
+	case r.Tokens < 1 || r.Tokens > math.MaxInt32 || r.Layers < 1 || last < 1:
+		r.fail("%s has shape %v: every dimension must be at least 1", array, h.Shape)
+	case array == "topk_ids":
+		r.TopK = last
+	case last < 2 || last > moe.MaxExperts:
+		r.fail("%s has %d experts: want 2 to %d", array, last, moe.MaxExperts)
+	default:
+		r.Experts = last
+	}
+}
+
+// slot returns the last two dimensions of a per-layer array and the element at which the wanted layer begins.
+func (r *dumpReader) slot(array string) (rows, cols, from int, ok bool) {
+	h, exists := r.file.Header(array)
+	if !exists || r.err != nil {
+		return 0, 0, 0, false
+	}
+	switch n := len(h.Shape); {
+	case n == 3 && h.Shape[0] == r.Layers:
+		return h.Shape[1], h.Shape[2], r.layer * h.Shape[1] * h.Shape[2], true
+	case n == 2 && r.Layers == 1:
+		return h.Shape[0], h.Shape[1], 0, true
+	}
+	r.fail("%s has shape %v, which does not fit %d layers", array, h.Shape, r.Layers)
+	return 0, 0, 0, false
+}
+
+// table reads a per-layer array of floats with the given shape (0: any).
+func (r *dumpReader) table(array string, rows, cols int, rowName, colName string) ([]float32, int) {
+	n, m, from, ok := r.slot(array)
+	if !ok {
+		return nil, 0
+	}
+	if n != rows || cols != 0 && m != cols || m == 0 {
+		r.fail("%s has %d×%d numbers in a layer: want %d %s × %s", array, n, m, rows, rowName, colName)
+		return nil, 0
+	}
+	x, err := r.file.Float32s(array, from, from+n*m)
+	if err != nil {
+		r.err = err
+		return nil, 0
+	}
+	for i, v := range x {
+		if v-v != 0 { // NaN or infinite
+			r.fail("%s of layer %d is %v at %s %d, %s %d: every number must be finite", array, r.layer, v,
+				singular(rowName), i/m, singular(colName), i%m)
+			return nil, 0
+		}
+	}
+	return x, m
+}
+
+func singular(plural string) string { return plural[:len(plural)-1] }
+
+func (r *dumpReader) readScores() {
+	if r.Level != LevelScores || r.err != nil {
+		return
+	}
+	array := "logits"
+	if r.stored {
+		array = "scores"
+	}
+	r.Scores, _ = r.table(array, r.Tokens, r.Experts, "tokens", "experts")
+}
+
+func (r *dumpReader) readChoices() {
+	rows, k, from, ok := r.slot("topk_ids")
+	if !ok {
+		return
+	}
+	if rows != r.Tokens {
+		r.fail("topk_ids has %d tokens, but %s has %d", rows, r.Level, r.Tokens)
+		return
+	}
+	ids, err := r.file.Int32s("topk_ids", from, from+rows*k)
+	if err != nil {
+		r.err = err
+		return
+	}
+	r.TopK, r.Choices = k, ids
+	if r.Level == LevelChoices {
+		r.Experts = max(2, int(slices.Max(ids))+1)
+		r.Notes = append(r.Notes, fmt.Sprintf("the number of experts is taken from the largest id, %d", r.Experts-1))
+	}
+	for i, e := range ids {
+		if e < -1 || int(e) >= r.Experts || r.Experts > moe.MaxExperts {
+			r.fail("topk_ids of layer %d is %d at token %d, choice %d: want 0 to %d, or -1 for padding", r.layer, e, i/k, i%k,
+				min(r.Experts, moe.MaxExperts)-1)
+			return
+		}
+	}
+}
+
+// readLatent reads the hidden vectors and what belongs to them, and brings the vectors to an RMS near 1.
+func (r *dumpReader) readLatent() {
+	r.Hidden, r.Width = r.table("hidden", r.Tokens, 0, "tokens", "widths")
+	if r.Hidden != nil {
+		r.Router, _ = r.table("router", r.Experts, r.Width, "experts", "widths")
+		r.normalise()
+	}
+	if h, ok := r.file.Header("bias"); ok && r.err == nil && r.Level == LevelScores {
+		if h.Len() != r.Layers*r.Experts {
+			r.fail("bias has %d numbers: want %d experts in each of %d layers", h.Len(), r.Experts, r.Layers)
+			return
+		}
+		r.Bias, r.err = r.file.Float32s("bias", r.layer*r.Experts, (r.layer+1)*r.Experts)
+	}
+}
+
+// normalise scales hidden vectors whose RMS lies outside 0.5 to 2 to an RMS of 1, and the router's weights the other way.
+func (r *dumpReader) normalise() {
+	var sum float64
+	for _, v := range r.Hidden {
+		sum += float64(float64(v) * float64(v))
+	}
+	rms := math.Sqrt(sum / float64(len(r.Hidden)))
+	switch {
+	case r.err != nil:
+	case rms == 0:
+		r.fail("hidden is zero everywhere: leave it out")
+	case rms < 0.5 || rms > 2:
+		for i := range r.Hidden {
+			r.Hidden[i] = float32(float64(r.Hidden[i]) / rms)
+		}
+		for i := range r.Router {
+			r.Router[i] = float32(float64(r.Router[i]) * rms)
+		}
+		r.Notes = append(r.Notes, fmt.Sprintf("hidden vectors had an RMS of %.3g and were scaled to 1", rms))
+	}
+}
+
+func (r *dumpReader) readTokens() {
+	r.Token = r.perToken("token_id")
+	r.Domain = r.perToken("domain")
+	for t, d := range r.Domain {
+		if d < 0 || d > 255 {
+			r.fail("domain is %d at token %d: want 0 to 255", d, t)
+			break
+		}
+	}
+	if _, ok := r.file.Header("seq_lens"); !ok || r.err != nil {
+		if r.err == nil {
+			r.Notes = append(r.Notes, "the file has no seq_lens: the whole trace counts as one sequence")
+		}
+		return
+	}
+	h, _ := r.file.Header("seq_lens")
+	lengths, err := r.file.Int32s("seq_lens", 0, h.Len())
+	if err != nil {
+		r.err = err
+		return
+	}
+	at := 0
+	for i, n := range lengths {
+		if n < 0 {
+			r.fail("seq_lens is %d at sequence %d: a length cannot be negative", n, i)
+			return
+		}
+		if n > 0 {
+			r.Sequences = append(r.Sequences, moe.Span{From: at, To: at + int(n)})
+			at += int(n)
+		}
+	}
+	if at != r.Tokens {
+		r.fail("seq_lens sum to %d, but the trace has %d tokens", at, r.Tokens)
+	}
+}
+
+func (r *dumpReader) perToken(array string) []int32 {
+	h, ok := r.file.Header(array)
+	if !ok || r.err != nil {
+		return nil
+	}
+	if len(h.Shape) != 1 || h.Shape[0] != r.Tokens {
+		r.fail("%s has shape %v: want [%d], one for each token", array, h.Shape, r.Tokens)
+		return nil
+	}
+	x, err := r.file.Int32s(array, 0, h.Len())
+	if err != nil {
+		r.err = err
+	}
+	return x
+}

@@ -1,0 +1,385 @@
+package scenarios
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"evenkeel/internal/nearest"
+	"evenkeel/internal/npz"
+	"evenkeel/moe"
+)
+
+//go:embed shipped/*.yaml shipped/*.npz
+var shipped embed.FS
+
+// order lists the shipped scenarios as a newcomer should read them.
+var order = []string{"pretraining", "tinymoe", "shift", "deepseek-v3", "uniform", "independent"}
+
+// Names lists the shipped scenarios.
+func Names() []string { return slices.Clone(order) }
+
+// Source returns the YAML text of a shipped scenario.
+func Source(name string) ([]byte, error) {
+	text, err := shipped.ReadFile("shipped/" + name + ".yaml")
+	if err != nil {
+		return nil, fmt.Errorf("there is no scenario %q%s: the shipped ones are %s", name, nearest.Hint(name, order), strings.Join(order, ", "))
+	}
+	return text, nil
+}
+
+// Load returns the scenario of a reference: the name of a shipped one, a YAML file, or trace:FILE.npz. Settings are
+// key=value with the path of a key and win over the file. layer, if not negative, picks the layer of a trace.
+// The error names every mistake with its file and line.
+func Load(reference string, settings []string, layer int) (*Scenario, error) {
+	file := reference
+	var text []byte
+	var err error
+	name := strings.TrimSuffix(filepath.Base(reference), filepath.Ext(reference))
+	switch trace, isTrace := strings.CutPrefix(reference, "trace:"); {
+	case isTrace:
+		file, name = trace, strings.TrimSuffix(filepath.Base(trace), ".npz")
+		text, _ = json.Marshal(map[string]any{"trace": map[string]any{"file": trace}})
+	case strings.HasSuffix(reference, ".yaml") || strings.HasSuffix(reference, ".yml") || strings.HasSuffix(reference, ".json"):
+		if text, err = os.ReadFile(reference); err != nil {
+			return nil, unwrapPath(err)
+		}
+	case strings.HasSuffix(reference, ".npz"):
+		return nil, fmt.Errorf("%s is a trace: write --scenario trace:%s", reference, reference)
+	default:
+		if text, err = Source(reference); err != nil {
+			return nil, err
+		}
+		file = reference + ".yaml"
+	}
+	return read(file, name, text, settings, layer)
+}
+
+// Resolved returns the scenario that json describes, as Marshal wrote it into a manifest.
+func Resolved(file string, text []byte) (*Scenario, error) { return read(file, "", text, nil, -1) }
+
+func unwrapPath(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return fmt.Errorf("%s: %w", path.Path, path.Err)
+	}
+	return err
+}
+
+// Defaults returns the scenario whose values stand for every key that a file leaves out.
+func Defaults() *Scenario {
+	return &Scenario{
+		Experts: 64, TopK: 6, Groups: 1, GroupsKept: 1, Score: "sigmoid", Width: 64,
+		Tokens: 2048, SequenceLength: 256, MicroBatches: 4, Ranks: 1, Steps: 500, Seeds: []uint64{1, 2, 3},
+		EvaluationTokens: 65536,
+		Router:           Router{Mode: "auto", Rate: 1e-2, Init: "random"},
+		lines:            map[string]int{},
+	}
+}
+
+func (y *Synthetic) defaults() {
+	*y = Synthetic{
+		LogitScale: 1.4, CommonEnergy: 0.13,
+		Energy:     Energy{Type: 0.50, Domain: 0.13, Sequence: 0.04, Noise: 0.33},
+		Vocabulary: 4096, Zipf: 1.15, DomainTilt: 0.7,
+		Domains: []Domain{{"a", 0.45}, {"b", 0.25}, {"c", 0.20}, {"d", 0.10}},
+	}
+}
+
+func (y *Independent) defaults() {
+	*y = Independent{Draws: "logits", Distribution: "normal", Scale: 1, Means: "quantiles", Spread: 0.5}
+}
+
+func read(file, name string, text []byte, settings []string, layer int) (*Scenario, error) {
+	top, err := parse(file, text)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range settings {
+		path, value, ok := strings.Cut(s, "=")
+		if !ok || path == "" {
+			return nil, fmt.Errorf("--set %s: want key=value, such as --set experts=128", s)
+		}
+		if err := set(top, path, value); err != nil {
+			return nil, err
+		}
+	}
+	s := Defaults()
+	s.file, s.Name = file, name
+	p := &problems{file: file}
+	decode(top, reflect.ValueOf(s).Elem(), "", s.lines, p)
+	if s.Synthetic == nil && s.Independent == nil && s.Trace == nil {
+		s.Synthetic = &Synthetic{}
+		s.Synthetic.defaults()
+	}
+	if layer >= 0 {
+		if s.Trace == nil {
+			return nil, fmt.Errorf("--layer picks a layer of a trace, and scenario %s is not one", s.Name)
+		}
+		s.Trace.Layer = layer
+	}
+	if p.list == nil && s.Trace != nil {
+		if err := s.readTrace(); err != nil {
+			return nil, err
+		}
+	}
+	if p.list == nil {
+		s.validate(p)
+	}
+	return s, p.err()
+}
+
+// readTrace loads the trace's file and takes from it what the scenario does not say.
+func (s *Scenario) readTrace() error {
+	d, sum, err := ReadDump(s.Trace.File, s.Trace.Layer)
+	if err != nil {
+		return err
+	}
+	if s.Trace.SHA256 != "" && s.Trace.SHA256 != sum {
+		return fmt.Errorf("%s has changed: its SHA-256 is %s, and the scenario was made with %s", s.Trace.File, sum, s.Trace.SHA256)
+	}
+	s.Trace.data, s.Trace.SHA256 = d, sum
+	s.EvaluationTokens = d.Tokens
+	for _, k := range []struct {
+		key   string
+		value *int
+		file  int
+	}{{"experts", &s.Experts, d.Experts}, {"topk", &s.TopK, d.TopK}, {"width", &s.Width, d.Width}} {
+		given := s.given(k.key)
+		switch {
+		case k.key == "topk" && !given && d.TopK == 0:
+			return fmt.Errorf("%s has no topk_ids, so it does not say how many experts a token chooses: add --set topk=K", s.Trace.File)
+		case k.key != "topk" && given && *k.value != k.file:
+			return fmt.Errorf("%s is %d, but the trace %s has %d: leave the key out", k.key, *k.value, s.Trace.File, k.file)
+		case !given:
+			*k.value = k.file
+		}
+	}
+	if !s.given("tokens") {
+		s.Tokens = min(4096, d.Tokens)
+	}
+	if !s.given("steps") {
+		s.Steps = 0
+	}
+	return nil
+}
+
+// given reports whether the file or a setting has the key.
+func (s *Scenario) given(key string) bool {
+	_, ok := s.lines[key]
+	return ok
+}
+
+// SettleSteps gives a trace that does not say how long it runs its default: 1,000 steps of a frozen router, 500 of one
+// that learns.
+func (s *Scenario) SettleSteps(frozen bool) {
+	if s.Steps == 0 {
+		s.Steps = 500
+		if frozen {
+			s.Steps = 1000
+		}
+	}
+}
+
+// ReadDump reads one layer of a trace file, or of an embedded one, and returns it with the SHA-256 of the file.
+func ReadDump(name string, layer int) (*Dump, string, error) {
+	var source interface {
+		io.ReaderAt
+		io.Reader
+	}
+	var size int64
+	if text, err := shipped.ReadFile("shipped/" + name); err == nil {
+		source, size = bytes.NewReader(text), int64(len(text))
+	} else {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, "", unwrapPath(err)
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return nil, "", unwrapPath(err)
+		}
+		if info.IsDir() {
+			return nil, "", fmt.Errorf("%s is a folder: want an .npz file", name)
+		}
+		source, size = f, info.Size()
+	}
+	file, err := npz.NewReader(source, size, name)
+	if err != nil {
+		return nil, "", err
+	}
+	d, err := readDump(file, name, layer)
+	if err != nil {
+		return nil, "", err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(source, 0, size)); err != nil {
+		return nil, "", err
+	}
+	return d, hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// oneOf reports a value that is none of the allowed ones.
+func (s *Scenario) oneOf(p *problems, path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		p.add(s.lines[path], path, "%q is none of %s%s", value, strings.Join(allowed, ", "), nearest.Hint(value, allowed))
+	}
+}
+
+// validate checks what concerns several keys at once.
+func (s *Scenario) validate(p *problems) {
+	s.oneOf(p, "score", s.Score, moe.ScoreNames()...)
+	s.oneOf(p, "router.mode", s.Router.Mode, "auto", "frozen", "learned")
+	s.oneOf(p, "router.init", s.Router.Init, "random", "oracle")
+	kinds := 0
+	for _, given := range []bool{s.Synthetic != nil, s.Independent != nil, s.Trace != nil} {
+		if given {
+			kinds++
+		}
+	}
+	if kinds > 1 {
+		p.add(1, "synthetic, independent, trace", "a scenario has one of them")
+	}
+	if s.Independent != nil && s.given("width") {
+		p.add(s.lines["width"], "width", "an independent stream has no latent vectors: leave the key out")
+	}
+	if len(p.list) == 0 {
+		if err := s.Layer().Validate(); err != nil {
+			key, rest, _ := strings.Cut(err.Error(), " ")
+			p.add(s.lines[key], key, "%s", strings.TrimPrefix(rest, "is "))
+		}
+	}
+	if s.MicroBatches%s.Ranks != 0 {
+		p.add(s.lines["ranks"], "ranks", "%d does not divide micro_batches, which is %d", s.Ranks, s.MicroBatches)
+	}
+	s.validateSeeds(p)
+	if s.Synthetic != nil {
+		s.validateSynthetic(p)
+	}
+	if y := s.Independent; y != nil {
+		s.oneOf(p, "independent.draws", y.Draws, "logits", "scores")
+		s.oneOf(p, "independent.distribution", y.Distribution, "normal", "uniform")
+		s.oneOf(p, "independent.means", y.Means, "quantiles", "normal", "uniform")
+	}
+	s.validateEvents(p)
+}
+
+func (s *Scenario) validateSeeds(p *problems) {
+	if len(s.Seeds) == 0 {
+		p.add(s.lines["seeds"], "seeds", "want at least one seed, such as [1]")
+	}
+	seen := map[uint64]bool{}
+	for _, seed := range s.Seeds {
+		if seen[seed] {
+			p.add(s.lines["seeds"], "seeds", "%d is given twice: equal seeds give equal runs, which no interval should count twice", seed)
+		}
+		seen[seed] = true
+	}
+}
+
+func (s *Scenario) validateSynthetic(p *problems) {
+	y := s.Synthetic
+	if sum := y.Energy.Type + y.Energy.Domain + y.Energy.Sequence + y.Energy.Noise; math.Abs(sum-1) > 1e-9 {
+		p.add(s.lines["synthetic.energy"], "synthetic.energy", "the shares sum to %g: they must sum to 1", sum)
+	}
+	if len(y.Domains) == 0 || len(y.Domains) > 255 {
+		p.add(s.lines["synthetic.domains"], "synthetic.domains", "there are %d: want 1 to 255", len(y.Domains))
+		return
+	}
+	var sum float64
+	for i := range y.Domains {
+		sum += y.Domains[i].Share
+		if y.Domains[i].Name == "" {
+			y.Domains[i].Name = fmt.Sprintf("domain %d", i)
+		}
+	}
+	if math.Abs(sum-1) > 1e-9 {
+		p.add(s.lines["synthetic.domains"], "synthetic.domains", "the shares sum to %g: they must sum to 1", sum)
+	}
+}
+
+func (s *Scenario) validateEvents(p *problems) {
+	if len(s.Events) > 0 && s.Synthetic == nil {
+		p.add(s.lines["events"], "events", "only a synthetic stream has events")
+		return
+	}
+	domains := 0
+	if s.Synthetic != nil {
+		domains = len(s.Synthetic.Domains)
+	}
+	for i := range s.Events {
+		s.validateEvent(p, i, &domains)
+	}
+}
+
+func (s *Scenario) validateEvent(p *problems, i int, domains *int) {
+	e, path := &s.Events[i], fmt.Sprintf("events.%d", i)
+	var kinds []string
+	needs := []string(nil)
+	for _, k := range eventKeys {
+		kinds = append(kinds, k.kind)
+		if k.kind == e.Kind {
+			needs = k.keys
+		}
+	}
+	if !slices.Contains(kinds, e.Kind) {
+		s.oneOf(p, path+".kind", e.Kind, kinds...)
+		return
+	}
+	for _, key := range names(reflect.TypeFor[Event]()) {
+		needed := slices.Contains(needs, key)
+		if given := s.given(path + "." + key); needed != given && key != "at" && key != "kind" {
+			verb := "needs"
+			if given {
+				verb = "has no"
+			}
+			p.add(s.lines[path], path, "an event of kind %s %s the key %s", e.Kind, verb, key)
+			return
+		}
+	}
+	at := func(key string) (int, string) { return s.lines[path+"."+key], path + "." + key }
+	if e.At >= s.Steps {
+		line, key := at("at")
+		p.add(line, key, "step %d is never reached: the run has steps 0 to %d", e.At, s.Steps-1)
+	}
+	if slices.Contains(needs, "until") && e.Until <= e.At {
+		line, key := at("until")
+		p.add(line, key, "%d must be after at, which is %d", e.Until, e.At)
+	}
+	if slices.Contains(needs, "period") && e.Period < 1 {
+		line, key := at("period")
+		p.add(line, key, "%d must be at least 1 step", e.Period)
+	}
+	if slices.Contains(needs, "shares") {
+		line, key := at("shares")
+		var sum float64
+		for _, v := range e.Shares {
+			sum += v
+			if !(v >= 0) {
+				p.add(line, key, "%g: a share cannot be negative", v)
+			}
+		}
+		if len(e.Shares) != *domains || math.Abs(sum-1) > 1e-9 {
+			p.add(line, key, "want %d shares that sum to 1, one for each domain; got %d that sum to %g", *domains, len(e.Shares), sum)
+		}
+	}
+	if e.Kind == newDomain {
+		*domains++
+	}
+}
+
+// Marshal returns the scenario in the form that Resolved reads.
+func (s *Scenario) Marshal() ([]byte, error) { return json.MarshalIndent(s, "", "  ") }

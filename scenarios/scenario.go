@@ -1,0 +1,129 @@
+// Package scenarios yields streams of tokens: synthetic ones described by YAML files, and traces of real routers.
+//
+// A Scenario is such a file, decoded and checked. Its Stream draws the batches of one seed: latent vectors, the oracle's
+// logits, token ids, domains, sequences. How a token then chooses experts, and what is measured, lives elsewhere.
+package scenarios
+
+import (
+	"evenkeel/moe"
+)
+
+// Scenario describes a stream of tokens, the layer that it meets and the length of a run. Field comments give units.
+// The json names are the keys of a scenario file; a range tag gives the smallest and largest value and the unit.
+type Scenario struct {
+	Name  string `json:"name"`
+	About string `json:"about"`
+
+	Experts    int    `json:"experts" range:"2 4096 experts"`
+	TopK       int    `json:"topk" range:"1 4096 experts per token"`
+	Groups     int    `json:"groups" range:"1 4096 groups of experts"`
+	GroupsKept int    `json:"groups_kept" range:"1 4096 groups per token"`
+	Score      string `json:"score"`
+	Width      int    `json:"width" range:"1 65536 numbers in a latent vector"`
+
+	Tokens           int      `json:"tokens" range:"1 16777216 tokens a step"`
+	SequenceLength   int      `json:"sequence_length" range:"1 16777216 tokens"`
+	MicroBatches     int      `json:"micro_batches" range:"1 65536 micro-batches a step"`
+	Ranks            int      `json:"ranks" range:"1 65536 data-parallel ranks"`
+	Steps            int      `json:"steps" range:"1 100000000 steps"`
+	Seeds            []uint64 `json:"seeds"`
+	WorldSeed        uint64   `json:"world_seed"` // 0: every seed draws its own world
+	EvaluationTokens int      `json:"evaluation_tokens" range:"1 16777216 tokens"`
+
+	Router Router `json:"router"`
+
+	Synthetic   *Synthetic   `json:"synthetic,omitempty"`
+	Independent *Independent `json:"independent,omitempty"`
+	Trace       *Trace       `json:"trace,omitempty"`
+	Events      []Event      `json:"events,omitempty"`
+
+	file  string // where it was read, for messages
+	lines map[string]int
+}
+
+// Router says how a router learns; see package sim.
+type Router struct {
+	Mode string  `json:"mode"`                        // auto, frozen or learned
+	Rate float64 `json:"rate" range:"0 1000 of Adam"` // learning rate
+	Init string  `json:"init"`                        // random or oracle
+}
+
+// Layer returns the shape of the scenario's layer. The scenario is valid.
+func (s *Scenario) Layer() moe.Layer {
+	score, _ := moe.ParseScore(s.Score)
+	l := moe.Layer{Experts: s.Experts, TopK: s.TopK, Groups: s.Groups, GroupsKept: s.GroupsKept, Score: score}
+	switch {
+	case s.Synthetic != nil:
+		l.Width = s.Width
+	case s.Independent != nil && s.Independent.Draws == "scores":
+		l.Score = moe.Stored
+	case s.Trace != nil:
+		l.Width = s.Width
+		if s.Trace.data != nil && s.Trace.data.stored {
+			l.Score = moe.Stored
+		}
+	}
+	return l
+}
+
+// Facts returns what the scenario's streams carry.
+func (s *Scenario) Facts() moe.Facts {
+	f := moe.Facts{Sequences: true}
+	switch {
+	case s.Synthetic != nil:
+		f.Latent = true
+		for _, d := range s.Synthetic.Domains {
+			f.Domains = append(f.Domains, d.Name)
+		}
+	case s.Independent != nil:
+		f.Notes = append(f.Notes, "tokens are independent: effects of sequences and micro-batches are absent by construction")
+	case s.Trace != nil:
+		f = s.Trace.facts()
+	}
+	for _, e := range s.Events {
+		f.Events = append(f.Events, e.mark())
+		if e.Kind == newDomain && len(f.Domains) > 0 {
+			f.Domains = append(f.Domains, e.Name)
+		}
+	}
+	return f
+}
+
+// Stream returns the stream of one seed.
+func (s *Scenario) Stream(seed uint64) moe.Stream {
+	world := seed
+	if s.WorldSeed != 0 {
+		world = s.WorldSeed
+	}
+	switch {
+	case s.Independent != nil:
+		return newIndependentStream(s, seed, world)
+	case s.Trace != nil:
+		return newTraceStream(s, seed)
+	}
+	return newSyntheticStream(s, seed, world)
+}
+
+// layout lays out a batch of equal sequences, the last one cut where the batch ends.
+func (s *Scenario) layout(b *moe.Batch, tokens int) {
+	b.Resize(tokens)
+	b.Sequences = b.Sequences[:0]
+	for from := 0; from < tokens; from += s.SequenceLength {
+		b.Sequences = append(b.Sequences, moe.Span{From: from, To: min(tokens, from+s.SequenceLength)})
+	}
+	s.split(b)
+}
+
+// split groups the sequences of a batch into micro-batches. A batch with too few sequences has fewer of them.
+func (s *Scenario) split(b *moe.Batch) {
+	b.SplitMicroBatches(s.MicroBatches)
+	b.Ranks = s.Ranks
+}
+
+// tokensAt returns the size of a batch: a step's, or what is left of the evaluation.
+func (s *Scenario) tokensAt(m moe.Moment) int {
+	if m.Purpose == moe.Evaluate {
+		return min(s.Tokens, s.EvaluationTokens-m.Index*s.Tokens)
+	}
+	return s.Tokens
+}

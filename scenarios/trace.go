@@ -1,0 +1,154 @@
+package scenarios
+
+import (
+	"fmt"
+
+	"evenkeel/internal/rng"
+	"evenkeel/internal/vec"
+	"evenkeel/moe"
+)
+
+// Trace describes the replay of a file that a real router left: see Dump. Training steps take the trace's sequences in an
+// order that is shuffled anew for every pass, without a gap between passes; sequences keep their tokens' order. Where
+// the end of a step cuts a sequence, each part counts as a sequence. The evaluation is the whole trace once, in an order of
+// its own.
+type Trace struct {
+	File    string   `json:"file"` // an .npz file, or the name of an embedded one
+	Layer   int      `json:"layer" range:"0 65535 (slot of L, from 0)"`
+	Domains []string `json:"domains,omitempty"` // names of the domain ids, in order
+	SHA256  string   `json:"sha256,omitempty"`  // checksum of the file; checked if given
+
+	data *Dump
+}
+
+func (t *Trace) facts() moe.Facts {
+	f := moe.Facts{Trace: true, InSample: true}
+	d := t.data
+	if d == nil {
+		return f
+	}
+	f.Latent = d.Hidden != nil
+	f.Sequences = d.Sequences != nil
+	f.Notes = d.Notes
+	for i := range d.Domains() {
+		name := fmt.Sprintf("domain %d", i)
+		if i < len(t.Domains) {
+			name = t.Domains[i]
+		}
+		f.Domains = append(f.Domains, name)
+	}
+	return f
+}
+
+type traceStream struct {
+	s         *Scenario
+	d         *Dump
+	seed      uint64
+	sequences []moe.Span
+	order     []int32 // of the sequences in the pass that order holds
+	pass      uint64
+	moment    moe.Moment
+	source    []int32 // token of the trace that each token of the batch is
+}
+
+func newTraceStream(s *Scenario, seed uint64) *traceStream {
+	g := &traceStream{s: s, d: s.Trace.data, seed: seed, sequences: s.Trace.data.Sequences, pass: ^uint64(0)}
+	if g.sequences == nil {
+		g.sequences = []moe.Span{{From: 0, To: g.d.Tokens}}
+	}
+	g.order = make([]int32, len(g.sequences))
+	g.source = make([]int32, 0, s.Tokens)
+	return g
+}
+
+// Evaluation implements moe.Stream.
+func (g *traceStream) Evaluation() int { return g.d.Tokens }
+
+// OracleRouter implements moe.Stream.
+func (g *traceStream) OracleRouter() []float32 { return g.d.Router }
+
+// Layout implements moe.Stream.
+func (g *traceStream) Layout(b *moe.Batch, m moe.Moment) {
+	g.moment = m
+	g.source = g.source[:0]
+	b.Sequences = b.Sequences[:0]
+	tokens := g.s.Tokens
+	if m.Purpose == moe.Evaluate {
+		tokens = min(tokens, g.d.Tokens-m.Index*tokens)
+	}
+	g.replay(b, m.Index*g.s.Tokens, tokens, m.Purpose)
+	b.Resize(len(g.source))
+	g.s.split(b)
+}
+
+// replay takes a stretch of the endless row of shuffled passes, from token start on.
+func (g *traceStream) replay(b *moe.Batch, start, tokens int, purpose moe.Purpose) {
+	for tokens > 0 {
+		pass, from := uint64(start/g.d.Tokens)<<2|uint64(purpose), start%g.d.Tokens
+		if pass != g.pass {
+			r := rng.New(rng.Key(g.seed, rng.Replay, pass))
+			r.Perm(g.order)
+			g.pass = pass
+		}
+		to := min(g.d.Tokens, from+tokens)
+		g.take(b, from, to, func(i int) moe.Span { return g.sequences[g.order[i]] })
+		start += to - from
+		tokens -= to - from
+	}
+}
+
+// take appends the tokens from..to−1 of the sequences in the order of next, and their spans in the batch.
+func (g *traceStream) take(b *moe.Batch, from, to int, next func(i int) moe.Span) {
+	at := 0
+	for i := 0; at < to; i++ {
+		s := next(i)
+		low, high := max(from, at)-at+s.From, min(to, at+s.Len())-at+s.From
+		at += s.Len()
+		if low >= high {
+			continue
+		}
+		begin := len(g.source)
+		for t := low; t < high; t++ {
+			g.source = append(g.source, int32(t))
+		}
+		b.Sequences = append(b.Sequences, moe.Span{From: begin, To: len(g.source)})
+	}
+}
+
+// Fill implements moe.Stream.
+func (g *traceStream) Fill(b *moe.Batch, tile int) {
+	t, m, d := &b.Tiles[tile], g.moment, g.d
+	t.Key = rng.Key(g.seed, rng.Choice, uint64(m.Purpose), uint64(m.Index), uint64(tile))
+	source := g.source[t.Start : t.Start+t.Tokens]
+	for l := range t.Token {
+		t.Token[l], t.Domain[l] = -1, -1
+		if l >= t.Tokens {
+			continue
+		}
+		if d.Token != nil {
+			t.Token[l] = d.Token[source[l]]
+		}
+		if d.Domain != nil {
+			t.Domain[l] = d.Domain[source[l]]
+		}
+	}
+	gather(t.Z, d.Scores, source, d.Experts)
+	if d.Hidden != nil {
+		gather(t.X, d.Hidden, source, d.Width)
+	}
+}
+
+// gather transposes rows of a row-major table into a tile; lanes without a row become zero.
+func gather(tile, table []float32, source []int32, width int) {
+	for l := range vec.Lanes {
+		if l >= len(source) {
+			for k := range width {
+				tile[k*vec.Lanes+l] = 0
+			}
+			continue
+		}
+		for k, v := range table[int(source[l])*width : (int(source[l])+1)*width] {
+			tile[k*vec.Lanes+l] = v
+		}
+	}
+}

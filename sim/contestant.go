@@ -1,0 +1,236 @@
+package sim
+
+import (
+	"math"
+	"math/bits"
+
+	"evenkeel/internal/rng"
+	"evenkeel/internal/vec"
+	"evenkeel/metrics"
+	"evenkeel/moe"
+)
+
+// contestant is one strategy with its router in one replicate.
+type contestant struct {
+	strategy moe.Strategy
+	batch    moe.BatchStrategy // not nil if it must see whole batches
+	traits   moe.Traits
+	learner  *learner
+	shared   bool // its scores are the oracle's
+	layer    moe.Layer
+	scratch  *moe.Scratch
+
+	scores        []float32 // [tile][E][64]; the oracle's own where shared
+	assigned      *moe.Assignment
+	chosen, fresh moe.Counts
+	device        []int64
+
+	probe  probe
+	errors *signs
+	run    *Run
+}
+
+func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []float32) *contestant {
+	t := s.Traits()
+	x := &contestant{strategy: s, traits: t, layer: c.Layer, scratch: moe.NewScratch(c.Layer),
+		assigned: moe.NewAssignment(c.Layer, c.Tokens, t.Fresh), run: &Run{Seed: seed, Values: map[string]float64{}}}
+	x.batch, _ = s.(moe.BatchStrategy)
+	if c.Router.Mode != Frozen && !t.Oracle {
+		x.learner = newLearner(c, seed, weights)
+	}
+	x.shared = x.learner == nil && t.Score == c.Layer.Score
+	x.scores = o.scores
+	if !x.shared {
+		x.scores = make([]float32, len(o.scores))
+	}
+	x.errors = newSigns(c.Layer.Experts)
+	return x
+}
+
+func (x *contestant) tileScores(i int) []float32 {
+	n := x.layer.Experts * vec.Lanes
+	return x.scores[i*n : (i+1)*n]
+}
+
+// score computes one tile's scores, unless they are the oracle's.
+func (x *contestant) score(t *moe.Tile, s []float32) {
+	switch {
+	case x.shared:
+	case x.learner != nil:
+		x.learner.logits(s, t)
+		x.strategy.Score(s, s)
+	default:
+		x.strategy.Score(s, t.Z)
+	}
+}
+
+// route routes one tile of the batch.
+func (x *contestant) route(i int, t *moe.Tile) {
+	s := x.tileScores(i)
+	x.score(t, s)
+	x.strategy.Route(t, s, x.scratch, x.assigned.Tile(i), x.assigned.FreshTile(i))
+}
+
+// count fills the counts of the step.
+func (x *contestant) count(b *moe.Batch) {
+	x.chosen.Count(b, x.assigned.Mask)
+	if x.traits.Fresh {
+		x.fresh.Count(b, x.assigned.Fresh)
+	}
+}
+
+// learn moves the router by the gradients of the task and of the strategy's losses, and fills their values into row.
+func (x *contestant) learn(b *moe.Batch, o *oracle, step int, row *StepRow) {
+	if x.traits.Loss {
+		x.strategy.PrepareLoss(b, &x.chosen, &x.fresh)
+	}
+	weight := float32(1 / (float64(b.Tokens) * o.target))
+	g := x.learner.g
+	var task, balance float64
+	for i := range b.Tiles {
+		clear(g)
+		s := x.tileScores(i)
+		task += layerError(o, i, s, x.assigned.Tile(i), x.layer.TopK, weight, g)
+		if x.traits.Loss {
+			balance += x.strategy.AddLossGradient(b, i, s, g)
+		}
+		x.strategy.ScoreBackward(g, s)
+		x.learner.accumulate(b, i, g)
+	}
+	x.learner.step(step)
+	row.LayerError = task / (float64(b.Tokens) * o.target)
+	row.BalanceLoss = balance
+}
+
+// measure fills a row with what the step's choices show.
+func (x *contestant) measure(b *moe.Batch, o *oracle, step int) StepRow {
+	n := &x.chosen
+	nan := math.NaN()
+	row := StepRow{Step: step, MaxVio: metrics.MaxVio(n.Global), LoadVariance: metrics.Variance(n.Global),
+		MaxVioSequence: metrics.MeanMaxVio(n.Sequence, x.layer.Experts), MaxVioDevice: nan,
+		AffinityKept: x.affinity(b, o) / o.total, LayerError: nan, BalanceLoss: nan, RegretToOptimum: nan,
+		BiasSpread: nan, BiasMean: nan}
+	if x.layer.Groups > 1 {
+		x.device = metrics.GroupLoads(n.Global, x.layer.Groups, x.device)
+		row.MaxVioDevice = metrics.MaxVio(x.device)
+	}
+	if bias := x.strategy.Bias(); bias != nil {
+		row.BiasSpread, row.BiasMean = spread(bias)
+	}
+	return row
+}
+
+// affinity is Σ s* over the chosen, of the whole batch.
+func (x *contestant) affinity(b *moe.Batch, o *oracle) (sum float64) {
+	for i := range b.Tiles {
+		sum += affinity(o.tileScores(i), x.assigned.Tile(i))
+	}
+	return sum
+}
+
+func affinity(s []float32, mask []uint64) (sum float64) {
+	for e, m := range mask {
+		for ; m != 0; m &= m - 1 {
+			sum += float64(s[e*vec.Lanes+bits.TrailingZeros64(m)])
+		}
+	}
+	return sum
+}
+
+// spread returns max b − min b and the mean of b.
+func spread(b []float32) (width, mean float64) {
+	low, high := b[0], b[0]
+	for _, v := range b {
+		low, high = min(low, v), max(high, v)
+		mean += float64(v)
+	}
+	return float64(high) - float64(low), mean / float64(len(b))
+}
+
+// shoot records the loads and biases of a step.
+func (x *contestant) shoot(step int) {
+	shot := Shot{Step: step, Load: make([]float32, x.layer.Experts)}
+	var total int64
+	for _, v := range x.chosen.Global {
+		total += v
+	}
+	for e, v := range x.chosen.Global {
+		shot.Load[e] = float32(float64(v) * float64(x.layer.Experts) / float64(total))
+	}
+	shot.Bias = append(shot.Bias, x.strategy.Bias()...)
+	x.run.Shots = append(x.run.Shots, shot)
+}
+
+// probe measures churn: how many choices of fixed tokens change from one step to the next.
+type probe struct {
+	scores       []float32
+	mask, before []uint64
+	seen         bool
+	changed      int64
+	all          int64
+}
+
+const probeTokens = 256
+
+// observe routes the probe batch with the present state and compares with the last time.
+func (x *contestant) observe(b *moe.Batch, o *oracle, seed uint64, step int) {
+	p, e := &x.probe, x.layer.Experts
+	if p.mask == nil {
+		p.mask, p.before = make([]uint64, len(b.Tiles)*e), make([]uint64, len(b.Tiles)*e)
+		if !x.shared {
+			p.scores = make([]float32, e*vec.Lanes)
+		}
+	}
+	for i := range b.Tiles {
+		t := &b.Tiles[i]
+		t.Key = rng.Key(seed, rng.Choice, uint64(moe.Probe), uint64(step), uint64(i))
+		s := p.scores
+		if x.shared {
+			s = o.tileScores(i)
+		}
+		x.score(t, s)
+		x.strategy.Route(t, s, x.scratch, p.mask[i*e:(i+1)*e], nil)
+	}
+	if p.seen {
+		for i, m := range p.mask {
+			p.all += int64(bits.OnesCount64(m))
+			p.changed += int64(bits.OnesCount64(m &^ p.before[i]))
+		}
+	}
+	p.seen = true
+	p.mask, p.before = p.before, p.mask
+}
+
+// signs counts how often the load error n̄ − n_e of an expert changes sign from step to step.
+type signs struct {
+	last       []int8
+	seen       bool
+	flips, all int64
+}
+
+func newSigns(experts int) *signs { return &signs{last: make([]int8, experts)} }
+
+func (s *signs) observe(n []int64) {
+	var total int64
+	for _, v := range n {
+		total += v
+	}
+	for e, v := range n {
+		sign := int8(0)
+		if d := total - v*int64(len(n)); d > 0 {
+			sign = 1
+		} else if d < 0 {
+			sign = -1
+		}
+		if s.seen {
+			s.all++
+			if sign*s.last[e] < 0 {
+				s.flips++
+			}
+		}
+		if sign != 0 || !s.seen {
+			s.last[e] = sign
+		}
+	}
+	s.seen = true
+}

@@ -1,0 +1,177 @@
+package sim
+
+import (
+	"context"
+	"math"
+	"math/bits"
+
+	"evenkeel/internal/vec"
+	"evenkeel/metrics"
+	"evenkeel/moe"
+)
+
+// tally adds up what one strategy did on the evaluation's tokens.
+type tally struct {
+	tokens     int
+	load       []int64 // [E]
+	domain     []int64 // [domain][E]
+	affinity   float64 // Σ s* over the chosen
+	best       float64 // Σ s* over the oracle's choice
+	agreed     int64   // choices that the oracle shares
+	displaced  int64   // Σ over the chosen of the number of experts with a larger s*
+	error, own float64 // Σ squared layer error, of the strategy and of the oracle
+	target     float64 // Σ_e ĝ², summed over tokens
+	gates      float64 // Σ of gate weights
+	regret     float64 // on the first batch
+}
+
+// evaluate routes fresh tokens with the state as the run left it.
+func (r *replicate) evaluate(ctx context.Context) error {
+	e, domains := r.c.Layer.Experts, len(r.c.Facts.Domains)
+	tallies := make([]tally, len(r.contestants))
+	for i := range tallies {
+		tallies[i].load, tallies[i].domain = make([]int64, e), make([]int64, domains*e)
+	}
+	total := r.stream.Evaluation()
+	for index, at := 0, 0; at < total; index++ {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.load(r.batch, r.oracle, moe.Moment{Step: r.c.Steps - 1, Purpose: moe.Evaluate, Index: index})
+		at += r.batch.Tokens
+		var best float64
+		if index == 0 {
+			var err error
+			if best, err = r.solver.Solve(r.oracle.scores, r.batch.Tokens, e, r.c.Layer.TopK, r.optimum); err != nil {
+				return err
+			}
+		}
+		for i, x := range r.contestants {
+			before := tallies[i].affinity
+			if err := r.evaluateBatch(x, &tallies[i]); err != nil {
+				return err
+			}
+			if index == 0 {
+				tallies[i].regret = (best - (tallies[i].affinity - before)) / best
+			}
+		}
+	}
+	for i, x := range r.contestants {
+		x.conclude(&tallies[i], domains)
+	}
+	return nil
+}
+
+func (r *replicate) evaluateBatch(x *contestant, y *tally) error {
+	b, o := r.batch, r.oracle
+	if x.batch != nil {
+		if err := x.batch.RouteBatch(b, x.scores, x.assigned.Mask); err != nil {
+			return err
+		}
+	}
+	y.tokens += b.Tokens
+	y.best += o.total
+	y.own += o.own
+	y.target += o.target * float64(b.Tokens)
+	for i := range b.Tiles {
+		if x.batch == nil {
+			x.route(i, &b.Tiles[i])
+		}
+		mask, s := x.assigned.Tile(i), x.tileScores(i)
+		y.affinity += affinity(o.tileScores(i), mask)
+		y.error += layerError(o, i, s, mask, x.layer.TopK, 0, nil)
+		y.displaced += displaced(o.tileScores(i), mask)
+		for e, m := range o.tileMask(i) {
+			y.agreed += int64(bits.OnesCount64(m & mask[e]))
+			y.load[e] += int64(bits.OnesCount64(mask[e]))
+		}
+		y.addDomains(&b.Tiles[i], mask)
+		var sum vec.Row
+		sumChosen(&sum, s, mask)
+		for t := range b.Tiles[i].Tokens {
+			y.gates += float64(x.traits.Gate.Sum(sum[t]))
+		}
+	}
+	return nil
+}
+
+// addDomains counts a tile's choices by domain.
+func (y *tally) addDomains(t *moe.Tile, mask []uint64) {
+	if len(y.domain) == 0 {
+		return
+	}
+	for left := t.Live(); left != 0; {
+		d := t.Domain[bits.TrailingZeros64(left)]
+		var lanes uint64
+		for m := left; m != 0; m &= m - 1 {
+			if l := bits.TrailingZeros64(m); t.Domain[l] == d {
+				lanes |= 1 << l
+			}
+		}
+		left &^= lanes
+		if d < 0 {
+			continue
+		}
+		n := y.domain[int(d)*len(mask) : (int(d)+1)*len(mask)]
+		for e, m := range mask {
+			n[e] += int64(bits.OnesCount64(m & lanes))
+		}
+	}
+}
+
+// displaced adds up, over the chosen experts of a tile, how many experts the oracle ranks above them.
+func displaced(s []float32, mask []uint64) (sum int64) {
+	for e, m := range mask {
+		for ; m != 0; m &= m - 1 {
+			t := bits.TrailingZeros64(m)
+			own := s[e*vec.Lanes+t]
+			for i := t; i < len(s); i += vec.Lanes {
+				if s[i] > own {
+					sum++
+				}
+			}
+		}
+	}
+	return sum
+}
+
+// conclude turns a tally into the metrics of the seed.
+func (x *contestant) conclude(y *tally, domains int) {
+	v, k, tokens := x.run.Values, float64(x.layer.TopK), float64(y.tokens)
+	l := metrics.Measure(y.load)
+	v["maxvio_global"], v["load_variance"], v["load_cv"] = l.MaxVio, l.Variance, l.CV
+	v["load_entropy"], v["load_gini"], v["load_jain"], v["load_min"] = l.Entropy, l.Gini, l.Jain, l.Min
+	v["experts_dead"], v["experts_starved"] = float64(l.Dead), float64(l.Starved)
+	if x.layer.Groups > 1 {
+		v["maxvio_device"] = metrics.MaxVio(metrics.GroupLoads(y.load, x.layer.Groups, nil))
+	}
+	v["affinity_total"] = y.affinity / tokens
+	v["affinity_kept"] = y.affinity / y.best
+	v["choice_agreement"] = float64(y.agreed) / (tokens * k)
+	v["output_error"] = (y.error - y.own) / y.target
+	v["rank_displacement"] = (float64(y.displaced)/tokens - k*(k-1)/2) / k
+	v["regret_to_optimum"] = y.regret
+	v["gate_sum"] = y.gates / tokens
+	if domains > 0 {
+		v["domain_information"] = metrics.DomainInformation(y.domain, domains)
+		for d := range domains {
+			x.run.Domains = append(x.run.Domains, relative(y.domain[d*x.layer.Experts:(d+1)*x.layer.Experts]))
+		}
+	}
+}
+
+// relative turns counts into relative loads; without any count they are NaN.
+func relative(n []int64) []float64 {
+	var total int64
+	for _, v := range n {
+		total += v
+	}
+	r := make([]float64, len(n))
+	for i, v := range n {
+		r[i] = math.NaN()
+		if total > 0 {
+			r[i] = float64(v) * float64(len(n)) / float64(total)
+		}
+	}
+	return r
+}

@@ -1,0 +1,194 @@
+package sim
+
+import (
+	"math"
+	"math/bits"
+
+	"evenkeel/internal/rng"
+	"evenkeel/internal/vec"
+	"evenkeel/moe"
+)
+
+// Modes of a router: what moves while a run learns.
+const (
+	Frozen  = "frozen"  // nothing but the strategy's own state: z = z*
+	Learned = "learned" // the weights W [E][d] of z = x·Wᵀ
+	Offsets = "offsets" // one offset per expert, z = z* + o, on streams without latent vectors
+)
+
+// gradientChunks is the number of partial sums of a weight gradient. Tiles belong to a chunk by their place in the batch
+// and chunks are added in order, so the sum does not depend on who computed which chunk.
+const gradientChunks = 8
+
+// learner is a router that learns: its parameters, W or o, and Adam's moments (Kingma and Ba 2015, arXiv 1412.6980).
+type learner struct {
+	mode   string
+	layer  moe.Layer
+	theta  []float32 // W [E][d], or o [E]
+	m, v   []float32
+	matrix *vec.Matrix
+	grad   [gradientChunks][]float32
+	token  []float32
+	g      []float32 // ∂L/∂z of one tile
+
+	rate           float64
+	steps          int
+	decay1, decay2 float64 // β₁^t, β₂^t
+}
+
+const (
+	beta1, beta2, adamEpsilon = 0.9, 0.95, 1e-8
+	decayShare                = 0.3  // of the steps, at the end, over which the rate falls to 0
+	initSpread                = 0.02 // standard deviation of the first weights
+)
+
+func newLearner(c *Config, seed uint64, oracle []float32) *learner {
+	l := &learner{mode: c.Router.Mode, layer: c.Layer, rate: c.Router.Rate, steps: c.Steps, decay1: 1, decay2: 1}
+	n := c.Layer.Experts
+	if l.mode == Learned {
+		n *= c.Layer.Width
+		l.matrix = vec.NewMatrix(c.Layer.Experts, c.Layer.Width)
+		l.token = make([]float32, c.Layer.Width)
+	}
+	l.theta = make([]float32, (n+31)&^31)
+	switch {
+	case l.mode == Learned && c.Router.Oracle:
+		copy(l.theta, oracle)
+	case l.mode == Learned:
+		vec.Normals(l.theta, rng.Key(seed, rng.RouterInit))
+		for i := range l.theta {
+			l.theta[i] *= initSpread
+		}
+	}
+	l.theta = l.theta[:n]
+	l.m, l.v = make([]float32, n), make([]float32, n)
+	for i := range l.grad {
+		l.grad[i] = make([]float32, n)
+	}
+	l.g = make([]float32, c.Layer.Experts*vec.Lanes)
+	l.pack()
+	return l
+}
+
+func (l *learner) pack() {
+	if l.mode == Learned {
+		l.matrix.Set(l.theta)
+	}
+}
+
+// logits computes the router's logits of a tile.
+func (l *learner) logits(z []float32, t *moe.Tile) {
+	if l.mode == Learned {
+		l.matrix.Times(z, t.X, l.token)
+		return
+	}
+	for e, o := range l.theta {
+		from, to := (*vec.Row)(t.Z[e*vec.Lanes:]), (*vec.Row)(z[e*vec.Lanes:])
+		for i, v := range from {
+			to[i] = v + o
+		}
+	}
+}
+
+// accumulate adds the gradient g = ∂L/∂z of one tile to its chunk.
+func (l *learner) accumulate(b *moe.Batch, tile int, g []float32) {
+	sum := l.grad[tile*gradientChunks/len(b.Tiles)]
+	if l.mode == Learned {
+		vec.AddOuter(sum, g, b.Tiles[tile].X, l.layer.Experts, l.layer.Width)
+		return
+	}
+	for e := range sum {
+		for _, v := range (*vec.Row)(g[e*vec.Lanes:]) {
+			sum[e] += v
+		}
+	}
+}
+
+// step applies the accumulated gradient at a step of the run and clears it.
+func (l *learner) step(step int) {
+	l.decay1 *= beta1
+	l.decay2 *= beta2
+	left := float64(l.steps-step) / (decayShare * float64(l.steps))
+	rate := float32(l.rate * min(1, left) / (1 - l.decay1))
+	correct2 := float32(1 / (1 - l.decay2))
+	for i := range l.theta {
+		g := l.grad[0][i]
+		for _, chunk := range l.grad[1:] {
+			g += chunk[i]
+		}
+		m := float32(beta1*l.m[i]) + float32((1-beta1)*g)
+		v := float32(beta2*l.v[i]) + float32((1-beta2)*float32(g*g))
+		l.m[i], l.v[i] = m, v
+		l.theta[i] -= float32(rate*m) / (float32(math.Sqrt(float64(float32(v*correct2)))) + adamEpsilon)
+	}
+	for _, chunk := range l.grad {
+		clear(chunk)
+	}
+	l.pack()
+}
+
+// layerError is the task of a layer whose experts are fixed. Expert outputs are orthonormal and every expert is useful to
+// a token by its affinity, so the layer's target holds ĝ_te = s*_te / Σ_{j∈TopK(s*_t)} s*_tj of every expert and its
+// squared error is Σ_e (g_te − ĝ_te)², with g the gates divided by their sum over the chosen, zero where not chosen. For
+// K = 1, g = s_te/max_j s*_tj. It returns the error of a tile's tokens, summed.
+//
+// If g is not nil it receives ∂/∂s of weight times that sum at the chosen experts, which are the only ones that a sparse
+// layer can teach; other entries must be zero already.
+func layerError(o *oracle, tile int, s []float32, mask []uint64, topK int, weight float32, g []float32) float64 {
+	ideal := o.tileScores(tile)
+	invIdeal := (*vec.Row)(o.inverse[tile*vec.Lanes:])
+	var inv, mean, err vec.Row
+	if topK == 1 {
+		inv = *invIdeal
+	} else {
+		sumChosen(&inv, s, mask)
+		for t, v := range inv {
+			if v != 0 {
+				inv[t] = 1 / v
+			}
+		}
+	}
+	for e, m := range mask {
+		for ; m != 0; m &= m - 1 {
+			t := bits.TrailingZeros64(m)
+			i := e*vec.Lanes + t
+			gate := float32(s[i] * inv[t])
+			target := float32(ideal[i] * invIdeal[t])
+			r := gate - target
+			err[t] += float32(r*r) - float32(target*target)
+			if g != nil {
+				u := float32(2 * weight * r)
+				g[i] = u
+				mean[t] += float32(u * gate)
+			}
+		}
+	}
+	if g != nil {
+		for e, m := range mask {
+			for ; m != 0; m &= m - 1 {
+				t := bits.TrailingZeros64(m)
+				i := e*vec.Lanes + t
+				if topK > 1 {
+					g[i] -= mean[t]
+				}
+				g[i] *= inv[t]
+			}
+		}
+	}
+	var sum float64
+	for t, v := range err {
+		sum += float64(v) + float64(o.energy[tile*vec.Lanes+t])
+	}
+	return sum
+}
+
+// sumChosen adds up the scores of the chosen experts of every token, experts in order.
+func sumChosen(sum *vec.Row, s []float32, mask []uint64) {
+	*sum = vec.Row{}
+	for e, m := range mask {
+		for ; m != 0; m &= m - 1 {
+			t := bits.TrailingZeros64(m)
+			sum[t] += s[e*vec.Lanes+t]
+		}
+	}
+}

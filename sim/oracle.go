@@ -1,0 +1,81 @@
+package sim
+
+import (
+	"math/bits"
+
+	"evenkeel/internal/vec"
+	"evenkeel/moe"
+)
+
+// oracle holds what the stream's true affinities say about a batch, before anyone balances. All strategies of a
+// comparison share it.
+type oracle struct {
+	layer   moe.Layer
+	scores  []float32 // s* [tile][E][64]
+	mask    []uint64  // top-K of s*, without group limit [tile·E]
+	inverse []float32 // 1/Σ_{TopK} s*, by token
+	energy  []float32 // Σ_e ĝ² of the layer's target, by token; 0 past the last token
+	total   float64   // Σ over tokens of Σ_{TopK} s*
+	target  float64   // mean over tokens of Σ_e ĝ²
+	own     float64   // Σ over tokens of the squared error that the oracle's own choice and gates leave
+}
+
+func newOracle(layer moe.Layer, tokens int) *oracle {
+	tiles := (tokens + vec.Lanes - 1) / vec.Lanes
+	return &oracle{
+		layer:   layer,
+		scores:  make([]float32, tiles*layer.Experts*vec.Lanes),
+		mask:    make([]uint64, tiles*layer.Experts),
+		inverse: make([]float32, tiles*vec.Lanes),
+		energy:  make([]float32, tiles*vec.Lanes),
+	}
+}
+
+func (o *oracle) tileScores(i int) []float32 {
+	n := o.layer.Experts * vec.Lanes
+	return o.scores[i*n : (i+1)*n]
+}
+
+func (o *oracle) tileMask(i int) []uint64 { return o.mask[i*o.layer.Experts : (i+1)*o.layer.Experts] }
+
+// begin forgets the totals of the last batch.
+func (o *oracle) begin() { o.total, o.target, o.own = 0, 0, 0 }
+
+// tile computes one tile's part from its logits.
+func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
+	s, mask := o.tileScores(i), o.tileMask(i)
+	o.layer.Score.Apply(s, t.Z, o.layer.Experts)
+	w.Select.TopK(mask, s, nil, t.Live(), nil)
+	var sum, all vec.Row
+	sumChosen(&sum, s, mask)
+	for e := range mask {
+		for l, v := range (*vec.Row)(s[e*vec.Lanes:]) {
+			all[l] += float32(v * v)
+		}
+	}
+	inverse := (*vec.Row)(o.inverse[i*vec.Lanes:])
+	for l := range vec.Lanes {
+		inverse[l] = 0
+		if sum[l] != 0 {
+			inverse[l] = 1 / sum[l]
+		}
+		e := float32(all[l] * float32(inverse[l]*inverse[l]))
+		if l >= t.Tokens {
+			e = 0
+		}
+		o.energy[i*vec.Lanes+l] = e
+		o.total += float64(sum[l])
+		o.target += float64(e)
+		o.own += float64(e)
+	}
+	for e, m := range mask {
+		for ; m != 0; m &= m - 1 {
+			l := bits.TrailingZeros64(m)
+			g := float32(s[e*vec.Lanes+l] * inverse[l])
+			o.own -= float64(float32(g * g))
+		}
+	}
+}
+
+// finish turns sums into means once all tiles are in.
+func (o *oracle) finish(tokens int) { o.target /= float64(tokens) }

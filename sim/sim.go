@@ -1,0 +1,260 @@
+// Package sim runs comparisons: the step loop, learning routers, replicates and their results.
+//
+// All strategies of a comparison run in lockstep on the same tokens. The stream, the oracle's scores and its choice are
+// computed once and shared, and so are the scores of strategies whose router is frozen. Within a step every strategy
+// routes with the state that the step before left, then its counts are taken, then routers and biases move. Streams and
+// strategies are known here through the interfaces of package moe alone.
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"evenkeel/internal/transport"
+	"evenkeel/moe"
+)
+
+// solvedSteps is the largest number of steps of a seed on which the balanced optimum is solved.
+const solvedSteps = 8
+
+// shots is about the largest number of steps whose loads are kept.
+const shots = 250
+
+// Compare runs a comparison and returns what it found. When ctx ends, the result covers the seeds that had finished and is
+// marked incomplete; if none had, the error is ctx's.
+func Compare(ctx context.Context, c *Config) (*Result, error) {
+	if err := check(c); err != nil {
+		return nil, err
+	}
+	runs := make([][]*Run, len(c.Seeds))
+	traits := make([]moe.Traits, len(c.Strategies))
+	for i, build := range c.Strategies {
+		s, err := build()
+		if err != nil {
+			return nil, err
+		}
+		traits[i] = s.Traits()
+	}
+	var done atomic.Int64
+	report := func() {
+		if n := done.Add(1); c.Progress != nil {
+			c.Progress(int(n), c.Steps*len(c.Seeds))
+		}
+	}
+	group := new(errgroup.Group)
+	workers := c.Workers
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	group.SetLimit(workers)
+	for i, seed := range c.Seeds {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			r, err := newReplicate(c, seed)
+			if err != nil {
+				return err
+			}
+			runs[i], err = r.run(ctx, report)
+			return err
+		})
+	}
+	err := group.Wait()
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return nil, err
+	}
+	result := summarise(c, traits, runs)
+	if len(result.Seeds) == 0 {
+		return nil, err
+	}
+	return result, nil
+}
+
+// check refuses what cannot act, with the way out.
+func check(c *Config) error {
+	if err := c.Layer.Validate(); err != nil {
+		return err
+	}
+	if len(c.Strategies) == 0 {
+		return errors.New("there is no strategy to run: name one, such as loss-free")
+	}
+	for _, build := range c.Strategies {
+		s, err := build()
+		if err != nil {
+			return err
+		}
+		t := s.Traits()
+		switch {
+		case t.Loss && c.Router.Mode == Frozen && c.Layer.Score == moe.Stored:
+			return fmt.Errorf("%s has a loss, which needs logits to act on, and this stream carries scores: dump logits, or use a bias such as loss-free", t.Spec)
+		case t.Loss && c.Router.Mode == Frozen:
+			return fmt.Errorf("%s has a loss, which does nothing to a frozen router: use --router learned, or a bias such as loss-free", t.Spec)
+		case t.Sequences && !c.Facts.Sequences:
+			return fmt.Errorf("%s counts by sequence, and this stream does not say where sequences begin: add seq_lens to the trace, or use another scope", t.Spec)
+		}
+	}
+	if c.Router.Mode == Learned && c.Layer.Width == 0 {
+		return errors.New("a router cannot learn weights without latent vectors")
+	}
+	return nil
+}
+
+// replicate is one seed of a comparison.
+type replicate struct {
+	c           *Config
+	seed        uint64
+	stream      moe.Stream
+	batch       *moe.Batch
+	oracle      *oracle
+	scratch     *moe.Scratch
+	contestants []*contestant
+
+	probeBatch  *moe.Batch
+	probeOracle *oracle
+
+	solver  transport.Tiles
+	optimum []uint64
+}
+
+func newReplicate(c *Config, seed uint64) (*replicate, error) {
+	r := &replicate{c: c, seed: seed, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.Tokens),
+		oracle: newOracle(c.Layer, c.Tokens), scratch: moe.NewScratch(c.Layer)}
+	weights := r.stream.OracleRouter()
+	if c.Router.Mode == Learned && c.Router.Oracle && weights == nil {
+		return nil, errors.New("router.init is oracle, but this stream knows no oracle's router: use router.init=random")
+	}
+	for _, build := range c.Strategies {
+		s, err := build()
+		if err != nil {
+			return nil, err
+		}
+		r.contestants = append(r.contestants, newContestant(c, s, seed, r.oracle, weights))
+	}
+	r.optimum = make([]uint64, len(r.oracle.mask))
+	return r, nil
+}
+
+// load draws a batch and computes what the oracle says about it.
+func (r *replicate) load(b *moe.Batch, o *oracle, m moe.Moment) {
+	r.stream.Layout(b, m)
+	o.begin()
+	for i := range b.Tiles {
+		r.stream.Fill(b, i)
+		o.tile(i, &b.Tiles[i], r.scratch)
+	}
+	o.finish(b.Tokens)
+}
+
+func (r *replicate) run(ctx context.Context, report func()) ([]*Run, error) {
+	for step := range r.c.Steps {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err := r.step(step); err != nil {
+			return nil, err
+		}
+		report()
+	}
+	if err := r.evaluate(ctx); err != nil {
+		return nil, err
+	}
+	var runs []*Run
+	for _, x := range r.contestants {
+		x.finish(r.c)
+		runs = append(runs, x.run)
+	}
+	return runs, nil
+}
+
+// step is one step of every strategy on the same tokens: route with the old state, count, then move.
+func (r *replicate) step(step int) error {
+	r.load(r.batch, r.oracle, moe.Moment{Step: step, Purpose: moe.Train, Index: step})
+	solved := solvedAt(step, r.c.Steps)
+	best := 0.0
+	if solved {
+		var err error
+		if best, err = r.solver.Solve(r.oracle.scores, r.batch.Tokens, r.c.Layer.Experts, r.c.Layer.TopK, r.optimum); err != nil {
+			return err
+		}
+	}
+	for _, x := range r.contestants {
+		if x.traits.Oracle && !solved {
+			continue
+		}
+		if err := r.stepOne(x, step); err != nil {
+			return err
+		}
+		row := &x.run.Steps[len(x.run.Steps)-1]
+		if solved && best != 0 {
+			row.RegretToOptimum = 1 - row.AffinityKept*r.oracle.total/best
+		}
+	}
+	if step >= r.c.Steps-window(r.c.Steps)-1 {
+		r.observe(step)
+	}
+	return nil
+}
+
+func (r *replicate) stepOne(x *contestant, step int) error {
+	if x.batch != nil {
+		if err := x.batch.RouteBatch(r.batch, x.scores, x.assigned.Mask); err != nil {
+			return err
+		}
+	} else {
+		for i := range r.batch.Tiles {
+			x.route(i, &r.batch.Tiles[i])
+		}
+	}
+	x.count(r.batch)
+	row := x.measure(r.batch, r.oracle, step)
+	if x.learner != nil {
+		x.learn(r.batch, r.oracle, step, &row)
+	}
+	every := (r.c.Steps + shots - 1) / shots
+	if x.traits.Oracle || step%every == 0 || step == r.c.Steps-1 {
+		x.shoot(step)
+	}
+	x.run.Steps = append(x.run.Steps, row)
+	if step >= r.c.Steps-window(r.c.Steps) {
+		x.errors.observe(x.chosen.Global)
+	}
+	x.strategy.Update(step, &x.chosen)
+	return nil
+}
+
+// observe measures churn on the probe tokens, which it draws when first asked.
+func (r *replicate) observe(step int) {
+	if r.probeBatch == nil {
+		r.probeBatch = moe.NewBatch(r.c.Layer, r.c.Tokens)
+		r.probeOracle = newOracle(r.c.Layer, r.c.Tokens)
+		r.load(r.probeBatch, r.probeOracle, moe.Moment{Step: r.c.Steps - 1, Purpose: moe.Probe})
+		if r.probeBatch.Tokens > probeTokens {
+			r.probeBatch.Resize(probeTokens)
+		}
+	}
+	for _, x := range r.contestants {
+		if !x.traits.Oracle {
+			x.observe(r.probeBatch, r.probeOracle, r.seed, step)
+		}
+	}
+}
+
+// window is the number of steps in the last quarter of a run, or all of fewer than four.
+func window(steps int) int {
+	if steps < 4 {
+		return steps
+	}
+	return steps / 4
+}
+
+// solvedAt reports whether a step is one of the evenly spaced ones on which the optimum is solved.
+func solvedAt(step, steps int) bool {
+	n := min(solvedSteps, steps)
+	return (step+1)*n/steps > step*n/steps
+}

@@ -1,0 +1,231 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"evenkeel/metrics"
+	"evenkeel/moe"
+)
+
+// MetricKeys lists the metrics in the order of reports. A metric that does not apply to a strategy is absent.
+func MetricKeys() []string {
+	return []string{
+		"maxvio_batch", "maxvio_global", "maxvio_sequence", "maxvio_device", "load_variance", "load_cv", "load_entropy",
+		"load_gini", "load_jain", "load_min", "experts_dead", "experts_starved", "affinity_kept", "affinity_total",
+		"choice_agreement", "output_error", "rank_displacement", "regret_to_optimum", "gate_sum", "settled_step",
+		"recovery_steps", "churn", "oscillation", "bias_spread", "bias_mean", "domain_information",
+	}
+}
+
+// summarise turns the runs of the seeds that finished into a result.
+func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
+	r := &Result{Layer: c.Layer, Facts: c.Facts, Steps: c.Steps, Tokens: c.Tokens, MicroBatches: c.MicroBatches,
+		Ranks: c.Ranks, Router: c.Router.Mode}
+	for i := range traits {
+		s := &StrategyResult{Traits: traits[i], Learned: c.Router.Mode, Warnings: slices.Clone(traits[i].Warnings), Metrics: map[string]Estimate{}}
+		switch {
+		case c.Router.Mode == Frozen || traits[i].Oracle:
+			s.Learned = "nothing"
+		case c.Router.Mode == Learned:
+			s.Learned = "router"
+		}
+		for _, seed := range runs {
+			if seed != nil {
+				s.Runs = append(s.Runs, seed[i])
+			}
+		}
+		r.Strategies = append(r.Strategies, s)
+	}
+	for i, seed := range c.Seeds {
+		if runs[i] != nil {
+			r.Seeds = append(r.Seeds, seed)
+		}
+	}
+	if r.Incomplete = len(r.Seeds) < len(c.Seeds); len(r.Seeds) == 0 {
+		return r
+	}
+	r.Evaluation = c.Stream(r.Seeds[0]).Evaluation()
+	floors := floorsOf(c, r.Evaluation)
+	for _, s := range r.Strategies {
+		s.estimate(floors)
+		s.warn(c)
+	}
+	if r.Router == Offsets {
+		r.Warnings = append(r.Warnings, "the stream has no latent vectors, so a router learns one offset per expert only: a loss can shift popularity and nothing else")
+	}
+	r.Warnings = append(r.Warnings, c.Facts.Notes...)
+	r.differences()
+	r.compare()
+	return r
+}
+
+// estimate fills the metrics from the runs.
+func (s *StrategyResult) estimate(floors map[string]float64) {
+	for _, key := range MetricKeys() {
+		values, ok := s.values(key)
+		if !ok {
+			continue
+		}
+		e := Estimate{}
+		e.Mean, e.Low, e.High = metrics.MeanInterval(values)
+		if f, ok := floors[key]; ok {
+			e.Floor = &f
+		}
+		if math.IsNaN(e.Mean) || math.IsInf(e.Mean, 0) {
+			s.Warnings = append(s.Warnings, key+" is not finite")
+		}
+		s.Metrics[key] = e
+	}
+}
+
+// values returns a metric of every seed, if every seed has it.
+func (s *StrategyResult) values(key string) ([]float64, bool) {
+	var x []float64
+	for _, run := range s.Runs {
+		v, ok := run.Values[key]
+		if !ok {
+			return nil, false
+		}
+		x = append(x, v)
+	}
+	return x, len(x) > 0
+}
+
+// warn says when a run was too short for a bias that moves in steps to arrive.
+func (s *StrategyResult) warn(c *Config) {
+	if s.Traits.Rate == 0 {
+		return
+	}
+	var b float64
+	for _, run := range s.Runs {
+		b = max(b, run.largestBias)
+	}
+	if need := 2 * b / s.Traits.Rate; float64(c.Steps) < need {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d steps are short for a bias that reached %.3g in steps of %g: run at least %.0f", c.Steps, b, s.Traits.Rate, math.Ceil(need)))
+	}
+}
+
+// floorsOf returns what sampling noise alone gives for each metric that has such a floor.
+func floorsOf(c *Config, evaluation int) map[string]float64 {
+	e, k := c.Layer.Experts, c.Layer.TopK
+	g := metrics.SamplingFloor(e, k, evaluation)
+	f := map[string]float64{
+		"maxvio_batch": metrics.SamplingFloor(e, k, c.Tokens).MaxVio, "maxvio_global": g.MaxVio,
+		"load_variance": g.Variance, "load_cv": g.CV, "load_entropy": g.Entropy, "load_gini": g.Gini, "load_jain": g.Jain,
+		"load_min": g.Min, "experts_dead": g.Dead, "experts_starved": g.Starved,
+	}
+	if c.Layer.Groups > 1 {
+		f["maxvio_device"] = metrics.DeviceFloor(e, k, c.Layer.Groups, evaluation)
+	}
+	if d := len(c.Facts.Domains); d > 1 {
+		f["domain_information"] = metrics.DomainInformationFloor(e, k, d, evaluation)
+	}
+	if c.Facts.Sequences {
+		b := moe.NewBatch(c.Layer, c.Tokens)
+		c.Stream(c.Seeds[0]).Layout(b, moe.Moment{Step: c.Steps - 1, Purpose: moe.Train, Index: c.Steps - 1})
+		var lengths []int
+		for _, s := range b.Sequences {
+			lengths = append(lengths, s.Len())
+		}
+		f["maxvio_sequence"] = metrics.SequenceFloor(e, k, lengths)
+	}
+	return f
+}
+
+// differences fills in the paired differences of all pairs, first named minus later named.
+func (r *Result) differences() {
+	for i, a := range r.Strategies {
+		for _, b := range r.Strategies[i+1:] {
+			for _, key := range MetricKeys() {
+				x, okA := a.values(key)
+				y, okB := b.values(key)
+				if !okA || !okB {
+					continue
+				}
+				d := Difference{A: a.Traits.Spec, B: b.Traits.Spec, Metric: key}
+				d.Mean, d.Low, d.High = metrics.PairedInterval(x, y)
+				r.Differences = append(r.Differences, d)
+			}
+		}
+	}
+}
+
+// compare fills in the comparisons at equal quality: every causal strategy against every other one that was run at several
+// strengths, where its kept affinity lies within theirs for every seed.
+func (r *Result) compare() {
+	var names []string
+	for _, s := range r.Strategies {
+		if !slices.Contains(names, s.Traits.Name) {
+			names = append(names, s.Traits.Name)
+		}
+	}
+	for _, name := range names {
+		var family []*StrategyResult
+		for _, s := range r.Strategies {
+			if s.Traits.Name == name && s.Traits.Causal {
+				family = append(family, s)
+			}
+		}
+		for _, s := range r.Strategies {
+			if len(family) < 2 || s.Traits.Name == name || !s.Traits.Causal {
+				continue
+			}
+			if c, ok := AtEqualQuality(s, family); ok {
+				r.Comparisons = append(r.Comparisons, c)
+			}
+		}
+	}
+}
+
+// AtEqualQuality compares a strategy with a family of one strategy at several strengths, seed by seed. It is not ok where
+// the affinity that the strategy keeps lies outside the family's for some seed.
+func AtEqualQuality(s *StrategyResult, family []*StrategyResult) (EqualQuality, bool) {
+	c := EqualQuality{Strategy: s.Traits.Spec, Family: family[0].Traits.Name}
+	var ratios []float64
+	var own, curve float64
+	for i, run := range s.Runs {
+		kept, vio := run.Values["affinity_kept"], math.Log(run.Values["maxvio_global"])
+		on, ok := interpolate(family, i, kept)
+		if !ok || math.IsInf(vio, 0) {
+			return c, false
+		}
+		ratios = append(ratios, vio-on)
+		own += vio
+		curve += on
+		c.Kept += kept / float64(len(s.Runs))
+	}
+	n := float64(len(s.Runs))
+	c.MaxVio, c.OnCurve = math.Exp(own/n), math.Exp(curve/n)
+	c.LogRatio, c.Low, c.High = metrics.MeanInterval(ratios)
+	return c, true
+}
+
+// interpolate returns the logarithm of the family's global MaxVio on one seed at a kept affinity.
+func interpolate(family []*StrategyResult, seed int, kept float64) (float64, bool) {
+	type point struct{ kept, vio float64 }
+	var curve []point
+	for _, f := range family {
+		v := f.Runs[seed].Values
+		curve = append(curve, point{v["affinity_kept"], math.Log(v["maxvio_global"])})
+	}
+	slices.SortFunc(curve, func(a, b point) int {
+		switch {
+		case a.kept < b.kept:
+			return -1
+		case a.kept > b.kept:
+			return 1
+		}
+		return 0
+	})
+	for i := 1; i < len(curve); i++ {
+		a, b := curve[i-1], curve[i]
+		if kept < a.kept || kept > b.kept || a.kept == b.kept {
+			continue
+		}
+		w := (kept - a.kept) / (b.kept - a.kept)
+		return a.vio + float64(w*(b.vio-a.vio)), true
+	}
+	return 0, false
+}

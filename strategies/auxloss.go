@@ -1,0 +1,57 @@
+package strategies
+
+import (
+	"fmt"
+
+	"evenkeel/moe"
+)
+
+var auxLoss = Preset{
+	Name:    "aux-loss",
+	Family:  "losses",
+	Summary: "top-K with an auxiliary load-balancing loss",
+	Formula: `L = α · mean over units u of Σ_e w_e·P_e,   w_e = E·n_e/(K·T_u),   P_e = mean over t in u of q_te
+
+A unit is a sequence, a micro-batch, or the whole step (scope). q is the score normalised over all experts, w is detached.
+The gradient reaches the router only, so it acts on a router that learns. L/α is 1 at perfect balance (Megatron-LM,
+DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that of the other. 1 is no lower bound.`,
+	Knobs: []Knob{
+		{Name: "coeff", Default: "0.03", Low: 0, High: 1e6, About: "α, coefficient of the loss relative to the task's"},
+		{Name: "scope", Default: scopeGlobal, Options: []string{scopeSequence, scopeMicroBatch, scopeGlobal}, About: "where the loss counts"},
+		{Name: "counts", Default: "chosen", Options: []string{"chosen", "unbiased"},
+			About: "counts of the chosen set, or of a fresh top-K of the scores without bias and group limit (Megatron-LM, DeepSeek-V3)"},
+		{Name: "mode", Default: "step", Options: []string{"step", "running"},
+			About: "with scope=global: counts of the whole step, or Megatron-LM's running mean over accumulated micro-batches"},
+		{Name: "value", Default: "1", Options: []string{"1", "K"}, About: "the loss at perfect balance for α = 1: 1 (Megatron-LM) or K (Hugging Face)"},
+		scoreKnob,
+	},
+	Needs: "a router that learns; sequences for scope=sequence",
+	Paper: "Switch Transformers (Fedus et al. 2021, arXiv 2101.03961); global scope: Qiu et al. 2025, arXiv 2501.11873; sequence scope: DeepSeek-V2, arXiv 2405.04434",
+	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
+		loss := newLoss(v.Number("coeff"), v.Text("scope"))
+		loss.fresh = v.Text("counts") == "unbiased"
+		loss.running = v.Text("mode") == "running"
+		loss.valueK = v.Text("value") == "K"
+		if loss.running && loss.scope != scopeGlobal {
+			return nil, fmt.Errorf("mode=running accumulates over the step: it needs scope=global, not scope=%s", loss.scope)
+		}
+		score, warnings := v.score(l)
+		loss.softmax = score == moe.Softmax
+		return compose(&strategy{layer: l, score: score, selection: topK{l}, losses: []*balanceLoss{loss},
+			traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{loss.conventions(l.TopK)}}}), nil
+	},
+}
+
+func newLoss(coeff float64, scope string) *balanceLoss {
+	return &balanceLoss{coeff: coeff, scope: scope}
+}
+
+// conventions says what the coefficient is in both conventions of the loss's value at balance.
+func (l *balanceLoss) conventions(k int) string {
+	one := l.coeff
+	if l.valueK {
+		one *= float64(k)
+	}
+	return fmt.Sprintf("scope %s, α = %.4g where the loss at balance is 1 (Megatron-LM) = %.4g where it is K = %d (Hugging Face)",
+		l.scope, one, one/float64(k), k)
+}

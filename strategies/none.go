@@ -1,0 +1,18 @@
+package strategies
+
+import "evenkeel/moe"
+
+var none = Preset{
+	Name:    "none",
+	Family:  "controls",
+	Summary: "plain top-K, no balancing",
+	Formula: "S_t = TopK(s_t);  gates g = s over S_t, divided by their sum",
+	Knobs:   []Knob{scoreKnob},
+	Needs:   "the scores of all experts",
+	Paper:   "Megatron-LM's load-balancing type none",
+	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
+		score, warnings := v.score(l)
+		return compose(&strategy{layer: l, score: score, selection: topK{l},
+			traits: moe.Traits{Causal: true, Warnings: warnings}}), nil
+	},
+}

@@ -1,0 +1,217 @@
+package strategies
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"evenkeel/internal/nearest"
+	"evenkeel/moe"
+)
+
+// presets is the registry: every strategy that a user can name, in the order in which lists show them.
+var presets = []*Preset{
+	&none,
+	&randomPreset,
+	&roundRobinPreset,
+	&auxLoss,
+	&lossFree,
+	&deepSeekV3,
+	&balancedOptimum,
+}
+
+// Default is the comparison that runs when a user names no strategy: one loss at three coefficients shows what it trades.
+func Default() []string {
+	return []string{"none", "aux-loss:coeff=0.01", "aux-loss:coeff=0.1", "aux-loss:coeff=0.3", "loss-free", "balanced-optimum"}
+}
+
+// Preset is a named composition with its knobs and its documentation.
+type Preset struct {
+	Name    string
+	Family  string
+	Summary string // one line
+	Formula string // the equations, in plain text
+	Knobs   []Knob
+	Needs   string // what it asks of a stream or router
+	Paper   string
+	// Build makes the strategy for a layer. It may warn through Traits.Warnings; name and spec are filled in after it.
+	Build func(v Values, l moe.Layer) (moe.Strategy, error)
+}
+
+// Presets returns the registry in order. The caller must not change it.
+func Presets() []*Preset { return presets }
+
+// Find returns the preset of a name.
+func Find(name string) (*Preset, error) {
+	var known []string
+	for _, p := range presets {
+		if p.Name == name {
+			return p, nil
+		}
+		known = append(known, p.Name)
+	}
+	return nil, fmt.Errorf("there is no strategy %q%s: the known ones are %s", name, nearest.Hint(name, known), strings.Join(known, ", "))
+}
+
+// Knob is one parameter of a preset.
+type Knob struct {
+	Name    string
+	Default string
+	About   string   // what it is, with its unit
+	Options []string // the words it may be; nil for a number
+	Whole   bool     // a number must be whole
+	Low     float64  // the smallest number
+	High    float64  // the largest
+}
+
+// check returns a value in the form in which it is stored and printed.
+func (k *Knob) check(value string) (string, error) {
+	if k.Options != nil {
+		if !slices.Contains(k.Options, value) {
+			return "", fmt.Errorf("%s is %q%s: it must be one of %s", k.Name, value, nearest.Hint(value, k.Options), strings.Join(k.Options, ", "))
+		}
+		return value, nil
+	}
+	x, err := strconv.ParseFloat(value, 64)
+	if err != nil || x != x {
+		return "", fmt.Errorf("%s is %q: it must be a number", k.Name, value)
+	}
+	if k.Whole && x != float64(int64(x)) {
+		return "", fmt.Errorf("%s is %s: it must be a whole number", k.Name, value)
+	}
+	if x < k.Low || x > k.High {
+		return "", fmt.Errorf("%s is %s: it must be %g to %g", k.Name, value, k.Low, k.High)
+	}
+	return strconv.FormatFloat(x, 'g', -1, 64), nil
+}
+
+// Values are the knobs of one strategy, checked.
+type Values map[string]string
+
+// Text returns a knob's word.
+func (v Values) Text(knob string) string { return v[knob] }
+
+// Number returns a knob's number.
+func (v Values) Number(knob string) float64 {
+	x, _ := strconv.ParseFloat(v[knob], 64)
+	return x
+}
+
+// Whole returns a knob's whole number.
+func (v Values) Whole(knob string) int { return int(v.Number(knob)) }
+
+// On reports whether a knob with the options false and true is true.
+func (v Values) On(knob string) bool { return v[knob] == "true" }
+
+// Spec is a preset with values for its knobs.
+type Spec struct {
+	Preset *Preset
+	Values Values
+}
+
+// Parse reads a strategy as a user writes it: name, or name:knob=value,knob=value.
+func Parse(text string) (Spec, error) {
+	name, knobs, given := strings.Cut(strings.TrimSpace(text), ":")
+	p, err := Find(name)
+	if err != nil {
+		return Spec{}, err
+	}
+	s := Spec{p, Values{}}
+	for i := range p.Knobs {
+		s.Values[p.Knobs[i].Name], err = p.Knobs[i].check(p.Knobs[i].Default)
+		if err != nil {
+			return Spec{}, fmt.Errorf("default of %s: %w", p.Name, err)
+		}
+	}
+	if !given {
+		return s, nil
+	}
+	seen := map[string]bool{}
+	for _, setting := range strings.Split(knobs, ",") {
+		knob, value, ok := strings.Cut(setting, "=")
+		if !ok {
+			return Spec{}, fmt.Errorf("strategy %s: %q is no knob=value, such as %s", text, setting, p.example())
+		}
+		if seen[knob] {
+			return Spec{}, fmt.Errorf("strategy %s: %s is given twice", text, knob)
+		}
+		seen[knob] = true
+		if err := s.set(knob, value); err != nil {
+			return Spec{}, fmt.Errorf("strategy %s: %w", text, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *Spec) set(knob, value string) error {
+	var known []string
+	for i := range s.Preset.Knobs {
+		k := &s.Preset.Knobs[i]
+		known = append(known, k.Name)
+		if k.Name != knob {
+			continue
+		}
+		v, err := k.check(value)
+		s.Values[knob] = v
+		return err
+	}
+	if len(known) == 0 {
+		return fmt.Errorf("it has no knobs, got %q", knob)
+	}
+	return fmt.Errorf("it has no knob %q%s: its knobs are %s", knob, nearest.Hint(knob, known), strings.Join(known, ", "))
+}
+
+func (p *Preset) example() string {
+	if len(p.Knobs) == 0 {
+		return p.Name + " without knobs"
+	}
+	return p.Name + ":" + p.Knobs[0].Name + "=" + p.Knobs[0].Default
+}
+
+// String returns the canonical form: the knobs that differ from their defaults, in the preset's order.
+func (s Spec) String() string {
+	var set []string
+	for i := range s.Preset.Knobs {
+		k := &s.Preset.Knobs[i]
+		if d, _ := k.check(k.Default); s.Values[k.Name] != d {
+			set = append(set, k.Name+"="+s.Values[k.Name])
+		}
+	}
+	if set == nil {
+		return s.Preset.Name
+	}
+	return s.Preset.Name + ":" + strings.Join(set, ",")
+}
+
+// Build makes the strategy for a layer.
+func (s Spec) Build(l moe.Layer) (moe.Strategy, error) {
+	r, err := s.Preset.Build(s.Values, l)
+	if err != nil {
+		return nil, fmt.Errorf("strategy %s: %w", s, err)
+	}
+	switch r := r.(type) {
+	case *strategy:
+		r.traits.Name, r.traits.Spec = s.Preset.Name, s.String()
+	case *optimum:
+		r.traits.Name, r.traits.Spec = s.Preset.Name, s.String()
+	}
+	return r, nil
+}
+
+// scoreKnob lets a strategy's router score differently from the scenario's oracle.
+var scoreKnob = Knob{Name: "score", Default: "scenario", Options: append([]string{"scenario"}, moe.ScoreNames()...),
+	About: "score function of the router; scenario: as the scenario's"}
+
+// score returns the score function that a strategy's knob asks for, and what a reader must know about it.
+func (v Values) score(l moe.Layer) (moe.Score, []string) {
+	name := v.Text("score")
+	if name == "scenario" {
+		return l.Score, nil
+	}
+	f, _ := moe.ParseScore(name)
+	if f == l.Score {
+		return f, nil
+	}
+	return f, []string{fmt.Sprintf("its router scores by %s, while the scenario's affinities are %s: kept affinity compares the two", f, l.Score)}
+}
