@@ -3,7 +3,6 @@ package scenarios
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"reflect"
 	"sort"
@@ -51,7 +50,7 @@ func parse(file string, text []byte) (*yaml.Node, error) {
 	var doc yaml.Node
 	err := yaml.Load(text, &doc)
 	switch {
-	case errors.Is(err, io.EOF) || err == nil && len(doc.Content) == 0:
+	case len(doc.Content) == 0 && (err == nil || strings.Contains(err.Error(), "no documents")):
 		return nil, fmt.Errorf("%s is empty: a scenario file holds at least one key, such as experts: 64", file)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %s", file, strings.TrimPrefix(oneLine(err), "yaml: "))

@@ -293,3 +293,6 @@ func (r *dumpReader) perToken(array string) []int32 {
 	}
 	return x
 }
+
+// Stored reports whether Scores are scores as the router stored them, not logits.
+func (d *Dump) Stored() bool { return d.stored }

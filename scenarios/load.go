@@ -382,4 +382,17 @@ func (s *Scenario) validateEvent(p *problems, i int, domains *int) {
 }
 
 // Marshal returns the scenario in the form that Resolved reads.
-func (s *Scenario) Marshal() ([]byte, error) { return json.MarshalIndent(s, "", "  ") }
+func (s *Scenario) Marshal() ([]byte, error) {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(text, &keys); err != nil {
+		return nil, err
+	}
+	if s.Layer().Width == 0 {
+		delete(keys, "width") // a stream without latent vectors has no such key
+	}
+	return json.Marshal(keys)
+}

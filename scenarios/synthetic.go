@@ -192,13 +192,12 @@ func (g *syntheticStream) drawBases() {
 		g.base = make([]float32, n)
 	}
 	g.base = g.base[:len(g.documents)*d]
-	topic := g.token[:0]
 	for i, doc := range g.documents {
 		key := doc.key
 		if key == 0 {
 			key = rng.Key(g.seed, rng.Layout, uint64(m.Purpose), uint64(m.Index), drawTopics, uint64(i))
 		}
-		topic = normals(key, d)
+		topic := normals(key, d)
 		c, base := centroids[doc.domain*d:(doc.domain+1)*d], g.base[i*d:(i+1)*d]
 		for k := range base {
 			base[k] = float32(aCommon*common[k]) + float32(aDomain*c[k]) + float32(aSequence*topic[k])

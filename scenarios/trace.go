@@ -27,7 +27,7 @@ func (t *Trace) facts() moe.Facts {
 	if d == nil {
 		return f
 	}
-	f.Latent = d.Hidden != nil
+	f.Level, f.Latent = d.Level, d.Hidden != nil
 	f.Sequences = d.Sequences != nil
 	f.Notes = d.Notes
 	for i := range d.Domains() {

@@ -28,7 +28,7 @@ const shots = 250
 // Compare runs a comparison and returns what it found. When ctx ends, the result covers the seeds that had finished and is
 // marked incomplete; if none had, the error is ctx's.
 func Compare(ctx context.Context, c *Config) (*Result, error) {
-	if err := check(c); err != nil {
+	if err := Check(c); err != nil {
 		return nil, err
 	}
 	runs := make([][]*Run, len(c.Seeds))
@@ -76,8 +76,8 @@ func Compare(ctx context.Context, c *Config) (*Result, error) {
 	return result, nil
 }
 
-// check refuses what cannot act, with the way out.
-func check(c *Config) error {
+// Check refuses what cannot act, with the way out. Compare calls it first.
+func Check(c *Config) error {
 	if err := c.Layer.Validate(); err != nil {
 		return err
 	}

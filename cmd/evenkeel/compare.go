@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"evenkeel/internal/nearest"
+	"evenkeel/moe"
+	"evenkeel/scenarios"
+	"evenkeel/sim"
+	"evenkeel/strategies"
+)
+
+// request is what the flags of compare ask for.
+type request struct {
+	strategies []string
+	scenario   string
+	router     string
+	steps      int
+	seeds      int
+	settings   []string
+	layer      int
+	out        string
+	from       string
+	workers    int
+	json       bool
+	quiet      bool
+}
+
+func compareCommand(stdout, stderr io.Writer) *cobra.Command {
+	var q request
+	c := &cobra.Command{
+		Use:   "compare",
+		Short: "Run strategies on one stream and compare balance with quality",
+		Long: `Compare runs strategies in lockstep on the same tokens, for several seeds, and prints how
+even the loads are and how much of the true affinity each strategy kept. Without arguments
+it runs the scenario pretraining with no balancing, an auxiliary loss at three strengths,
+the loss-free bias and the best exactly balanced assignment, which is a bound.
+
+A strategy is written name or name:knob=value,knob=value; see evenkeel strategies.
+Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`,
+		Example: `  evenkeel compare -s none -s aux-loss:coeff=0.01,scope=sequence -s loss-free:rate=1e-3
+  evenkeel compare --scenario trace:router.npz --layer 3 --set topk=8 --out results
+  evenkeel compare --from results/manifest.json`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q.router = strings.ToLower(q.router)
+			return q.run(cmd.Context(), cmd.Flags(), stdout, stderr)
+		},
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.StringArrayVarP(&q.strategies, "strategy", "s", nil, "a strategy, name:knob=value,...; may be repeated")
+	f.StringVar(&q.scenario, "scenario", "pretraining", "a shipped scenario, a YAML file, or trace:FILE.npz")
+	f.StringVar(&q.router, "router", "", "frozen or learned (default: learned, but frozen on streams without latent\nvectors and on traces when no strategy has a loss)")
+	f.IntVar(&q.steps, "steps", 0, "steps of a run")
+	f.IntVar(&q.seeds, "seeds", 0, "number of seeds: 1 to N")
+	f.StringArrayVar(&q.settings, "set", nil, "key=value of the scenario, such as experts=128 or synthetic.zipf=1.3; may be repeated")
+	f.IntVar(&q.layer, "layer", -1, "layer of a trace, from 0")
+	f.StringVar(&q.out, "out", "", "folder for tables, manifest and pictures")
+	f.StringVar(&q.from, "from", "", "repeat the run of a manifest.json")
+	f.IntVar(&q.workers, "workers", 0, "seeds that run side by side (default: one for each processor)")
+	f.BoolVar(&q.json, "json", false, "print the summary as JSON and nothing else")
+	f.BoolVar(&q.quiet, "quiet", false, "print no progress and no notes")
+	f.SetOutput(stderr)
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c.Flags(), err) })
+	complete(c)
+	return c
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no argument %q: strategies are named with -s, streams with --scenario", cmd.Name(), args[0])
+	}
+	return nil
+}
+
+// flagError adds the nearest flag to an unknown one.
+func flagError(flags *pflag.FlagSet, err error) error {
+	name, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
+	if !ok {
+		return err
+	}
+	var known []string
+	flags.VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	hint := nearest.Name(name, known)
+	if hint != "" {
+		return fmt.Errorf("there is no flag --%s; did you mean --%s?", name, hint)
+	}
+	return fmt.Errorf("there is no flag --%s: see evenkeel compare --help", name)
+}
+
+// complete registers what a shell may complete.
+func complete(c *cobra.Command) {
+	words := func(list []string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return list, cobra.ShellCompDirectiveNoSpace
+		}
+	}
+	var names []string
+	for _, p := range strategies.Presets() {
+		names = append(names, p.Name)
+	}
+	for flag, list := range map[string][]string{"strategy": names, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned}} {
+		_ = c.RegisterFlagCompletionFunc(flag, words(list)) // fails only for a flag that does not exist
+	}
+}
+
+func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
+	p, err := q.plan(flags)
+	if err != nil {
+		return err
+	}
+	if q.workers < 0 {
+		return fmt.Errorf("--workers is %d: it must be at least 1", q.workers)
+	}
+	if q.out != "" {
+		if err := prepareFolder(q.out); err != nil {
+			return err
+		}
+	}
+	c, err := p.config(q.workers)
+	if err != nil {
+		return err
+	}
+	if err := sim.Check(c); err != nil {
+		return err
+	}
+	progress := newProgress(stderr, q.quiet || q.json)
+	c.Progress = progress.show
+	begin := time.Now()
+	r, err := sim.Compare(ctx, c)
+	progress.clear()
+	if errors.Is(err, context.Canceled) {
+		return failure{exitInterrupted, fmt.Errorf("%w before any seed had finished: nothing was written", errInterrupted)}
+	}
+	if err != nil {
+		return failed(err)
+	}
+	wall := time.Since(begin)
+	if q.json {
+		err = writeJSON(stdout, p, r)
+	} else {
+		err = writeReport(stdout, p, r, wall, terminalWidth(stdout), q.quiet)
+	}
+	if err != nil {
+		return failed(err)
+	}
+	if q.out != "" {
+		if err := writeFolder(q.out, p, r, wall); err != nil {
+			return failed(err)
+		}
+		if !q.json && !q.quiet {
+			fmt.Fprintf(stdout, "\nWritten to %s: summary.json, summary.csv, steps.csv, loads.csv, manifest.json and plots.\n", q.out)
+		}
+	}
+	if r.Incomplete {
+		return failure{exitInterrupted, fmt.Errorf("%w: the figures cover %d of %d seeds", errInterrupted, len(r.Seeds), len(c.Seeds))}
+	}
+	return nil
+}
+
+// plan is a comparison, resolved: everything that a manifest must hold to repeat it.
+type plan struct {
+	scenario *scenarios.Scenario
+	specs    []strategies.Spec
+	mode     string
+	why      string // why the router learns or does not
+}
+
+// plan resolves the request.
+func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
+	if q.from != "" {
+		for _, name := range []string{"strategy", "scenario", "router", "steps", "seeds", "set", "layer"} {
+			if flags.Changed(name) {
+				return nil, fmt.Errorf("--from repeats a run as it was: leave out --%s", name)
+			}
+		}
+		return readManifest(q.from)
+	}
+	settings := q.settings
+	if flags.Changed("steps") {
+		settings = append(settings, "steps="+strconv.Itoa(q.steps))
+	}
+	if flags.Changed("seeds") {
+		if q.seeds < 1 || q.seeds > 10000 {
+			return nil, fmt.Errorf("--seeds is %d: it must be 1 to 10000", q.seeds)
+		}
+		list := make([]string, q.seeds)
+		for i := range list {
+			list[i] = strconv.Itoa(i + 1)
+		}
+		settings = append(settings, "seeds=["+strings.Join(list, ",")+"]")
+	}
+	if q.router != "" {
+		if q.router != sim.Frozen && q.router != sim.Learned {
+			return nil, fmt.Errorf("--router is %q: it must be frozen or learned", q.router)
+		}
+		settings = append(settings, "router.mode="+q.router)
+	}
+	if flags.Changed("layer") && q.layer < 0 {
+		return nil, fmt.Errorf("--layer is %d: layers are counted from 0", q.layer)
+	}
+	s, err := scenarios.Load(q.scenario, settings, q.layer)
+	if err != nil {
+		return nil, err
+	}
+	names := q.strategies
+	if len(names) == 0 {
+		names = strategies.Default()
+	}
+	return newPlan(s, names)
+}
+
+// newPlan parses the strategies and decides what learns.
+func newPlan(s *scenarios.Scenario, names []string) (*plan, error) {
+	p := &plan{scenario: s}
+	seen := map[string]bool{}
+	for _, name := range names {
+		spec, err := strategies.Parse(name)
+		if err != nil {
+			return nil, err
+		}
+		if seen[spec.String()] {
+			return nil, fmt.Errorf("strategy %s is asked for twice: a comparison has each once", spec)
+		}
+		seen[spec.String()] = true
+		p.specs = append(p.specs, spec)
+	}
+	facts, layer := s.Facts(), s.Layer()
+	if facts.Level == scenarios.LevelChoices {
+		return nil, fmt.Errorf("%s needs the scores of all experts, and %s holds choices only: dump the router's logits, or look at it with evenkeel inspect", p.specs[0], s.Trace.File)
+	}
+	loss := false
+	for _, spec := range p.specs {
+		r, err := spec.Build(layer)
+		if err != nil {
+			return nil, err
+		}
+		loss = loss || r.Traits().Loss
+	}
+	p.decide(facts, layer, loss)
+	s.SettleSteps(p.mode == sim.Frozen)
+	return p, nil
+}
+
+// decide fixes what moves; see section "What learns" of the README.
+func (p *plan) decide(f moe.Facts, l moe.Layer, loss bool) {
+	learned := sim.Learned
+	if !f.Latent {
+		learned = sim.Offsets
+	}
+	switch mode := p.scenario.Router.Mode; {
+	case mode == sim.Frozen:
+		p.mode, p.why = sim.Frozen, "as asked"
+	case l.Score == moe.Stored:
+		p.mode, p.why = sim.Frozen, "the stream carries scores, so nothing can learn"
+	case mode == sim.Learned:
+		p.mode, p.why = learned, "as asked"
+	case loss:
+		p.mode, p.why = learned, "a strategy has a loss"
+	case f.Trace:
+		p.mode, p.why = sim.Frozen, "a trace, and no strategy has a loss"
+	case !f.Latent:
+		p.mode, p.why = sim.Frozen, "no latent vectors, and no strategy has a loss"
+	default:
+		p.mode, p.why = learned, "the default"
+	}
+}
+
+// config turns the plan into what the step loop runs.
+func (p *plan) config(workers int) (*sim.Config, error) {
+	s := p.scenario
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	c := &sim.Config{
+		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
+		Seeds: s.Seeds, Stream: s.Stream, Workers: workers,
+		Router: sim.RouterConfig{Mode: p.mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
+	}
+	for _, spec := range p.specs {
+		c.Strategies = append(c.Strategies, func() (moe.Strategy, error) { return spec.Build(c.Layer) })
+	}
+	if c.Router.Oracle && c.Router.Mode == sim.Learned && s.Stream(s.Seeds[0]).OracleRouter() == nil {
+		return nil, errors.New("router.init is oracle, but this stream knows no router: use router.init=random")
+	}
+	return c, nil
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"evenkeel/plots"
+	"evenkeel/scenarios"
+	"evenkeel/sim"
+)
+
+// kernel names the arithmetic that computed a result.
+const kernel = "portable"
+
+// prepareFolder makes the folder of the results and makes sure that files can be written into it.
+func prepareFolder(dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, "plots"), 0o755); err != nil {
+		return fmt.Errorf("--out %s: %s", dir, reason(err))
+	}
+	f, err := os.CreateTemp(dir, ".evenkeel-*")
+	if err != nil {
+		return fmt.Errorf("--out %s cannot be written: %s", dir, reason(err))
+	}
+	f.Close()
+	return os.Remove(f.Name())
+}
+
+func reason(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
+}
+
+// writeWhole writes a file under a temporary name and renames it, so that it appears whole or not at all.
+func writeWhole(name string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".evenkeel-*")
+	if err != nil {
+		return fmt.Errorf("%s: %s", name, reason(err))
+	}
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if closing := f.Close(); err == nil {
+		err = closing
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("%s was not written: %s", name, reason(err))
+	}
+	return nil
+}
+
+// writeFolder writes all files of a result. The manifest comes last: where it is, all is there.
+func writeFolder(dir string, p *plan, r *sim.Result, wall time.Duration) error {
+	var summary bytes.Buffer
+	if err := writeJSON(&summary, p, r); err != nil {
+		return err
+	}
+	manifest, err := json.MarshalIndent(newManifest(p, r, wall), "", "  ")
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		text []byte
+	}{
+		{"summary.json", summary.Bytes()}, {"summary.csv", summaryCSV(r)}, {"steps.csv", stepsCSV(r)}, {"loads.csv", loadsCSV(r)},
+	} {
+		if err := writeWhole(filepath.Join(dir, f.name), f.text); err != nil {
+			return err
+		}
+	}
+	if _, err := plots.WriteAll(filepath.Join(dir, "plots"), r, p.scenario.Name); err != nil {
+		return err
+	}
+	return writeWhole(filepath.Join(dir, "manifest.json"), append(manifest, '\n'))
+}
+
+// number prints a float so that reading it gives the same bits; NaN is an empty cell.
+func number(x float64) string {
+	if math.IsNaN(x) {
+		return ""
+	}
+	return strconv.FormatFloat(x, 'g', -1, 64)
+}
+
+func optional(x *float64) string {
+	if x == nil {
+		return ""
+	}
+	return number(*x)
+}
+
+func csvText(header []string, rows func(write func(cells ...string))) []byte {
+	var text bytes.Buffer
+	w := csv.NewWriter(&text)
+	_ = w.Write(header) // a buffer takes everything
+	rows(func(cells ...string) { _ = w.Write(cells) })
+	w.Flush()
+	return text.Bytes()
+}
+
+// summaryCSV has one row for each strategy: mean, interval and floor of every metric.
+func summaryCSV(r *sim.Result) []byte {
+	header := []string{"spec", "name", "causal", "learned", "seeds"}
+	for _, key := range sim.MetricKeys() {
+		header = append(header, key, key+"_low", key+"_high", key+"_floor")
+	}
+	return csvText(header, func(write func(...string)) {
+		for _, s := range r.Strategies {
+			row := []string{s.Traits.Spec, s.Traits.Name, strconv.FormatBool(s.Traits.Causal), s.Learned, strconv.Itoa(len(s.Runs))}
+			for _, key := range sim.MetricKeys() {
+				e, ok := s.Metrics[key]
+				if !ok {
+					row = append(row, "", "", "", "")
+					continue
+				}
+				row = append(row, number(e.Mean), optional(e.Low), optional(e.High), optional(e.Floor))
+			}
+			write(row...)
+		}
+	})
+}
+
+// stepsCSV has one row for each strategy, seed and recorded step.
+func stepsCSV(r *sim.Result) []byte {
+	header := []string{"spec", "seed", "step", "maxvio", "maxvio_sequence", "maxvio_device", "load_variance", "affinity_kept",
+		"layer_error", "balance_loss", "regret_to_optimum", "bias_spread", "bias_mean"}
+	return csvText(header, func(write func(...string)) {
+		for _, s := range r.Strategies {
+			for _, run := range s.Runs {
+				every := (len(run.Steps) + recordedSteps - 1) / recordedSteps
+				for i, x := range run.Steps {
+					if i%every != 0 && i != len(run.Steps)-1 {
+						continue
+					}
+					write(s.Traits.Spec, strconv.FormatUint(run.Seed, 10), strconv.Itoa(x.Step), number(x.MaxVio), number(x.MaxVioSequence),
+						number(x.MaxVioDevice), number(x.LoadVariance), number(x.AffinityKept), number(x.LayerError), number(x.BalanceLoss),
+						number(x.RegretToOptimum), number(x.BiasSpread), number(x.BiasMean))
+				}
+			}
+		}
+	})
+}
+
+// recordedSteps is about the largest number of steps of a seed in steps.csv.
+const recordedSteps = 2000
+
+// loadsCSV has one row for each strategy, seed and recorded step, and a column for each expert's relative load.
+func loadsCSV(r *sim.Result) []byte {
+	header := []string{"spec", "seed", "step"}
+	for e := range r.Layer.Experts {
+		header = append(header, "r"+strconv.Itoa(e))
+	}
+	return csvText(header, func(write func(...string)) {
+		for _, s := range r.Strategies {
+			for _, run := range s.Runs {
+				for _, shot := range run.Shots {
+					row := []string{s.Traits.Spec, strconv.FormatUint(run.Seed, 10), strconv.Itoa(shot.Step)}
+					for _, v := range shot.Load {
+						row = append(row, strconv.FormatFloat(float64(v), 'g', -1, 32))
+					}
+					write(row...)
+				}
+			}
+		}
+	})
+}
+
+// manifest is all that repeating a run needs, and what it ran on.
+type manifest struct {
+	Version    string          `json:"version"`
+	Go         string          `json:"go"`
+	Platform   string          `json:"platform"`
+	Kernel     string          `json:"kernel"`
+	Seconds    float64         `json:"wall_seconds"`
+	Router     string          `json:"router"`
+	Strategies []string        `json:"strategies"`
+	Scenario   json.RawMessage `json:"scenario"`
+	Seeds      []uint64        `json:"seeds_finished"`
+	Incomplete bool            `json:"incomplete"`
+}
+
+func newManifest(p *plan, r *sim.Result, wall time.Duration) *manifest {
+	m := &manifest{Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Kernel: kernel,
+		Seconds: math.Round(wall.Seconds()*1000) / 1000, Router: p.mode, Seeds: r.Seeds, Incomplete: r.Incomplete}
+	for _, s := range p.specs {
+		m.Strategies = append(m.Strategies, s.String())
+	}
+	m.Scenario, _ = p.scenario.Marshal() // plain values only, so it cannot fail
+	return m
+}
+
+// readManifest plans the run of a manifest again.
+func readManifest(name string) (*plan, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("--from %s: %s", name, reason(err))
+	}
+	var m manifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		return nil, fmt.Errorf("--from %s is not a manifest: %w", name, err)
+	}
+	if m.Scenario == nil || len(m.Strategies) == 0 {
+		return nil, fmt.Errorf("--from %s is not a manifest: it holds no scenario or no strategies", name)
+	}
+	s, err := scenarios.Resolved(name, m.Scenario)
+	if err != nil {
+		return nil, err
+	}
+	return newPlan(s, m.Strategies)
+}

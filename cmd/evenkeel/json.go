@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"math"
+
+	"evenkeel/sim"
+)
+
+// summary is the contract of --json and summary.json, version 1. It holds no wall time, path or number of workers.
+type summary struct {
+	Version     int              `json:"version"`
+	Scenario    scenarioJSON     `json:"scenario"`
+	Seeds       []uint64         `json:"seeds"`
+	Kernel      string           `json:"kernel"`
+	Router      string           `json:"router"`
+	Incomplete  bool             `json:"incomplete,omitempty"`
+	Strategies  []strategyJSON   `json:"strategies"`
+	Differences []differenceJSON `json:"differences"`
+	Comparisons []comparisonJSON `json:"equal_quality"`
+	Warnings    []string         `json:"warnings"`
+}
+
+type scenarioJSON struct {
+	Name         string `json:"name"`
+	Tokens       int    `json:"tokens"`
+	Experts      int    `json:"experts"`
+	TopK         int    `json:"topk"`
+	Groups       int    `json:"groups"`
+	GroupsKept   int    `json:"groups_kept"`
+	Score        string `json:"score"`
+	Width        int    `json:"width"`
+	Steps        int    `json:"steps"`
+	MicroBatches int    `json:"micro_batches"`
+	Ranks        int    `json:"ranks"`
+	Evaluation   int    `json:"evaluation_tokens"`
+	InSample     bool   `json:"evaluation_in_sample"`
+}
+
+type strategyJSON struct {
+	Name     string                `json:"name"`
+	Spec     string                `json:"spec"`
+	Causal   bool                  `json:"causal"`
+	Bound    bool                  `json:"bound,omitempty"`
+	Learned  string                `json:"learned"`
+	Metrics  map[string]metricJSON `json:"metrics"`
+	Notes    []string              `json:"notes,omitempty"`
+	Warnings []string              `json:"warnings"`
+}
+
+type metricJSON struct {
+	Mean  *float64 `json:"mean"`
+	Low   *float64 `json:"low"`
+	High  *float64 `json:"high"`
+	Floor *float64 `json:"floor,omitempty"`
+}
+
+type differenceJSON struct {
+	A      string   `json:"a"`
+	B      string   `json:"b"`
+	Metric string   `json:"metric"`
+	Mean   *float64 `json:"mean"`
+	Low    *float64 `json:"low"`
+	High   *float64 `json:"high"`
+}
+
+type comparisonJSON struct {
+	Strategy string   `json:"strategy"`
+	Family   string   `json:"family"`
+	Kept     *float64 `json:"affinity_kept"`
+	MaxVio   *float64 `json:"maxvio_global"`
+	OnCurve  *float64 `json:"maxvio_global_on_curve"`
+	LogRatio *float64 `json:"log_ratio"`
+	Low      *float64 `json:"low"`
+	High     *float64 `json:"high"`
+}
+
+// finite returns a number that JSON can hold, or nil.
+func finite(x float64) *float64 {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return nil
+	}
+	return &x
+}
+
+func newSummary(p *plan, r *sim.Result) *summary {
+	s := &summary{
+		Version: 1, Seeds: r.Seeds, Kernel: kernel, Router: r.Router, Incomplete: r.Incomplete,
+		Scenario: scenarioJSON{p.scenario.Name, r.Tokens, r.Layer.Experts, r.Layer.TopK, r.Layer.Groups, r.Layer.GroupsKept,
+			r.Layer.Score.String(), r.Layer.Width, r.Steps, r.MicroBatches, r.Ranks, r.Evaluation, r.Facts.InSample},
+		Differences: []differenceJSON{}, Comparisons: []comparisonJSON{}, Warnings: append([]string{}, r.Warnings...),
+	}
+	for _, x := range r.Strategies {
+		j := strategyJSON{Name: x.Traits.Name, Spec: x.Traits.Spec, Causal: x.Traits.Causal, Bound: x.Traits.Bound,
+			Learned: x.Learned, Metrics: map[string]metricJSON{}, Notes: x.Traits.Notes, Warnings: append([]string{}, x.Warnings...)}
+		for key, e := range x.Metrics {
+			j.Metrics[key] = metricJSON{finite(e.Mean), e.Low, e.High, e.Floor}
+		}
+		s.Strategies = append(s.Strategies, j)
+	}
+	for _, d := range r.Differences {
+		s.Differences = append(s.Differences, differenceJSON{d.A, d.B, d.Metric, finite(d.Mean), d.Low, d.High})
+	}
+	for _, c := range r.Comparisons {
+		s.Comparisons = append(s.Comparisons, comparisonJSON{c.Strategy, c.Family, finite(c.Kept), finite(c.MaxVio),
+			finite(c.OnCurve), finite(c.LogRatio), c.Low, c.High})
+	}
+	return s
+}
+
+func writeJSON(w io.Writer, p *plan, r *sim.Result) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(newSummary(p, r))
+}

@@ -1,0 +1,96 @@
+// Command evenkeel compares load-balancing strategies of Mixture-of-Experts routers on one stream of tokens: how even they
+// keep the experts' loads, and what routing quality that costs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitFailed      = 1   // the run failed
+	exitRequest     = 2   // the request was wrong: everything that can be known before the first step
+	exitInterrupted = 130 // what was finished is written
+)
+
+// failure is an error with an exit code of its own; errors without one are wrong requests.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f failure) Error() string { return f.err.Error() }
+func (f failure) Unwrap() error { return f.err }
+
+func failed(err error) error { return failure{exitFailed, err} }
+
+// errInterrupted ends a run that the user stopped.
+var errInterrupted = errors.New("interrupted")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program: results go to stdout, everything else to stderr. It returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:   "evenkeel",
+		Short: "Compare load-balancing strategies of Mixture-of-Experts routers",
+		Long: `Evenkeel feeds one stream of tokens, synthetic or replayed from a real router, through
+load-balancing strategies of Mixture-of-Experts routers, and measures how even the
+expert load is and what routing quality it cost.`,
+		Example: `  evenkeel compare                          what does balance cost, with a loss and with a bias?
+  evenkeel compare --scenario tinymoe       the same on a router that was really trained
+  evenkeel compare -s none -s loss-free:rate=3e-3 --set experts=128 --out results
+  evenkeel strategies loss-free             formula, knobs, paper`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version(),
+	}
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.AddCommand(compareCommand(stdout, stderr), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout))
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	for _, line := range strings.Split(err.Error(), "\n") {
+		fmt.Fprintf(stderr, "evenkeel: %s\n", line)
+	}
+	var f failure
+	switch {
+	case errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &f):
+		return f.code
+	}
+	return exitRequest
+}
+
+// version is the module's version and commit, as far as the build knows them.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && !strings.Contains(v, s.Value[:min(12, len(s.Value))]) {
+			v += " " + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return v
+}

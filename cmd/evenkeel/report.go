@@ -1,0 +1,240 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"evenkeel/sim"
+)
+
+// column is one metric of the printed table.
+type column struct {
+	title  string
+	metric string
+	format string  // of the mean
+	scale  float64 // factor from the metric to what is printed
+	floor  bool    // the floor is printed in the last row
+}
+
+// columns are the metrics of the table, the most wanted first; as many are shown as the width allows.
+var columns = []column{
+	{"MaxVio\nglobal", "maxvio_global", "%.3f", 1, true},
+	{"MaxVio\nbatch", "maxvio_batch", "%.3f", 1, true},
+	{"affinity\nlost, %", "affinity_kept", "%.2f", -100, false},
+	{"output\nerror", "output_error", "%.4f", 1, false},
+	{"settled\nat step", "settled_step", "%.0f", 1, false},
+	{"regret,\n%", "regret_to_optimum", "%.2f", 100, false},
+	{"MaxVio\nsequence", "maxvio_sequence", "%.2f", 1, true},
+	{"recovery\nsteps", "recovery_steps", "%.0f", 1, false},
+	{"domain\nbits", "domain_information", "%.3f", 1, true},
+	{"churn,\n%", "churn", "%.2f", 100, false},
+	{"bias\nspread", "bias_spread", "%.3f", 1, false},
+}
+
+// writeReport prints what a reader wants at a glance: the table, the comparison at equal quality, and notes.
+func writeReport(w io.Writer, p *plan, r *sim.Result, wall time.Duration, width int, quiet bool) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", wrap(heading(p, r), width))
+	b.WriteString(mainTable(r, width))
+	b.WriteString("\n")
+	for _, line := range conclusions(r) {
+		fmt.Fprintf(&b, "\n%s\n", wrap(line, width))
+	}
+	if !quiet {
+		b.WriteString("\n" + wrap(legend(r), width) + "\n")
+		for _, n := range notes(r) {
+			b.WriteString(wrap("- "+n, width) + "\n")
+		}
+		fmt.Fprintf(&b, "%.1f s, kernel %s.\n", wall.Seconds(), kernel)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func heading(p *plan, r *sim.Result) string {
+	l := r.Layer
+	groups := ""
+	if l.Limited() {
+		groups = fmt.Sprintf(", %d of %d groups", l.GroupsKept, l.Groups)
+	}
+	seeds := "seed"
+	if len(r.Seeds) > 1 {
+		seeds = "seeds"
+	}
+	state := ""
+	if r.Incomplete {
+		state = " INCOMPLETE: the run was interrupted."
+	}
+	return fmt.Sprintf("Scenario %s: E = %d experts, K = %d per token%s, %s scores; T = %d tokens a step, %d steps, %d %s. Router: %s (%s).%s",
+		p.scenario.Name, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, r.Router, p.why, state)
+}
+
+// mainTable renders the table with as many columns as fit.
+func mainTable(r *sim.Result, width int) string {
+	var shown []column
+	for _, c := range columns {
+		for _, s := range r.Strategies {
+			if _, ok := s.Metrics[c.metric]; ok {
+				shown = append(shown, c)
+				break
+			}
+		}
+	}
+	for n := len(shown); ; n-- {
+		text := renderTable(r, shown[:n])
+		if n <= 3 || widest(text) <= width {
+			return text
+		}
+	}
+}
+
+func widest(s string) (n int) {
+	for _, line := range strings.Split(s, "\n") {
+		n = max(n, text.StringWidthWithoutEscSequences(line))
+	}
+	return n
+}
+
+func renderTable(r *sim.Result, shown []column) string {
+	t := table.NewWriter()
+	t.SetStyle(table.StyleLight)
+	t.Style().Options.DrawBorder = false
+	t.Style().Options.SeparateColumns = false
+	t.Style().Format.Header = text.FormatDefault
+	t.Style().Format.Footer = text.FormatDefault
+	header, floors := table.Row{"strategy"}, table.Row{"sampling floor"}
+	configs := []table.ColumnConfig{{Number: 1}}
+	for i, c := range shown {
+		header = append(header, c.title)
+		floors = append(floors, floorCell(r, c))
+		configs = append(configs, table.ColumnConfig{Number: i + 2, Align: text.AlignRight, AlignHeader: text.AlignRight, AlignFooter: text.AlignRight})
+	}
+	t.SetColumnConfigs(configs)
+	t.AppendHeader(header)
+	for _, s := range r.Strategies {
+		name := s.Traits.Spec
+		switch {
+		case s.Traits.Bound:
+			name += " (bound)"
+		case !s.Traits.Causal:
+			name += " (not causal)"
+		}
+		row := table.Row{name}
+		for _, c := range shown {
+			row = append(row, cell(s, c))
+		}
+		t.AppendRow(row)
+	}
+	t.AppendFooter(floors)
+	lines := strings.Split(t.Render(), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// cell is a mean with the half width of its interval.
+func cell(s *sim.StrategyResult, c column) string {
+	e, ok := s.Metrics[c.metric]
+	if !ok || math.IsNaN(e.Mean) {
+		return "-"
+	}
+	mean := e.Mean * c.scale
+	if c.scale < 0 { // kept is shown as lost
+		mean += -c.scale
+	}
+	text := fmt.Sprintf(c.format, mean)
+	if strings.Trim(text, "-0.") == "" {
+		text = strings.TrimPrefix(text, "-")
+	}
+	if e.Low == nil || e.High == nil {
+		return text
+	}
+	return text + " ±" + fmt.Sprintf(c.format, math.Abs(c.scale)*(*e.High-*e.Low)/2)
+}
+
+func floorCell(r *sim.Result, c column) string {
+	if !c.floor {
+		return ""
+	}
+	for _, s := range r.Strategies {
+		if e, ok := s.Metrics[c.metric]; ok && e.Floor != nil {
+			return fmt.Sprintf(c.format, *e.Floor*c.scale)
+		}
+	}
+	return ""
+}
+
+// conclusions answers the question of the comparison: who is more even at the same quality.
+func conclusions(r *sim.Result) (lines []string) {
+	for _, c := range r.Comparisons {
+		verdict := "the interval spans equality, so neither is shown to be more even"
+		switch {
+		case c.Low == nil:
+			verdict = "one seed gives no interval"
+		case *c.High < 0:
+			verdict = fmt.Sprintf("%s is more even by a factor of %.2f (95 %% interval %.2f to %.2f)", c.Strategy, math.Exp(-c.LogRatio), math.Exp(-*c.High), math.Exp(-*c.Low))
+		case *c.Low > 0:
+			verdict = fmt.Sprintf("%s is less even by a factor of %.2f (95 %% interval %.2f to %.2f)", c.Strategy, math.Exp(c.LogRatio), math.Exp(*c.Low), math.Exp(*c.High))
+		}
+		lines = append(lines, fmt.Sprintf("At equal quality: losing %.2f %% of the affinity, %s has a global MaxVio of %.3f, and %s, interpolated between its strengths, %.3f: %s.",
+			100*(1-c.Kept), c.Strategy, c.MaxVio, c.Family, c.OnCurve, verdict))
+	}
+	return lines
+}
+
+func legend(r *sim.Result) string {
+	s := "MaxVio is the largest relative load minus 1: global over the evaluation's tokens, batch over one step's. The floor is what K experts chosen at random give; nobody who is blind to the batch can be below it for long. Affinity lost and output error are proxies for quality from the stream's own affinities, not perplexity."
+	if r.Layer.Limited() {
+		s += " Under group limits the floor is approximate."
+	}
+	if len(r.Seeds) > 1 {
+		s += " ± is half of the 95 % interval over seeds."
+	}
+	if r.Facts.InSample {
+		s += fmt.Sprintf(" The evaluation is in-sample: the trace's own %d tokens.", r.Evaluation)
+	}
+	return s
+}
+
+// notes collects conventions and warnings, each once.
+func notes(r *sim.Result) (list []string) {
+	for _, s := range r.Strategies {
+		for _, n := range s.Traits.Notes {
+			list = append(list, s.Traits.Spec+": "+n)
+		}
+	}
+	for _, s := range r.Strategies {
+		for _, n := range s.Warnings {
+			list = append(list, "WARNING "+s.Traits.Spec+": "+n)
+		}
+	}
+	return append(list, r.Warnings...)
+}
+
+// wrap breaks a sentence into lines of at most width columns.
+func wrap(s string, width int) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Fields(s) {
+		n := text.StringWidthWithoutEscSequences(word)
+		switch {
+		case i == 0:
+		case column+1+n > min(width, 110):
+			b.WriteByte('\n')
+			column = 0
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	return b.String()
+}
