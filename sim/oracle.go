@@ -46,6 +46,7 @@ func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
 	s, mask := o.tileScores(i), o.tileMask(i)
 	o.layer.Score.Apply(s, t.Z, o.layer.Experts)
 	w.Select.TopK(mask, s, nil, t.Live(), nil)
+	o.total += affinity(s, mask)
 	var sum, all vec.Row
 	sumChosen(&sum, s, mask)
 	for e := range mask {
@@ -64,7 +65,6 @@ func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
 			e = 0
 		}
 		o.energy[i*vec.Lanes+l] = e
-		o.total += float64(sum[l])
 		o.target += float64(e)
 		o.own += float64(e)
 	}

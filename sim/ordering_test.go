@@ -1,0 +1,139 @@
+package sim_test
+
+import (
+	"math"
+	"testing"
+
+	"evenkeel/metrics"
+	"evenkeel/sim"
+)
+
+// find returns the strategy of a spec.
+func find(t *testing.T, r *sim.Result, spec string) *sim.StrategyResult {
+	t.Helper()
+	for _, s := range r.Strategies {
+		if s.Traits.Spec == spec {
+			return s
+		}
+	}
+	t.Fatalf("no strategy %s", spec)
+	return nil
+}
+
+// pooled is the MaxVio of the loads of the last quarter of the recorded steps, taken together.
+func pooled(run *sim.Run) float64 {
+	shots := run.Shots[len(run.Shots)*3/4:]
+	most := 0.0
+	for e := range shots[0].Load {
+		sum := 0.0
+		for _, s := range shots {
+			sum += float64(s.Load[e])
+		}
+		most = max(most, sum/float64(len(shots)))
+	}
+	return most - 1
+}
+
+// The orderings that Evenkeel exists to show, over five seeds of the default scenario.
+func TestOrderingsOnPretraining(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs for two minutes: run without -short")
+	}
+	coefficients := []string{"aux-loss:coeff=0.01", "aux-loss", "aux-loss:coeff=0.06", "aux-loss:coeff=0.1", "aux-loss:coeff=0.3"}
+	c := configure(t, "pretraining", []string{"seeds=[1,2,3,4,5]"}, sim.Learned,
+		append(coefficients, "none", "loss-free", "loss-free:rate=0.01", "aux-loss:scope=sequence", "aux-loss:coeff=0.1,scope=sequence")...)
+	r := run(t, c)
+	for _, s := range r.Strategies {
+		v := s.Metrics
+		t.Logf("%-34s global %.3f kept %.4f error %.4f settled %.0f", s.Traits.Spec, v["maxvio_global"].Mean, v["affinity_kept"].Mean, v["output_error"].Mean, v["settled_step"].Mean)
+	}
+	var family []*sim.StrategyResult
+	for _, spec := range coefficients {
+		family = append(family, find(t, r, spec))
+	}
+
+	t.Run("the bias is more even than the loss at equal affinity", func(t *testing.T) {
+		e, ok := sim.AtEqualQuality(find(t, r, "loss-free"), family)
+		if !ok || !(*e.High < 0) {
+			t.Errorf("log ratio of MaxVio %+v, comparable: %v", e, ok)
+		}
+	})
+	t.Run("a global scope is more even than a sequence scope at equal affinity", func(t *testing.T) {
+		e, ok := sim.AtEqualQuality(find(t, r, "aux-loss:scope=sequence"), family)
+		if !ok || !(*e.Low > 0) {
+			t.Errorf("log ratio of the sequence scope's MaxVio %+v, comparable: %v", e, ok)
+		}
+	})
+	t.Run("a larger coefficient means less imbalance", func(t *testing.T) {
+		for i := 1; i < len(family); i++ {
+			if a, b := family[i-1].Metrics["maxvio_global"].Mean, family[i].Metrics["maxvio_global"].Mean; a <= b {
+				t.Errorf("%s has MaxVio %.3f, %s %.3f", family[i-1].Traits.Spec, a, family[i].Traits.Spec, b)
+			}
+		}
+	})
+	t.Run("a smaller rate settles later", func(t *testing.T) {
+		slow, fast := find(t, r, "loss-free").Metrics["settled_step"], find(t, r, "loss-free:rate=0.01").Metrics["settled_step"]
+		if !(slow.Mean > fast.Mean) {
+			t.Errorf("rate 1e-3 settles at step %v, 1e-2 at %v", slow.Mean, fast.Mean)
+		}
+	})
+	t.Run("the prototype's table", func(t *testing.T) {
+		// One seed of a prototype of the same design; its MaxVio is that of the last quarter's tokens together.
+		for _, row := range []struct {
+			spec                string
+			maxvio, kept, error float64
+		}{
+			{"none", 2.59, 0.995, 0.002}, {"loss-free", 0.06, 0.961, 0.018}, {"aux-loss:coeff=0.01", 1.23, 0.978, 0.011}, {"aux-loss", 0.59, 0.957, 0.021},
+			{"aux-loss:coeff=0.1", 0.22, 0.931, 0.034}, {"aux-loss:coeff=0.3", 0.08, 0.903, 0.048}, {"aux-loss:coeff=0.1,scope=sequence", 0.23, 0.906, 0.046},
+		} {
+			s := find(t, r, row.spec)
+			var vio, kept, errs []float64
+			for _, x := range s.Runs {
+				vio = append(vio, math.Log(pooled(x)))
+				kept = append(kept, x.Values["affinity_kept"])
+				errs = append(errs, x.Values["output_error"])
+			}
+			within(t, row.spec+": log MaxVio", math.Log(row.maxvio), vio)
+			within(t, row.spec+": affinity kept", row.kept, kept)
+			within(t, row.spec+": output error", row.error, errs)
+		}
+	})
+}
+
+// within checks that one more seed with the given figure is no outlier among the others: a 99 % prediction interval.
+func within(t *testing.T, what string, figure float64, seeds []float64) {
+	t.Helper()
+	mean, _, high := metrics.MeanInterval(seeds)
+	n := float64(len(seeds))
+	sd := (*high - mean) / 2.776 * math.Sqrt(n) // the 95 % quantile of t with 4 degrees of freedom
+	if half := 4.604 * sd * math.Sqrt(1+1/n); math.Abs(figure-mean) > half {
+		t.Errorf("%s %.4f lies outside %.4f ± %.4f", what, figure, mean, half)
+	} else {
+		t.Logf("%s %.4f within %.4f ± %.4f", what, figure, mean, half)
+	}
+}
+
+// After an abrupt shift of the domain mix a stale bias is worse than none, then recovers.
+func TestShiftMakesABiasStale(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs for half a minute: run without -short")
+	}
+	c := configure(t, "shift", []string{"seeds=[1,2,3,4,5]"}, sim.Learned, "none", "loss-free")
+	r := run(t, c)
+	none, free := r.Strategies[0], r.Strategies[1]
+	mean := func(s *sim.StrategyResult, from, to int) (x []float64) {
+		for _, run := range s.Runs {
+			sum := 0.0
+			for _, row := range run.Steps[from:to] {
+				sum += row.MaxVio
+			}
+			x = append(x, sum/float64(to-from))
+		}
+		return x
+	}
+	for _, w := range [][2]int{{200, 250}, {250, 260}, {250, 255}, {260, 300}, {450, 500}} {
+		a, _, _ := metrics.MeanInterval(mean(none, w[0], w[1]))
+		b, _, _ := metrics.MeanInterval(mean(free, w[0], w[1]))
+		t.Logf("steps %d to %d: none %.3f, loss-free %.3f", w[0], w[1], a, b)
+	}
+}
