@@ -119,14 +119,15 @@ func (y *tally) addDomains(t *moe.Tile, mask []uint64) {
 	}
 }
 
-// displaced adds up, over the chosen experts of a tile, how many experts the oracle ranks above them.
+// displaced adds up, over the chosen experts of a tile, how many experts the oracle ranks above them,
+// ties to the lower expert.
 func displaced(s []float32, mask []uint64) (sum int64) {
 	for e, m := range mask {
 		for ; m != 0; m &= m - 1 {
 			t := bits.TrailingZeros64(m)
 			own := s[e*vec.Lanes+t]
 			for i := t; i < len(s); i += vec.Lanes {
-				if s[i] > own {
+				if s[i] > own || s[i] == own && i < e*vec.Lanes {
 					sum++
 				}
 			}

@@ -113,15 +113,16 @@ func within(t *testing.T, what string, figure float64, seeds []float64) {
 	}
 }
 
-// After an abrupt shift of the domain mix a stale bias is worse than none, then recovers.
+// After an abrupt shift of the domain mix a stale bias is less even than it was, and recovers. It is not worse than no bias
+// at all here, as it was in a toy run whose popularity was redrawn whole: most popularity on this stream comes from the
+// common direction, which a shift of the mix leaves alone.
 func TestShiftMakesABiasStale(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs for half a minute: run without -short")
 	}
 	c := configure(t, "shift", []string{"seeds=[1,2,3,4,5]"}, sim.Learned, "none", "loss-free")
 	r := run(t, c)
-	none, free := r.Strategies[0], r.Strategies[1]
-	mean := func(s *sim.StrategyResult, from, to int) (x []float64) {
+	window := func(s *sim.StrategyResult, from, to int) (x []float64) {
 		for _, run := range s.Runs {
 			sum := 0.0
 			for _, row := range run.Steps[from:to] {
@@ -131,9 +132,18 @@ func TestShiftMakesABiasStale(t *testing.T) {
 		}
 		return x
 	}
-	for _, w := range [][2]int{{200, 250}, {250, 260}, {250, 255}, {260, 300}, {450, 500}} {
-		a, _, _ := metrics.MeanInterval(mean(none, w[0], w[1]))
-		b, _, _ := metrics.MeanInterval(mean(free, w[0], w[1]))
-		t.Logf("steps %d to %d: none %.3f, loss-free %.3f", w[0], w[1], a, b)
+	none, free := r.Strategies[0], r.Strategies[1]
+	_, low, _ := metrics.PairedInterval(window(free, 250, 255), window(free, 240, 250))
+	if !(*low > 0) {
+		t.Errorf("the shift does not make the bias stale: difference from %v up", *low)
 	}
+	_, _, high := metrics.PairedInterval(window(free, 450, 500), window(free, 250, 255))
+	if !(*high < 0) {
+		t.Errorf("the bias does not recover: difference up to %v", *high)
+	}
+	if _, ok := free.Metrics["recovery_steps"]; !ok {
+		t.Error("no recovery time is reported")
+	}
+	mean, low, high := metrics.PairedInterval(window(free, 250, 255), window(none, 250, 255))
+	t.Logf("MaxVio of loss-free less that of none over the first five steps after the shift: %.2f [%.2f, %.2f]", mean, *low, *high)
 }
