@@ -65,8 +65,11 @@ func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
 func (s *StrategyResult) estimate(floors map[string]float64) {
 	for _, key := range MetricKeys() {
 		values, ok := s.values(key)
-		if !ok {
+		if len(values) == 0 {
 			continue
+		}
+		if !ok {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is the mean of the %d seeds of %d that have one: the others had not settled", key, len(values), len(s.Runs)))
 		}
 		e := Estimate{}
 		e.Mean, e.Low, e.High = metrics.MeanInterval(values)
@@ -80,17 +83,14 @@ func (s *StrategyResult) estimate(floors map[string]float64) {
 	}
 }
 
-// values returns a metric of every seed, if every seed has it.
-func (s *StrategyResult) values(key string) ([]float64, bool) {
-	var x []float64
+// values returns a metric of the seeds that have it, and whether that is every one.
+func (s *StrategyResult) values(key string) (x []float64, all bool) {
 	for _, run := range s.Runs {
-		v, ok := run.Values[key]
-		if !ok {
-			return nil, false
+		if v, ok := run.Values[key]; ok {
+			x = append(x, v)
 		}
-		x = append(x, v)
 	}
-	return x, len(x) > 0
+	return x, len(x) > 0 && len(x) == len(s.Runs)
 }
 
 // warn says when a run was too short for a bias that moves in steps to arrive.
