@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"evenkeel/internal/npz"
+	"evenkeel/scenarios"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// small makes a comparison that takes a moment.
+var small = []string{"compare", "--quiet", "--steps", "16", "--set", "tokens=128", "--set", "sequence_length=32", "--set", "experts=8",
+	"--set", "topk=2", "--set", "width=8", "--set", "evaluation_tokens=512"}
+
+func evenkeel(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(context.Background(), args, &out, &err)
+	return code, out.String(), err.String()
+}
+
+// golden compares text with a file of testdata; figures are part of it, since they are the same bits everywhere.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s differs (-want +got); if that is meant, run with -update:\n%s", file, d)
+	}
+}
+
+func TestGoldenTexts(t *testing.T) {
+	for name, args := range map[string][]string{
+		"help.txt":         {"--help"},
+		"compare-help.txt": {"compare", "--help"},
+		"scenarios.txt":    {"scenarios"},
+		"strategies.txt":   {"strategies"},
+		"loss-free.txt":    {"strategies", "loss-free"},
+		"table.txt":        small,
+		"table-v3.txt":     append(small, "-s", "random", "-s", "deepseek-v3", "--set", "groups=4", "--set", "groups_kept=2", "--seeds", "1"),
+		"inspect.txt":      {"inspect", "tinymoe.npz"},
+	} {
+		t.Setenv("COLUMNS", "100")
+		code, out, stderr := evenkeel(t, args...)
+		if code != 0 || stderr != "" {
+			t.Errorf("%s: exit %d, %s", name, code, stderr)
+		}
+		golden(t, name, out)
+	}
+}
+
+// Tables keep within the terminal.
+func TestTableFitsTheTerminal(t *testing.T) {
+	for _, width := range []string{"80", "120"} {
+		t.Setenv("COLUMNS", width)
+		_, out, _ := evenkeel(t, append(small, "-s", "none", "-s", "aux-loss:coeff=0.01,scope=sequence", "-s", "loss-free")...)
+		for _, line := range strings.Split(out, "\n") {
+			if n := len([]rune(line)); n > map[string]int{"80": 80, "120": 120}[width] {
+				t.Errorf("at %s columns a line has %d: %s", width, n, line)
+			}
+		}
+	}
+}
+
+func TestFolderAndManifest(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "deep", "out")
+	code, printed, stderr := evenkeel(t, append(small, "--json", "--out", dir, "--workers", "1")...)
+	if code != 0 || stderr != "" {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	for _, f := range []string{"summary.json", "summary.csv", "steps.csv", "loads.csv", "manifest.json"} {
+		if text, err := os.ReadFile(filepath.Join(dir, f)); err != nil || len(text) == 0 {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	for _, figure := range []string{"load-heatmap", "maxvio", "balance-quality", "bias", "domains"} {
+		for _, ext := range []string{".svg", ".png"} {
+			if _, err := os.Stat(filepath.Join(dir, "plots", figure+ext)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	written, err := os.ReadFile(filepath.Join(dir, "summary.json"))
+	if err != nil || string(written) != printed {
+		t.Errorf("--json and summary.json differ: %v", err)
+	}
+	for _, word := range []string{"wall", dir, "workers"} {
+		if strings.Contains(printed, word) {
+			t.Errorf("the summary holds %q", word)
+		}
+	}
+	again := filepath.Join(t.TempDir(), "again")
+	code, repeated, stderr := evenkeel(t, "compare", "--from", filepath.Join(dir, "manifest.json"), "--json", "--out", again, "--workers", "3")
+	if code != 0 || repeated != printed {
+		t.Errorf("the manifest does not repeat the run: exit %d %s", code, stderr)
+	}
+	for _, f := range []string{"steps.csv", "loads.csv", "summary.csv"} {
+		a, _ := os.ReadFile(filepath.Join(dir, f))
+		b, _ := os.ReadFile(filepath.Join(again, f))
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s of the repeated run differs", f)
+		}
+	}
+}
+
+// The JSON contract that programs build on.
+func TestSummaryContract(t *testing.T) {
+	_, out, _ := evenkeel(t, append(small, "--json", "--seeds", "1", "-s", "aux-loss:coeff=0.1", "-s", "loss-free", "-s", "balanced-optimum")...)
+	var s summary
+	d := json.NewDecoder(strings.NewReader(out))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Version != 1 || s.Scenario.Tokens != 128 || s.Scenario.Experts != 8 || s.Scenario.TopK != 2 || len(s.Seeds) != 1 {
+		t.Errorf("summary is %+v", s)
+	}
+	aux, free, best := s.Strategies[0], s.Strategies[1], s.Strategies[2]
+	if aux.Spec != "aux-loss:coeff=0.1" || aux.Name != "aux-loss" || !aux.Causal || aux.Learned != "router" || best.Causal || best.Learned != "nothing" {
+		t.Errorf("strategies are %+v", s.Strategies)
+	}
+	if m := aux.Metrics["maxvio_batch"]; m.Mean == nil || m.Low != nil || m.Floor == nil {
+		t.Errorf("with one seed a metric is %+v", m)
+	}
+	if _, ok := aux.Metrics["bias_spread"]; ok {
+		t.Error("a loss has a bias_spread")
+	}
+	if _, ok := free.Metrics["bias_spread"]; !ok {
+		t.Error("a bias has no bias_spread")
+	}
+	if _, ok := aux.Metrics["drop_rate"]; ok {
+		t.Error("a dropless strategy has a drop_rate")
+	}
+	if len(s.Differences) == 0 || s.Differences[0].A != aux.Spec || s.Differences[0].B != free.Spec {
+		t.Errorf("differences are %+v", s.Differences)
+	}
+}
+
+// npzOf writes a trace of the given arrays.
+func npzOf(t *testing.T, arrays ...npz.Array) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := npz.Write(&b, arrays); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "trace.npz")
+	if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func float16s(shape []int, bits ...uint16) npz.Array {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	data := make([]byte, 2*n)
+	for i, b := range bits {
+		data[2*i], data[2*i+1] = byte(b), byte(b>>8)
+	}
+	return npz.Array{Name: "logits", DType: npz.Float16, Shape: shape, Data: data}
+}
+
+func TestBadRequests(t *testing.T) {
+	notANumber := npzOf(t, float16s([]int{3, 4}, 0, 0, 0, 0, 0, 0, 0x7e00))
+	infinite := npzOf(t, float16s([]int{2, 3, 4}, 0, 0, 0, 0, 0x7c00))
+	choices := npzOf(t, npz.Array{Name: "topk_ids", DType: npz.Uint8, Shape: []int{4, 2}, Data: []byte{0, 1, 2, 3, 0, 2, 1, 3}})
+	noK := npzOf(t, float16s([]int{3, 4}))
+	wrongType := npzOf(t, float16s([]int{3, 4}), npz.Array{Name: "domain", DType: npz.Float16, Shape: []int{3}, Data: make([]byte, 6)})
+	longer := npzOf(t, float16s([]int{3, 4}), npz.Array{Name: "seq_lens", DType: npz.Uint8, Shape: []int{1}, Data: []byte{4}})
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("not a zip"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args string
+		want string
+	}{
+		{"compare --scenario trace:/nonexistent.npz", "/nonexistent.npz: no such file"},
+		{"compare --scenario trace:" + file, "file"},
+		{"compare --scenario trace:" + notANumber + " --set topk=2", "logits of layer 0 is NaN at token 1, expert 2"},
+		{"compare --scenario trace:" + infinite + " --set topk=2", "logits of layer 0 is +Inf at token 1, expert 0"},
+		{"compare --scenario trace:" + noK, "add --set topk=K"},
+		{"compare --scenario trace:" + noK + " --set topk=9", "topk: 9: it must be 1 to experts, which is 4"},
+		{"compare --scenario trace:" + noK + " --set topk=2 --set experts=5", "leave the key out"},
+		{"compare --scenario trace:" + noK + " --set topk=2 -s aux-loss:scope=sequence", "seq_lens"},
+		{"compare --scenario trace:" + wrongType + " --set topk=2", "domain"},
+		{"compare --scenario trace:" + longer + " --set topk=2", "seq_lens sum to 4, but the trace has 3 tokens"},
+		{"compare --scenario trace:" + choices + " -s none", "none needs the scores of all experts"},
+		{"compare --set topk=65", "topk: 65: it must be 1 to experts, which is 64"},
+		{"compare --set groups=7", "it must divide experts"},
+		{"compare --set epxerts=8", "did you mean experts?"},
+		{"compare --scenario pretrainin", "did you mean pretraining?"},
+		{"compare -s lossfree", "did you mean loss-free?"},
+		{"compare -s none -s none", "asked for twice"},
+		{"compare -s aux-loss --router frozen", "use --router learned"},
+		{"compare --router frosen", "must be frozen or learned"},
+		{"compare --steps 0", "out of range"},
+		{"compare --seeds 0", "must be 1 to"},
+		{"compare --layer 1", "picks a layer of a trace"},
+		{"compare --sedes 2", "did you mean --seeds?"},
+		{"compare none", "named with -s"},
+		{"compare --out " + filepath.Join(file, "below"), "--out"},
+		{"compare --from /nonexistent.json", "no such file"},
+		{"compare --from " + file, "not a manifest"},
+		{"compare --from " + file + " --steps 3", "leave out --steps"},
+		{"scenarios shfit", "did you mean shift?"},
+		{"strategies nnoe", "did you mean none?"},
+		{"inspect /nonexistent.npz", "no such file"},
+		{"inspect " + noK, "add --set topk=K"},
+		{"cmpare", "unknown command"},
+	} {
+		code, out, stderr := evenkeel(t, strings.Fields(c.args)...)
+		if code != exitRequest || out != "" || !strings.Contains(stderr, c.want) {
+			t.Errorf("evenkeel %s: exit %d, printed %q and %q, want exit 2 and %q", c.args, code, out, stderr, c.want)
+		}
+	}
+}
+
+// A folder that fills up in the middle leaves whole files only, and no manifest.
+func TestUnwritableFilesLeaveNothingHalfWritten(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "steps.csv", "taken"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := evenkeel(t, append(small, "--out", dir)...)
+	if code != exitFailed || !strings.Contains(stderr, "steps.csv was not written") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, ".*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "manifest.json")); err == nil {
+		t.Error("there is a manifest")
+	}
+}
+
+// Every command of the README exists with its flags, and its scenario and strategies do too.
+func TestReadmeCommands(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile(`(?m)^go run \./cmd/evenkeel ([^#\n]*)`).FindAllStringSubmatch(string(text), -1)
+	if len(commands) < 5 {
+		t.Fatalf("the README shows %d commands", len(commands))
+	}
+	for _, c := range commands {
+		args := strings.Fields(c[1])
+		if strings.Contains(c[1], "router.npz") || strings.Contains(c[1], "--from") {
+			continue // the reader's own file
+		}
+		if args[0] == "compare" {
+			args = append(args, "--steps", "2", "--set", "tokens=64", "--seeds", "1", "--out", t.TempDir())
+			if !strings.Contains(c[1], "tinymoe") {
+				args = append(args, "--set", "evaluation_tokens=64")
+			}
+		}
+		if code, _, stderr := evenkeel(t, args...); code != 0 {
+			t.Errorf("evenkeel %s: exit %d, %s", c[1], code, stderr)
+		}
+	}
+	for _, name := range scenarios.Names() {
+		if code, out, _ := evenkeel(t, "scenarios", name); code != 0 || !strings.Contains(out, "name: "+name) {
+			t.Errorf("scenarios %s: exit %d", name, code)
+		}
+	}
+}
