@@ -148,7 +148,7 @@ func (s *Scenario) centroidsAt(step int, world uint64, start []float32, d int) [
 		progress := min(1, float64(step-e.At)/float64(e.Until-e.At))
 		angle := e.Degrees * progress * math.Pi / 180
 		cos, sin := float32(cosine(angle)), float32(cosine(angle-math.Pi/2))
-		to := make([]float32, (len(start)+31)&^31)
+		to := make([]float32, padded(len(start)))
 		vec.Normals(to, rng.Key(world, rng.Event, uint64(i), drawCentroids))
 		turned := make([]float32, len(start))
 		for k := range turned {

@@ -73,6 +73,8 @@ type syntheticStream struct {
 	moment    moe.Moment
 	shares    []float64
 	documents []document
+	common    []float32 // m
+	topic     []float32 // q of one document
 	base      []float32 // a_common·m + a_domain·c + a_sequence·q of each document, [document][d]
 	token     []float32
 }
@@ -89,6 +91,7 @@ func newSyntheticStream(s *Scenario, seed, world uint64) *syntheticStream {
 	y := s.Synthetic
 	d := s.Width
 	g := &syntheticStream{s: s, y: y, seed: seed, world: world, token: make([]float32, d)}
+	g.common, g.topic = make([]float32, padded(d)), make([]float32, padded(d))
 	g.weights = normals(rng.Key(world, rng.World, drawExperts), s.Experts*d)
 	scale := float32(y.LogitScale / math.Sqrt(float64(d)))
 	for i := range g.weights {
@@ -120,10 +123,13 @@ func newSyntheticStream(s *Scenario, seed, world uint64) *syntheticStream {
 
 // normals draws n standard normal numbers of a key.
 func normals(key uint64, n int) []float32 {
-	x := make([]float32, (n+31)&^31)
+	x := make([]float32, padded(n))
 	vec.Normals(x, key)
 	return x[:n]
 }
+
+// padded is the least length that vec.Normals fills and that holds n numbers.
+func padded(n int) int { return (n + 31) &^ 31 }
 
 // Evaluation implements moe.Stream.
 func (g *syntheticStream) Evaluation() int { return g.s.EvaluationTokens }
@@ -180,7 +186,7 @@ func (g *syntheticStream) drawBases() {
 	aCommon := float32(math.Sqrt(y.CommonEnergy))
 	aDomain, aSequence := float32(math.Sqrt(rest*y.Energy.Domain)), float32(math.Sqrt(rest*y.Energy.Sequence))
 	redrawn := uint64(g.s.popularityAt(m.Step))
-	common := normals(rng.Key(g.world, rng.World, drawCommon, redrawn), d)
+	vec.Normals(g.common, rng.Key(g.world, rng.World, drawCommon, redrawn))
 	if y.OffsetSpread > 0 {
 		copy(g.offset, normals(rng.Key(g.world, rng.World, drawOffsets, redrawn), len(g.offset)))
 		for i := range g.offset {
@@ -197,10 +203,10 @@ func (g *syntheticStream) drawBases() {
 		if key == 0 {
 			key = rng.Key(g.seed, rng.Layout, uint64(m.Purpose), uint64(m.Index), drawTopics, uint64(i))
 		}
-		topic := normals(key, d)
+		vec.Normals(g.topic, key)
 		c, base := centroids[doc.domain*d:(doc.domain+1)*d], g.base[i*d:(i+1)*d]
 		for k := range base {
-			base[k] = float32(aCommon*common[k]) + float32(aDomain*c[k]) + float32(aSequence*topic[k])
+			base[k] = float32(aCommon*g.common[k]) + float32(aDomain*c[k]) + float32(aSequence*g.topic[k])
 		}
 	}
 }

@@ -153,7 +153,8 @@ func (r *Result) differences() {
 }
 
 // compare fills in the comparisons at equal quality: every causal strategy against every other one that was run at several
-// strengths, where its kept affinity lies within theirs for every seed.
+// strengths, where its kept affinity lies within theirs for every seed. The curve of a loss begins at none, which is the
+// same router at coefficient 0.
 func (r *Result) compare() {
 	var names []string
 	for _, s := range r.Strategies {
@@ -168,8 +169,14 @@ func (r *Result) compare() {
 				family = append(family, s)
 			}
 		}
+		if len(family) < 2 {
+			continue
+		}
+		if i := slices.IndexFunc(r.Strategies, func(s *StrategyResult) bool { return s.Traits.Spec == "none" }); i >= 0 && family[0].Traits.Loss {
+			family = append(family, r.Strategies[i])
+		}
 		for _, s := range r.Strategies {
-			if len(family) < 2 || s.Traits.Name == name || !s.Traits.Causal {
+			if slices.Contains(family, s) || s.Traits.Name == name || !s.Traits.Causal {
 				continue
 			}
 			if c, ok := AtEqualQuality(s, family); ok {

@@ -1,0 +1,135 @@
+package sim
+
+import (
+	"fmt"
+	"testing"
+
+	"evenkeel/moe"
+	"evenkeel/scenarios"
+	"evenkeel/strategies"
+)
+
+// replicateOf prepares one seed of a comparison and takes its first steps, after which nothing allocates.
+func replicateOf(b testing.TB, settings []string, mode string, specs ...string) *replicate {
+	b.Helper()
+	s, err := scenarios.Load("pretraining", settings, -1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := &Config{Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, MicroBatches: s.MicroBatches, Ranks: s.Ranks,
+		Steps: 1 << 30, Seeds: []uint64{1}, Router: RouterConfig{Mode: mode, Rate: s.Router.Rate}, Stream: s.Stream}
+	for _, text := range specs {
+		spec, err := strategies.Parse(text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Strategies = append(c.Strategies, func() (moe.Strategy, error) { return spec.Build(c.Layer) })
+	}
+	r, err := newReplicate(c, 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return r
+}
+
+// once does the work of one step of one strategy without recording it.
+func (r *replicate) once(step int) {
+	r.load(r.batch, r.oracle, moe.Moment{Step: step, Purpose: moe.Train, Index: step})
+	for _, x := range r.contestants {
+		for i := range r.batch.Tiles {
+			x.route(i, &r.batch.Tiles[i])
+		}
+		x.count(r.batch)
+		row := x.measure(r.batch, r.oracle, step)
+		if x.learner != nil {
+			x.learn(r.batch, r.oracle, step, &row)
+		}
+		x.strategy.Update(step, &x.chosen)
+	}
+}
+
+var benchShapes = []struct {
+	name     string
+	settings []string
+}{
+	{"E=64,K=6", nil},
+	{"E=256,K=8", []string{"experts=256", "topk=8", "groups=8", "groups_kept=4"}},
+}
+
+// BenchmarkStep is a whole step: stream, oracle, routing, counting, measuring, and where it learns the gradient and Adam.
+func BenchmarkStep(b *testing.B) {
+	for _, shape := range benchShapes {
+		for _, c := range []struct{ mode, spec string }{{Frozen, "none"}, {Frozen, "loss-free"}, {Learned, "loss-free"}, {Learned, "aux-loss"}} {
+			b.Run(fmt.Sprintf("%s/%s/%s", shape.name, c.mode, c.spec), func(b *testing.B) {
+				r := replicateOf(b, shape.settings, c.mode, c.spec)
+				r.once(0)
+				b.ReportAllocs()
+				step := 1
+				for b.Loop() {
+					r.once(step)
+					step++
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(r.c.Tokens), "ns/token")
+			})
+		}
+	}
+}
+
+// BenchmarkStages times the stages of a step alone, over one batch.
+func BenchmarkStages(b *testing.B) {
+	for _, shape := range benchShapes {
+		r := replicateOf(b, shape.settings, Learned, "aux-loss")
+		r.once(0)
+		x := r.contestants[0]
+		row := StepRow{}
+		for _, stage := range []struct {
+			name string
+			run  func()
+		}{
+			{"stream", func() {
+				for i := range r.batch.Tiles {
+					r.stream.Fill(r.batch, i)
+				}
+			}},
+			{"oracle", func() {
+				r.oracle.begin()
+				for i := range r.batch.Tiles {
+					r.oracle.tile(i, &r.batch.Tiles[i], r.scratch)
+				}
+				r.oracle.finish(r.batch.Tokens)
+			}},
+			{"score", func() {
+				for i := range r.batch.Tiles {
+					x.score(&r.batch.Tiles[i], x.tileScores(i))
+				}
+			}},
+			{"choose", func() {
+				for i := range r.batch.Tiles {
+					x.strategy.Route(&r.batch.Tiles[i], x.tileScores(i), x.scratch, x.assigned.Tile(i), nil)
+				}
+			}},
+			{"count", func() { x.count(r.batch) }},
+			{"measure", func() { x.measure(r.batch, r.oracle, 1) }},
+			{"learn", func() { x.learn(r.batch, r.oracle, 1, &row) }},
+		} {
+			b.Run(shape.name+"/"+stage.name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					stage.run()
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(r.c.Tokens), "ns/token")
+			})
+		}
+	}
+}
+
+// A step allocates nothing once its buffers are there, whatever the strategy.
+func TestStepAllocatesNothing(t *testing.T) {
+	r := replicateOf(t, []string{"tokens=256", "experts=16", "topk=3", "width=16"}, Learned,
+		"none", "random", "round-robin", "aux-loss", "aux-loss:scope=sequence,counts=unbiased", "loss-free", "deepseek-v3")
+	r.once(0)
+	step := 1
+	if n := testing.AllocsPerRun(20, func() { r.once(step); step++ }); n > 0 {
+		t.Errorf("a step allocates %v times", n)
+	}
+}
