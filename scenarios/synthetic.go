@@ -76,7 +76,7 @@ type syntheticStream struct {
 	common    []float32 // m
 	topic     []float32 // q of one document
 	base      []float32 // a_common·m + a_domain·c + a_sequence·q of each document, [document][d]
-	token     []float32
+	tile      []float32 // scratch of products with tiles
 }
 
 // document is a run of tokens of one domain and topic inside a sequence.
@@ -90,7 +90,7 @@ type document struct {
 func newSyntheticStream(s *Scenario, seed, world uint64) *syntheticStream {
 	y := s.Synthetic
 	d := s.Width
-	g := &syntheticStream{s: s, y: y, seed: seed, world: world, token: make([]float32, d)}
+	g := &syntheticStream{s: s, y: y, seed: seed, world: world, tile: vec.NewScratch(d)}
 	g.common, g.topic = make([]float32, padded(d)), make([]float32, padded(d))
 	g.weights = normals(rng.Key(world, rng.World, drawExperts), s.Experts*d)
 	scale := float32(y.LogitScale / math.Sqrt(float64(d)))
@@ -261,7 +261,7 @@ func (g *syntheticStream) Fill(b *moe.Batch, tile int) {
 			x[l] *= energy[l]
 		}
 	}
-	g.oracle.Times(t.Z, t.X, g.token)
+	g.oracle.Times(t.Z, t.X, g.tile)
 	if g.y.OffsetSpread > 0 {
 		for e, o := range g.offset {
 			z := (*vec.Row)(t.Z[e*moe.TileTokens:])

@@ -25,7 +25,7 @@ func replicateOf(b testing.TB, settings []string, mode string, specs ...string) 
 		}
 		c.Strategies = append(c.Strategies, func() (moe.Strategy, error) { return spec.Build(c.Layer) })
 	}
-	r, err := newReplicate(c, 1)
+	r, err := newReplicate(c, 1, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"math"
 	"math/bits"
 
-	"evenkeel/internal/rng"
 	"evenkeel/internal/vec"
 	"evenkeel/metrics"
 	"evenkeel/moe"
@@ -28,6 +27,7 @@ type contestant struct {
 	probe  probe
 	errors *signs
 	run    *Run
+	err    error // of the present step
 }
 
 func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []float32) *contestant {
@@ -173,7 +173,7 @@ type probe struct {
 const probeTokens = 256
 
 // observe routes the probe batch with the present state and compares with the last time.
-func (x *contestant) observe(b *moe.Batch, o *oracle, seed uint64, step int) {
+func (x *contestant) observe(b *moe.Batch, o *oracle) {
 	p, e := &x.probe, x.layer.Experts
 	if p.mask == nil {
 		p.mask, p.before = make([]uint64, len(b.Tiles)*e), make([]uint64, len(b.Tiles)*e)
@@ -183,7 +183,6 @@ func (x *contestant) observe(b *moe.Batch, o *oracle, seed uint64, step int) {
 	}
 	for i := range b.Tiles {
 		t := &b.Tiles[i]
-		t.Key = rng.Key(seed, rng.Choice, uint64(moe.Probe), uint64(step), uint64(i))
 		s := p.scores
 		if x.shared {
 			s = o.tileScores(i)

@@ -27,8 +27,8 @@ type learner struct {
 	theta  []float32 // W [E][d], or o [E]
 	m, v   []float32
 	matrix *vec.Matrix
-	grad   [gradientChunks][]float32
-	token  []float32
+	grad   [gradientChunks]*vec.Gradient
+	tile   []float32 // scratch of products with tiles
 	g      []float32 // ∂L/∂z of one tile
 
 	rate           float64
@@ -44,11 +44,12 @@ const (
 
 func newLearner(c *Config, seed uint64, oracle []float32) *learner {
 	l := &learner{mode: c.Router.Mode, layer: c.Layer, rate: c.Router.Rate, steps: c.Steps, decay1: 1, decay2: 1}
-	n := c.Layer.Experts
+	n, width := c.Layer.Experts, 1
 	if l.mode == Learned {
-		n *= c.Layer.Width
-		l.matrix = vec.NewMatrix(c.Layer.Experts, c.Layer.Width)
-		l.token = make([]float32, c.Layer.Width)
+		width = c.Layer.Width
+		n *= width
+		l.matrix = vec.NewMatrix(c.Layer.Experts, width)
+		l.tile = vec.NewScratch(width)
 	}
 	l.theta = make([]float32, (n+31)&^31)
 	switch {
@@ -63,7 +64,7 @@ func newLearner(c *Config, seed uint64, oracle []float32) *learner {
 	l.theta = l.theta[:n]
 	l.m, l.v = make([]float32, n), make([]float32, n)
 	for i := range l.grad {
-		l.grad[i] = make([]float32, n)
+		l.grad[i] = vec.NewGradient(c.Layer.Experts, width)
 	}
 	l.g = make([]float32, c.Layer.Experts*vec.Lanes)
 	l.pack()
@@ -79,7 +80,7 @@ func (l *learner) pack() {
 // logits computes the router's logits of a tile.
 func (l *learner) logits(z []float32, t *moe.Tile) {
 	if l.mode == Learned {
-		l.matrix.Times(z, t.X, l.token)
+		l.matrix.Times(z, t.X, l.tile)
 		return
 	}
 	for e, o := range l.theta {
@@ -94,12 +95,13 @@ func (l *learner) logits(z []float32, t *moe.Tile) {
 func (l *learner) accumulate(b *moe.Batch, tile int, g []float32) {
 	sum := l.grad[tile*gradientChunks/len(b.Tiles)]
 	if l.mode == Learned {
-		vec.AddOuter(sum, g, b.Tiles[tile].X, l.layer.Experts, l.layer.Width)
+		sum.Add(g, b.Tiles[tile].X, l.tile)
 		return
 	}
-	for e := range sum {
+	for e := range l.layer.Experts {
+		offset := sum.Row(e)
 		for _, v := range (*vec.Row)(g[e*vec.Lanes:]) {
-			sum[e] += v
+			offset[0] += v
 		}
 	}
 }
@@ -111,18 +113,24 @@ func (l *learner) step(step int) {
 	left := float64(l.steps-step) / (decayShare * float64(l.steps))
 	rate := float32(l.rate * min(1, left) / (1 - l.decay1))
 	correct2 := float32(1 / (1 - l.decay2))
-	for i := range l.theta {
-		g := l.grad[0][i]
+	width := len(l.theta) / l.layer.Experts
+	for e := range l.layer.Experts {
+		sum := l.grad[0].Row(e)
 		for _, chunk := range l.grad[1:] {
-			g += chunk[i]
+			for c, v := range chunk.Row(e) {
+				sum[c] += v
+			}
 		}
-		m := float32(beta1*l.m[i]) + float32((1-beta1)*g)
-		v := float32(beta2*l.v[i]) + float32((1-beta2)*float32(g*g))
-		l.m[i], l.v[i] = m, v
-		l.theta[i] -= float32(rate*m) / (float32(math.Sqrt(float64(float32(v*correct2)))) + adamEpsilon)
+		for c, g := range sum {
+			i := e*width + c
+			m := float32(beta1*l.m[i]) + float32((1-beta1)*g)
+			v := float32(beta2*l.v[i]) + float32((1-beta2)*float32(g*g))
+			l.m[i], l.v[i] = m, v
+			l.theta[i] -= float32(rate*m) / (float32(math.Sqrt(float64(float32(v*correct2)))) + adamEpsilon)
+		}
 	}
 	for _, chunk := range l.grad {
-		clear(chunk)
+		chunk.Clear()
 	}
 	l.pack()
 }

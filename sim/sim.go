@@ -11,10 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
-
+	"evenkeel/internal/rng"
 	"evenkeel/internal/transport"
 	"evenkeel/moe"
 )
@@ -46,32 +46,30 @@ func Compare(ctx context.Context, c *Config) (*Result, error) {
 			c.Progress(int(n), c.Steps*len(c.Seeds))
 		}
 	}
-	group := new(errgroup.Group)
-	workers := c.Workers
-	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+	count := c.Workers
+	if count <= 0 {
+		count = runtime.GOMAXPROCS(0)
 	}
-	group.SetLimit(workers)
-	for i, seed := range c.Seeds {
-		group.Go(func() error {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			r, err := newReplicate(c, seed)
-			if err != nil {
-				return err
-			}
+	w := new(workers)
+	failures := make([]error, len(c.Seeds))
+	w.run(count, len(c.Seeds), func(i int) {
+		if failures[i] = ctx.Err(); failures[i] != nil {
+			return
+		}
+		r, err := newReplicate(c, c.Seeds[i], w)
+		if err == nil {
 			runs[i], err = r.run(ctx, report)
-			return err
-		})
-	}
-	err := group.Wait()
-	if err != nil && !errors.Is(err, context.Canceled) {
-		return nil, err
+		}
+		failures[i] = err
+	})
+	for _, err := range failures {
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return nil, err
+		}
 	}
 	result := summarise(c, traits, runs)
 	if len(result.Seeds) == 0 {
-		return nil, err
+		return nil, ctx.Err()
 	}
 	return result, nil
 }
@@ -109,6 +107,8 @@ func Check(c *Config) error {
 type replicate struct {
 	c           *Config
 	seed        uint64
+	workers     *workers
+	away        sync.WaitGroup // turns that helpers have
 	stream      moe.Stream
 	batch       *moe.Batch
 	oracle      *oracle
@@ -122,8 +122,8 @@ type replicate struct {
 	optimum []uint64
 }
 
-func newReplicate(c *Config, seed uint64) (*replicate, error) {
-	r := &replicate{c: c, seed: seed, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.Tokens),
+func newReplicate(c *Config, seed uint64, w *workers) (*replicate, error) {
+	r := &replicate{c: c, seed: seed, workers: w, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.Tokens),
 		oracle: newOracle(c.Layer, c.Tokens), scratch: moe.NewScratch(c.Layer)}
 	weights := r.stream.OracleRouter()
 	if c.Router.Mode == Learned && c.Router.Oracle && weights == nil {
@@ -184,11 +184,17 @@ func (r *replicate) step(step int) error {
 		}
 	}
 	for _, x := range r.contestants {
+		if !x.traits.Oracle || solved {
+			r.workers.take(turn{r, x, step})
+		}
+	}
+	r.away.Wait()
+	for _, x := range r.contestants {
+		if x.err != nil {
+			return x.err
+		}
 		if x.traits.Oracle && !solved {
 			continue
-		}
-		if err := r.stepOne(x, step); err != nil {
-			return err
 		}
 		row := &x.run.Steps[len(x.run.Steps)-1]
 		if solved && best != 0 {
@@ -238,9 +244,12 @@ func (r *replicate) observe(step int) {
 			r.probeBatch.Resize(probeTokens)
 		}
 	}
+	for i := range r.probeBatch.Tiles {
+		r.probeBatch.Tiles[i].Key = rng.Key(r.seed, rng.Choice, uint64(moe.Probe), uint64(step), uint64(i))
+	}
 	for _, x := range r.contestants {
 		if !x.traits.Oracle {
-			x.observe(r.probeBatch, r.probeOracle, r.seed, step)
+			x.observe(r.probeBatch, r.probeOracle)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"evenkeel/internal/nearest"
+	"evenkeel/internal/vec"
 	"evenkeel/moe"
 	"evenkeel/scenarios"
 	"evenkeel/sim"
@@ -32,6 +33,7 @@ type request struct {
 	out        string
 	from       string
 	workers    int
+	kernel     string
 	json       bool
 	quiet      bool
 }
@@ -69,6 +71,7 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 	f.StringVar(&q.out, "out", "", "folder for tables, manifest and pictures")
 	f.StringVar(&q.from, "from", "", "repeat the run of a manifest.json")
 	f.IntVar(&q.workers, "workers", 0, "seeds that run side by side (default: one for each processor)")
+	f.StringVar(&q.kernel, "kernel", "auto", "arithmetic: auto, avx512, avx2 or portable; all give the same bits")
 	f.BoolVar(&q.json, "json", false, "print the summary as JSON and nothing else")
 	f.BoolVar(&q.quiet, "quiet", false, "print no progress and no notes")
 	f.SetOutput(stderr)
@@ -110,12 +113,16 @@ func complete(c *cobra.Command) {
 	for _, p := range strategies.Presets() {
 		names = append(names, p.Name)
 	}
-	for flag, list := range map[string][]string{"strategy": names, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned}} {
+	for flag, list := range map[string][]string{"strategy": names, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned},
+		"kernel": append(vec.Kernels(), "auto")} {
 		_ = c.RegisterFlagCompletionFunc(flag, words(list)) // fails only for a flag that does not exist
 	}
 }
 
 func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
+	if err := vec.Use(q.kernel); err != nil {
+		return err
+	}
 	p, err := q.plan(flags)
 	if err != nil {
 		return err

@@ -14,13 +14,11 @@ import (
 	"strconv"
 	"time"
 
+	"evenkeel/internal/vec"
 	"evenkeel/plots"
 	"evenkeel/scenarios"
 	"evenkeel/sim"
 )
-
-// kernel names the arithmetic that computed a result.
-const kernel = "portable"
 
 // prepareFolder makes the folder of the results and makes sure that files can be written into it.
 func prepareFolder(dir string) error {
@@ -198,7 +196,7 @@ type manifest struct {
 }
 
 func newManifest(p *plan, r *sim.Result, wall time.Duration) *manifest {
-	m := &manifest{Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Kernel: kernel,
+	m := &manifest{Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Kernel: vec.Kernel(),
 		Seconds: math.Round(wall.Seconds()*1000) / 1000, Router: p.mode, Seeds: r.Seeds, Incomplete: r.Incomplete}
 	for _, s := range p.specs {
 		m.Strategies = append(m.Strategies, s.String())

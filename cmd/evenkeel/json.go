@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 
+	"evenkeel/internal/vec"
 	"evenkeel/sim"
 )
 
@@ -86,7 +87,7 @@ func finite(x float64) *float64 {
 
 func newSummary(p *plan, r *sim.Result) *summary {
 	s := &summary{
-		Version: 1, Seeds: r.Seeds, Kernel: kernel, Router: r.Router, Incomplete: r.Incomplete,
+		Version: 1, Seeds: r.Seeds, Kernel: vec.Kernel(), Router: r.Router, Incomplete: r.Incomplete,
 		Scenario: scenarioJSON{p.scenario.Name, r.Tokens, r.Layer.Experts, r.Layer.TopK, r.Layer.Groups, r.Layer.GroupsKept,
 			r.Layer.Score.String(), r.Layer.Width, r.Steps, r.MicroBatches, r.Ranks, r.Evaluation, r.Facts.InSample},
 		Differences: []differenceJSON{}, Comparisons: []comparisonJSON{}, Warnings: append([]string{}, r.Warnings...),

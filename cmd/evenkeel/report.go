@@ -10,6 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	"evenkeel/internal/vec"
 	"evenkeel/sim"
 )
 
@@ -51,7 +52,7 @@ func writeReport(w io.Writer, p *plan, r *sim.Result, wall time.Duration, width 
 		for _, n := range notes(r) {
 			b.WriteString(wrap("- "+n, width) + "\n")
 		}
-		fmt.Fprintf(&b, "%.1f s, kernel %s.\n", wall.Seconds(), kernel)
+		fmt.Fprintf(&b, "%.1f s, kernel %s.\n", wall.Seconds(), vec.Kernel())
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -11,14 +11,18 @@ var shapes = []struct{ e, k, d, g, m int }{{64, 6, 64, 1, 1}, {256, 8, 64, 8, 4}
 
 func benchmark(b *testing.B, f func(b *testing.B, e, k, d, g, m int) func()) {
 	for _, s := range shapes {
-		b.Run(fmt.Sprintf("E=%d,K=%d", s.e, s.k), func(b *testing.B) {
-			run := f(b, s.e, s.k, s.d, s.g, s.m)
-			b.ReportAllocs()
-			for b.Loop() {
-				run()
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/Lanes, "ns/token")
-		})
+		for _, kernel := range Kernels() {
+			b.Run(fmt.Sprintf("E=%d,K=%d/%s", s.e, s.k, kernel), func(b *testing.B) {
+				defer Use("auto")
+				Use(kernel)
+				run := f(b, s.e, s.k, s.d, s.g, s.m)
+				b.ReportAllocs()
+				for b.Loop() {
+					run()
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/Lanes, "ns/token")
+			})
+		}
 	}
 }
 
@@ -32,7 +36,7 @@ func BenchmarkNormals(b *testing.B) {
 func BenchmarkAffinities(b *testing.B) {
 	benchmark(b, func(b *testing.B, e, k, d, g, m int) func() {
 		r := rand.New(rand.NewPCG(1, 1))
-		w, x, z, h := NewMatrix(e, d), randomTile(r, d), make([]float32, e*Lanes), make([]float32, d)
+		w, x, z, h := NewMatrix(e, d), randomTile(r, d), make([]float32, e*Lanes), NewScratch(d)
 		w.Set(randomTile(r, e*d/Lanes))
 		return func() { w.Times(z, x, h) }
 	})
@@ -70,9 +74,9 @@ func BenchmarkTopK(b *testing.B) {
 }
 
 func BenchmarkWeightGradient(b *testing.B) {
-	benchmark(b, func(b *testing.B, e, k, d, g, m int) func() {
+	benchmark(b, func(b *testing.B, e, k, d, _, m int) func() {
 		r := rand.New(rand.NewPCG(1, 1))
-		gr, x, dw := randomTile(r, e), randomTile(r, d), make([]float32, e*d)
-		return func() { AddOuter(dw, gr, x, e, d) }
+		g, x, sum, scratch := randomTile(r, e), randomTile(r, d), NewGradient(e, d), NewScratch(d)
+		return func() { sum.Add(g, x, scratch) }
 	})
 }

@@ -84,41 +84,81 @@ func randomTile(r *rand.Rand, rows int) []float32 {
 	return x
 }
 
-func TestProductsMatchPlainSums(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	for _, shape := range [][2]int{{1, 1}, {7, 3}, {8, 32}, {64, 64}, {13, 5}} {
-		rows, cols := shape[0], shape[1]
-		w := make([]float32, rows*cols)
-		for i := range w {
-			w[i] = float32(r.NormFloat64())
+// eachKernel runs a test with every kernel that this machine has.
+func eachKernel(t *testing.T, test func(t *testing.T)) {
+	t.Cleanup(func() { Use("auto") })
+	for _, name := range Kernels() {
+		if err := Use(name); err != nil {
+			t.Fatal(err)
 		}
-		x, z := randomTile(r, cols), make([]float32, rows*Lanes)
-		m := NewMatrix(rows, cols)
-		m.Set(w)
-		m.Times(z, x, make([]float32, cols))
-		g, dw := randomTile(r, rows), slices.Clone(w)
-		AddOuter(dw, g, x, rows, cols)
-		for e := range rows {
-			for tok := range Lanes {
-				var sum float32
-				for c := range cols {
-					sum += float32(w[e*cols+c] * x[c*Lanes+tok])
-				}
-				if z[e*Lanes+tok] != sum {
-					t.Fatalf("%v: z[%d][%d] = %v, want %v", shape, e, tok, z[e*Lanes+tok], sum)
-				}
-			}
-			for c := range cols {
-				sum := w[e*cols+c]
-				for tok := range Lanes {
-					sum += float32(g[e*Lanes+tok] * x[c*Lanes+tok])
-				}
-				if dw[e*cols+c] != sum {
-					t.Fatalf("%v: dw[%d][%d] = %v, want %v", shape, e, c, dw[e*cols+c], sum)
-				}
-			}
-		}
+		t.Run(name, test)
 	}
+}
+
+// guarded returns a slice of n numbers with canaries on both sides, and a check that they live.
+func guarded(t *testing.T, n int) []float32 {
+	const width, canary = 64, 12345.5
+	all := make([]float32, n+2*width)
+	for i := range all {
+		all[i] = canary
+	}
+	clear(all[width : width+n])
+	t.Cleanup(func() {
+		for i := range width {
+			if all[i] != canary || all[width+n+i] != canary {
+				t.Fatal("a kernel wrote outside its buffer")
+			}
+		}
+	})
+	return all[width : width+n : width+n]
+}
+
+func TestProductsMatchPlainSums(t *testing.T) {
+	eachKernel(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 2))
+		shapes := [][2]int{{1, 1}, {7, 3}, {8, 32}, {64, 64}, {13, 5}, {9, 33}, {256, 128}}
+		for range 40 {
+			shapes = append(shapes, [2]int{1 + r.IntN(40), 1 + r.IntN(100)})
+		}
+		for _, shape := range shapes {
+			rows, cols := shape[0], shape[1]
+			w := make([]float32, rows*cols)
+			for i := range w {
+				w[i] = float32(r.NormFloat64())
+			}
+			x, z := randomTile(r, cols), guarded(t, rows*Lanes)
+			m := NewMatrix(rows, cols)
+			m.Set(w)
+			m.Times(z, x, NewScratch(cols))
+			g, sum := randomTile(r, rows), NewGradient(rows, cols)
+			sum.sum = guarded(t, len(sum.sum))
+			scratch := guarded(t, len(NewScratch(cols)))
+			sum.Add(g, x, scratch)
+			sum.Add(g, x, scratch)
+			for e := range rows {
+				for tok := range Lanes {
+					var v float32
+					for c := range cols {
+						v += float32(w[e*cols+c] * x[c*Lanes+tok])
+					}
+					if z[e*Lanes+tok] != v {
+						t.Fatalf("%v: z[%d][%d] = %v, want %v", shape, e, tok, z[e*Lanes+tok], v)
+					}
+				}
+				for c := range cols {
+					var v float32
+					for range 2 {
+						for tok := range Lanes {
+							v += float32(g[e*Lanes+tok] * x[c*Lanes+tok])
+						}
+					}
+					if sum.Row(e)[c] != v {
+						t.Fatalf("%v: gradient [%d][%d] = %v, want %v", shape, e, c, sum.Row(e)[c], v)
+					}
+				}
+			}
+		}
+	})
 }
 
 // Every score and its derivative against float64 and central differences of Σ u_e·s_e.

@@ -1,0 +1,55 @@
+package vec
+
+import (
+	"fmt"
+	"strings"
+)
+
+//go:generate go run ./gen -out kernels_amd64.s -stubs kernels_amd64.go -pkg vec
+
+// kernel is one implementation of the arithmetic. All give the same bits.
+type kernel struct {
+	name string
+	// panel is the number of matrix rows of which one pass of product keeps the sums in registers, at most 8.
+	panel   int
+	product func(m *Matrix, z, x, scratch []float32)
+	outer   func(sum *Gradient, g, x, scratch []float32)
+}
+
+var (
+	kernels = []*kernel{&portable} // the fastest first
+	active  = kernels[0]
+)
+
+// offer puts a kernel before those that are there and chooses it.
+func offer(k *kernel) {
+	kernels = append([]*kernel{k}, kernels...)
+	active = k
+}
+
+// Kernels returns the names of the kernels that this machine can run, the fastest first.
+func Kernels() []string {
+	var names []string
+	for _, k := range kernels {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// Kernel returns the name of the kernel in use.
+func Kernel() string { return active.name }
+
+// Use chooses a kernel by name; "" and "auto" choose the fastest. Call it before anything computes.
+func Use(name string) error {
+	if name == "" || name == "auto" {
+		active = kernels[0]
+		return nil
+	}
+	for _, k := range kernels {
+		if k.name == name {
+			active = k
+			return nil
+		}
+	}
+	return fmt.Errorf("kernel is %q: this machine can run auto, %s", name, strings.Join(Kernels(), ", "))
+}
