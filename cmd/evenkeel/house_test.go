@@ -1,0 +1,76 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// mayImport is the plan of the house: the packages of this module that each may import. The way of a token leads from
+// scenarios and strategies through sim and metrics to plots; who meets only in moe's interfaces may not know the other.
+var mayImport = map[string][]string{
+	"moe":                {"internal/vec", "internal/rng"},
+	"scenarios":          {"moe", "internal/vec", "internal/rng", "internal/npz", "internal/nearest"},
+	"scenarios/cut":      {"internal/npz"},
+	"strategies":         {"moe", "internal/vec", "internal/rng", "internal/nearest", "internal/transport"},
+	"metrics":            {"moe", "internal/vec", "internal/rng"},
+	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
+	"plots":              {"moe", "metrics", "sim"},
+	"cmd/evenkeel":       {"moe", "scenarios", "strategies", "metrics", "sim", "plots", "internal/vec", "internal/nearest"},
+	"internal/vec":       {"internal/rng"},
+	"internal/vec/gen":   {},
+	"internal/rng":       {},
+	"internal/npz":       {},
+	"internal/nearest":   {},
+	"internal/transport": {"internal/vec"},
+}
+
+func TestImportsGoDownTheHouse(t *testing.T) {
+	root := filepath.Join("..", "..")
+	seen := map[string]bool{}
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		rel, err := filepath.Rel(root, name)
+		if err != nil {
+			return err
+		}
+		folder := path.Dir(filepath.ToSlash(rel))
+		seen[folder] = true
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, i := range file.Imports {
+			target, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			target, ours := strings.CutPrefix(target, "evenkeel/")
+			if ours && !slices.Contains(mayImport[folder], target) {
+				t.Errorf("%s imports %s, which the plan of the house does not allow to %s", rel, target, folder)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for folder := range seen {
+		if mayImport[folder] == nil {
+			t.Errorf("package %s is not in the plan of the house", folder)
+		}
+	}
+	for folder := range mayImport {
+		if !seen[folder] {
+			t.Errorf("the plan of the house has a package %s that does not exist", folder)
+		}
+	}
+}
