@@ -14,7 +14,13 @@ type kernel struct {
 	panel   int
 	product func(m *Matrix, z, x, scratch []float32)
 	outer   func(sum *Gradient, g, x, scratch []float32)
+
+	sigmoid, softmax, sqrtSoftplus                         scoring
+	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward scoring
 }
+
+// scoring reads one tile of rows and writes another, or the same.
+type scoring func(to, from []float32, rows int)
 
 var (
 	kernels = []*kernel{&portable} // the fastest first

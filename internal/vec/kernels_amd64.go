@@ -24,6 +24,36 @@ func outerRowAVX512(sum *float32, grad *float32, tokens *float32, panels int, co
 //go:noescape
 func transposeAVX512(out *float32, x *float32, blocks int, cols int)
 
+// sigmoidAVX512 sets s = 1/(1+e^−z).
+//
+//go:noescape
+func sigmoidAVX512(s *float32, z *float32, rows int)
+
+// sigmoidBackwardAVX512 sets g = g·s·(1−s).
+//
+//go:noescape
+func sigmoidBackwardAVX512(grad *float32, s *float32, rows int)
+
+// softmaxAVX512 sets s = softmax(z) over the rows.
+//
+//go:noescape
+func softmaxAVX512(s *float32, z *float32, rows int)
+
+// softmaxBackwardAVX512 sets g = s·(g − Σ g·s).
+//
+//go:noescape
+func softmaxBackwardAVX512(grad *float32, s *float32, rows int)
+
+// sqrtSoftplusAVX512 sets s = √ln(1+e^z).
+//
+//go:noescape
+func sqrtSoftplusAVX512(s *float32, z *float32, rows int)
+
+// sqrtSoftplusBackwardAVX512 sets g = g·(1−e^(−s²))/(2s).
+//
+//go:noescape
+func sqrtSoftplusBackwardAVX512(grad *float32, s *float32, rows int)
+
 // productAVX2 computes z[8p+i][t] = Σ_c w[p][c][i]·x[c][t] for panels of 8 rows.
 //
 //go:noescape
@@ -43,3 +73,33 @@ func outerRowAVX2(sum *float32, grad *float32, tokens *float32, panels int, cols
 //
 //go:noescape
 func transposeAVX2(out *float32, x *float32, blocks int, cols int)
+
+// sigmoidAVX2 sets s = 1/(1+e^−z).
+//
+//go:noescape
+func sigmoidAVX2(s *float32, z *float32, rows int)
+
+// sigmoidBackwardAVX2 sets g = g·s·(1−s).
+//
+//go:noescape
+func sigmoidBackwardAVX2(grad *float32, s *float32, rows int)
+
+// softmaxAVX2 sets s = softmax(z) over the rows.
+//
+//go:noescape
+func softmaxAVX2(s *float32, z *float32, rows int)
+
+// softmaxBackwardAVX2 sets g = s·(g − Σ g·s).
+//
+//go:noescape
+func softmaxBackwardAVX2(grad *float32, s *float32, rows int)
+
+// sqrtSoftplusAVX2 sets s = √ln(1+e^z).
+//
+//go:noescape
+func sqrtSoftplusAVX2(s *float32, z *float32, rows int)
+
+// sqrtSoftplusBackwardAVX2 sets g = g·(1−e^(−s²))/(2s).
+//
+//go:noescape
+func sqrtSoftplusBackwardAVX2(grad *float32, s *float32, rows int)

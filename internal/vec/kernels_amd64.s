@@ -436,6 +436,453 @@ square:
 	VZEROUPPER
 	RET
 
+// func sigmoidAVX512(s *float32, z *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·sigmoidAVX512(SB), NOSPLIT, $0-24
+	MOVQ s+0(FP), AX
+	MOVQ z+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x02, DX
+
+vector:
+	VMOVUPS      (CX), Z0
+	VPXORD.BCST  signAVX512<>+0(SB), Z0, Z0
+	VMAXPS.BCST  expLowAVX512<>+0(SB), Z0, Z0
+	VMINPS.BCST  expHighAVX512<>+0(SB), Z0, Z0
+	VMULPS.BCST  log2eAVX512<>+0(SB), Z0, Z1
+	VADDPS.BCST  magicAVX512<>+0(SB), Z1, Z1
+	VSUBPS.BCST  magicAVX512<>+0(SB), Z1, Z2
+	VMULPS.BCST  ln2HighAVX512<>+0(SB), Z2, Z3
+	VSUBPS       Z3, Z0, Z0
+	VMULPS.BCST  ln2LowAVX512<>+0(SB), Z2, Z3
+	VSUBPS       Z3, Z0, Z0
+	VBROADCASTSS exp6AVX512<>+0(SB), Z2
+	VMULPS       Z0, Z2, Z2
+	VADDPS.BCST  exp5AVX512<>+0(SB), Z2, Z2
+	VMULPS       Z0, Z2, Z2
+	VADDPS.BCST  exp4AVX512<>+0(SB), Z2, Z2
+	VMULPS       Z0, Z2, Z2
+	VADDPS.BCST  exp3AVX512<>+0(SB), Z2, Z2
+	VMULPS       Z0, Z2, Z2
+	VADDPS.BCST  exp2AVX512<>+0(SB), Z2, Z2
+	VMULPS       Z0, Z2, Z2
+	VADDPS.BCST  exp1AVX512<>+0(SB), Z2, Z2
+	VMULPS       Z0, Z0, Z3
+	VMULPS       Z3, Z2, Z2
+	VADDPS       Z0, Z2, Z2
+	VADDPS.BCST  oneAVX512<>+0(SB), Z2, Z2
+	VPSLLD       $0x17, Z1, Z1
+	VPADDD       Z1, Z2, Z2
+	VBROADCASTSS oneAVX512<>+0(SB), Z0
+	VADDPS       Z0, Z2, Z2
+	VDIVPS       Z2, Z0, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	DECQ         DX
+	JNZ          vector
+	VZEROUPPER
+	RET
+
+DATA signAVX512<>+0(SB)/4, $0x80000000
+GLOBL signAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA expLowAVX512<>+0(SB)/4, $0xc2ae0000
+GLOBL expLowAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA expHighAVX512<>+0(SB)/4, $0x42b00000
+GLOBL expHighAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA log2eAVX512<>+0(SB)/4, $0x3fb8aa3b
+GLOBL log2eAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA magicAVX512<>+0(SB)/4, $0x4b400000
+GLOBL magicAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA ln2HighAVX512<>+0(SB)/4, $0x3f318000
+GLOBL ln2HighAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA ln2LowAVX512<>+0(SB)/4, $0xb95e8083
+GLOBL ln2LowAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA exp6AVX512<>+0(SB)/4, $0x39506967
+GLOBL exp6AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA exp5AVX512<>+0(SB)/4, $0x3ab743ce
+GLOBL exp5AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA exp4AVX512<>+0(SB)/4, $0x3c088908
+GLOBL exp4AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA exp3AVX512<>+0(SB)/4, $0x3d2aa9c1
+GLOBL exp3AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA exp2AVX512<>+0(SB)/4, $0x3e2aaaaa
+GLOBL exp2AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA exp1AVX512<>+0(SB)/4, $0x3f000000
+GLOBL exp1AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA oneAVX512<>+0(SB)/4, $0x3f800000
+GLOBL oneAVX512<>(SB), RODATA|NOPTR, $4
+
+// func sigmoidBackwardAVX512(grad *float32, s *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·sigmoidBackwardAVX512(SB), NOSPLIT, $0-24
+	MOVQ grad+0(FP), AX
+	MOVQ s+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x02, DX
+
+vector:
+	VBROADCASTSS oneAVX512<>+0(SB), Z1
+	VMOVUPS      (CX), Z0
+	VSUBPS       Z0, Z1, Z1
+	VMULPS       Z0, Z1, Z1
+	VMULPS       (AX), Z1, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	DECQ         DX
+	JNZ          vector
+	VZEROUPPER
+	RET
+
+// func softmaxAVX512(s *float32, z *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·softmaxAVX512(SB), NOSPLIT, $0-24
+	MOVQ s+0(FP), AX
+	MOVQ z+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ $0x00000004, BX
+
+column:
+	VBROADCASTSS minusInfinityAVX512<>+0(SB), Z0
+	MOVQ         AX, SI
+	MOVQ         CX, DI
+	MOVQ         DX, R8
+
+largest:
+	VMAXPS (DI), Z0, Z0
+	ADDQ   $+256, SI
+	ADDQ   $+256, DI
+	DECQ   R8
+	JNZ    largest
+	VPXORD Z1, Z1, Z1
+	MOVQ   AX, SI
+	MOVQ   CX, DI
+	MOVQ   DX, R8
+
+power:
+	VMOVUPS      (DI), Z2
+	VSUBPS       Z0, Z2, Z2
+	VMAXPS.BCST  expLowAVX512<>+0(SB), Z2, Z2
+	VMINPS.BCST  expHighAVX512<>+0(SB), Z2, Z2
+	VMULPS.BCST  log2eAVX512<>+0(SB), Z2, Z3
+	VADDPS.BCST  magicAVX512<>+0(SB), Z3, Z3
+	VSUBPS.BCST  magicAVX512<>+0(SB), Z3, Z4
+	VMULPS.BCST  ln2HighAVX512<>+0(SB), Z4, Z5
+	VSUBPS       Z5, Z2, Z2
+	VMULPS.BCST  ln2LowAVX512<>+0(SB), Z4, Z5
+	VSUBPS       Z5, Z2, Z2
+	VBROADCASTSS exp6AVX512<>+0(SB), Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  exp5AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  exp4AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  exp3AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  exp2AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  exp1AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z2, Z5
+	VMULPS       Z5, Z4, Z4
+	VADDPS       Z2, Z4, Z4
+	VADDPS.BCST  oneAVX512<>+0(SB), Z4, Z4
+	VPSLLD       $0x17, Z3, Z3
+	VPADDD       Z3, Z4, Z4
+	VADDPS       Z4, Z1, Z1
+	VMOVUPS      Z4, (SI)
+	ADDQ         $+256, SI
+	ADDQ         $+256, DI
+	DECQ         R8
+	JNZ          power
+	VBROADCASTSS oneAVX512<>+0(SB), Z0
+	VDIVPS       Z1, Z0, Z0
+	MOVQ         AX, SI
+	MOVQ         CX, DI
+	MOVQ         DX, R8
+
+share:
+	VMULPS  (SI), Z0, Z2
+	VMOVUPS Z2, (SI)
+	ADDQ    $+256, SI
+	ADDQ    $+256, DI
+	DECQ    R8
+	JNZ     share
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+DATA minusInfinityAVX512<>+0(SB)/4, $0xff800000
+GLOBL minusInfinityAVX512<>(SB), RODATA|NOPTR, $4
+
+// func softmaxBackwardAVX512(grad *float32, s *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·softmaxBackwardAVX512(SB), NOSPLIT, $0-24
+	MOVQ grad+0(FP), AX
+	MOVQ s+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ $0x00000004, BX
+
+column:
+	VPXORD Z0, Z0, Z0
+	MOVQ   AX, SI
+	MOVQ   CX, DI
+	MOVQ   DX, R8
+
+mean:
+	VMOVUPS (SI), Z1
+	VMULPS  (DI), Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	ADDQ    $+256, SI
+	ADDQ    $+256, DI
+	DECQ    R8
+	JNZ     mean
+	MOVQ    AX, SI
+	MOVQ    CX, DI
+	MOVQ    DX, R8
+
+gradient:
+	VMOVUPS (SI), Z1
+	VSUBPS  Z0, Z1, Z1
+	VMULPS  (DI), Z1, Z1
+	VMOVUPS Z1, (SI)
+	ADDQ    $+256, SI
+	ADDQ    $+256, DI
+	DECQ    R8
+	JNZ     gradient
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func sqrtSoftplusAVX512(s *float32, z *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·sqrtSoftplusAVX512(SB), NOSPLIT, $0-24
+	MOVQ s+0(FP), AX
+	MOVQ z+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x02, DX
+
+vector:
+	VMOVUPS      (CX), Z0
+	VPANDD.BCST  notSignAVX512<>+0(SB), Z0, Z1
+	VPXORD.BCST  signAVX512<>+0(SB), Z1, Z1
+	VMAXPS.BCST  expLowAVX512<>+0(SB), Z1, Z1
+	VMINPS.BCST  expHighAVX512<>+0(SB), Z1, Z1
+	VMULPS.BCST  log2eAVX512<>+0(SB), Z1, Z2
+	VADDPS.BCST  magicAVX512<>+0(SB), Z2, Z2
+	VSUBPS.BCST  magicAVX512<>+0(SB), Z2, Z3
+	VMULPS.BCST  ln2HighAVX512<>+0(SB), Z3, Z4
+	VSUBPS       Z4, Z1, Z1
+	VMULPS.BCST  ln2LowAVX512<>+0(SB), Z3, Z4
+	VSUBPS       Z4, Z1, Z1
+	VBROADCASTSS exp6AVX512<>+0(SB), Z3
+	VMULPS       Z1, Z3, Z3
+	VADDPS.BCST  exp5AVX512<>+0(SB), Z3, Z3
+	VMULPS       Z1, Z3, Z3
+	VADDPS.BCST  exp4AVX512<>+0(SB), Z3, Z3
+	VMULPS       Z1, Z3, Z3
+	VADDPS.BCST  exp3AVX512<>+0(SB), Z3, Z3
+	VMULPS       Z1, Z3, Z3
+	VADDPS.BCST  exp2AVX512<>+0(SB), Z3, Z3
+	VMULPS       Z1, Z3, Z3
+	VADDPS.BCST  exp1AVX512<>+0(SB), Z3, Z3
+	VMULPS       Z1, Z1, Z4
+	VMULPS       Z4, Z3, Z3
+	VADDPS       Z1, Z3, Z3
+	VADDPS.BCST  oneAVX512<>+0(SB), Z3, Z3
+	VPSLLD       $0x17, Z2, Z2
+	VPADDD       Z2, Z3, Z3
+	VBROADCASTSS log6AVX512<>+0(SB), Z1
+	VMULPS       Z3, Z1, Z1
+	VADDPS.BCST  log5AVX512<>+0(SB), Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VADDPS.BCST  log4AVX512<>+0(SB), Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VADDPS.BCST  log3AVX512<>+0(SB), Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VADDPS.BCST  log2AVX512<>+0(SB), Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VADDPS.BCST  log1AVX512<>+0(SB), Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VADDPS.BCST  log0AVX512<>+0(SB), Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VSUBPS.BCST  halfAVX512<>+0(SB), Z1, Z1
+	VMULPS       Z3, Z3, Z2
+	VMULPS       Z2, Z1, Z1
+	VADDPS       Z3, Z1, Z1
+	VSUBPS.BCST  oneAVX512<>+0(SB), Z3, Z2
+	VMULPS.BCST  halfAVX512<>+0(SB), Z2, Z2
+	VBROADCASTSS log6AVX512<>+0(SB), Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  log5AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  log4AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  log3AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  log2AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  log1AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  log0AVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VSUBPS.BCST  halfAVX512<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z2, Z5
+	VMULPS       Z5, Z4, Z4
+	VADDPS       Z2, Z4, Z4
+	VADDPS.BCST  ln2AVX512<>+0(SB), Z4, Z4
+	VCMPPS.BCST  $0x01, sqrt2Minus1AVX512<>+0(SB), Z3, K1
+	VBLENDMPS    Z1, Z4, K1, Z4
+	VMAXPS.BCST  zeroAVX512<>+0(SB), Z0, Z0
+	VADDPS       Z4, Z0, Z0
+	VSQRTPS      Z0, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	DECQ         DX
+	JNZ          vector
+	VZEROUPPER
+	RET
+
+DATA notSignAVX512<>+0(SB)/4, $0x7fffffff
+GLOBL notSignAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA log6AVX512<>+0(SB)/4, $0x3db6a354
+GLOBL log6AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA log5AVX512<>+0(SB)/4, $0xbe12f232
+GLOBL log5AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA log4AVX512<>+0(SB)/4, $0x3e18570f
+GLOBL log4AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA log3AVX512<>+0(SB)/4, $0xbe29a1d1
+GLOBL log3AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA log2AVX512<>+0(SB)/4, $0x3e4c7218
+GLOBL log2AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA log1AVX512<>+0(SB)/4, $0xbe80024a
+GLOBL log1AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA log0AVX512<>+0(SB)/4, $0x3eaaab5b
+GLOBL log0AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA halfAVX512<>+0(SB)/4, $0x3f000000
+GLOBL halfAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA ln2AVX512<>+0(SB)/4, $0x3f317218
+GLOBL ln2AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA sqrt2Minus1AVX512<>+0(SB)/4, $0x3ed413cd
+GLOBL sqrt2Minus1AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA zeroAVX512<>+0(SB)/4, $0x00000000
+GLOBL zeroAVX512<>(SB), RODATA|NOPTR, $4
+
+// func sqrtSoftplusBackwardAVX512(grad *float32, s *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·sqrtSoftplusBackwardAVX512(SB), NOSPLIT, $0-24
+	MOVQ grad+0(FP), AX
+	MOVQ s+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x02, DX
+
+vector:
+	VMOVUPS      (CX), Z0
+	VMULPS       Z0, Z0, Z1
+	VMOVAPS      Z1, Z2
+	VPXORD.BCST  signAVX512<>+0(SB), Z2, Z2
+	VBROADCASTSS oneAVX512<>+0(SB), Z3
+	VMAXPS.BCST  expLowAVX512<>+0(SB), Z2, Z2
+	VMINPS.BCST  expHighAVX512<>+0(SB), Z2, Z2
+	VMULPS.BCST  log2eAVX512<>+0(SB), Z2, Z4
+	VADDPS.BCST  magicAVX512<>+0(SB), Z4, Z4
+	VSUBPS.BCST  magicAVX512<>+0(SB), Z4, Z5
+	VMULPS.BCST  ln2HighAVX512<>+0(SB), Z5, Z6
+	VSUBPS       Z6, Z2, Z2
+	VMULPS.BCST  ln2LowAVX512<>+0(SB), Z5, Z6
+	VSUBPS       Z6, Z2, Z2
+	VBROADCASTSS exp6AVX512<>+0(SB), Z5
+	VMULPS       Z2, Z5, Z5
+	VADDPS.BCST  exp5AVX512<>+0(SB), Z5, Z5
+	VMULPS       Z2, Z5, Z5
+	VADDPS.BCST  exp4AVX512<>+0(SB), Z5, Z5
+	VMULPS       Z2, Z5, Z5
+	VADDPS.BCST  exp3AVX512<>+0(SB), Z5, Z5
+	VMULPS       Z2, Z5, Z5
+	VADDPS.BCST  exp2AVX512<>+0(SB), Z5, Z5
+	VMULPS       Z2, Z5, Z5
+	VADDPS.BCST  exp1AVX512<>+0(SB), Z5, Z5
+	VMULPS       Z2, Z2, Z6
+	VMULPS       Z6, Z5, Z5
+	VADDPS       Z2, Z5, Z5
+	VADDPS.BCST  oneAVX512<>+0(SB), Z5, Z5
+	VPSLLD       $0x17, Z4, Z4
+	VPADDD       Z4, Z5, Z5
+	VSUBPS       Z5, Z3, Z5
+	VMULPS.BCST  sixthAVX512<>+0(SB), Z1, Z2
+	VSUBPS       Z2, Z3, Z2
+	VMULPS.BCST  fifthAVX512<>+0(SB), Z1, Z4
+	VMULPS       Z2, Z4, Z2
+	VSUBPS       Z2, Z3, Z2
+	VMULPS.BCST  fourthAVX512<>+0(SB), Z1, Z4
+	VMULPS       Z2, Z4, Z2
+	VSUBPS       Z2, Z3, Z2
+	VMULPS.BCST  thirdAVX512<>+0(SB), Z1, Z4
+	VMULPS       Z2, Z4, Z2
+	VSUBPS       Z2, Z3, Z2
+	VMULPS.BCST  halfAVX512<>+0(SB), Z1, Z4
+	VMULPS       Z2, Z4, Z2
+	VSUBPS       Z2, Z3, Z2
+	VMULPS       Z2, Z1, Z2
+	VCMPPS.BCST  $0x02, quarterAVX512<>+0(SB), Z1, K1
+	VMOVAPS      Z2, K1, Z5
+	VMULPS       (AX), Z5, Z5
+	VADDPS       Z0, Z0, Z0
+	VDIVPS       Z0, Z5, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	DECQ         DX
+	JNZ          vector
+	VZEROUPPER
+	RET
+
+DATA sixthAVX512<>+0(SB)/4, $0x3e2aaaab
+GLOBL sixthAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA fifthAVX512<>+0(SB)/4, $0x3e4ccccd
+GLOBL fifthAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA fourthAVX512<>+0(SB)/4, $0x3e800000
+GLOBL fourthAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA thirdAVX512<>+0(SB)/4, $0x3eaaaaab
+GLOBL thirdAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA quarterAVX512<>+0(SB)/4, $0x3e800000
+GLOBL quarterAVX512<>(SB), RODATA|NOPTR, $4
+
 // func productAVX2(z *float32, w *float32, x *float32, panels int, cols int)
 // Requires: AVX
 TEXT ·productAVX2(SB), NOSPLIT, $0-40
@@ -740,3 +1187,674 @@ square:
 	JNZ        block
 	VZEROUPPER
 	RET
+
+// func sigmoidAVX2(s *float32, z *float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·sigmoidAVX2(SB), NOSPLIT, $0-24
+	MOVQ s+0(FP), AX
+	MOVQ z+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x03, DX
+
+vector:
+	VMOVUPS      (CX), Y0
+	VXORPS       signAVX2<>+0(SB), Y0, Y0
+	VMAXPS       expLowAVX2<>+0(SB), Y0, Y0
+	VMINPS       expHighAVX2<>+0(SB), Y0, Y0
+	VMULPS       log2eAVX2<>+0(SB), Y0, Y1
+	VADDPS       magicAVX2<>+0(SB), Y1, Y1
+	VSUBPS       magicAVX2<>+0(SB), Y1, Y2
+	VMULPS       ln2HighAVX2<>+0(SB), Y2, Y3
+	VSUBPS       Y3, Y0, Y0
+	VMULPS       ln2LowAVX2<>+0(SB), Y2, Y3
+	VSUBPS       Y3, Y0, Y0
+	VBROADCASTSS exp6AVX2<>+0(SB), Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       exp5AVX2<>+0(SB), Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       exp4AVX2<>+0(SB), Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       exp3AVX2<>+0(SB), Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       exp2AVX2<>+0(SB), Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VADDPS       exp1AVX2<>+0(SB), Y2, Y2
+	VMULPS       Y0, Y0, Y3
+	VMULPS       Y3, Y2, Y2
+	VADDPS       Y0, Y2, Y2
+	VADDPS       oneAVX2<>+0(SB), Y2, Y2
+	VPSLLD       $0x17, Y1, Y1
+	VPADDD       Y1, Y2, Y2
+	VBROADCASTSS oneAVX2<>+0(SB), Y0
+	VADDPS       Y0, Y2, Y2
+	VDIVPS       Y2, Y0, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	DECQ         DX
+	JNZ          vector
+	VZEROUPPER
+	RET
+
+DATA signAVX2<>+0(SB)/4, $0x80000000
+DATA signAVX2<>+4(SB)/4, $0x80000000
+DATA signAVX2<>+8(SB)/4, $0x80000000
+DATA signAVX2<>+12(SB)/4, $0x80000000
+DATA signAVX2<>+16(SB)/4, $0x80000000
+DATA signAVX2<>+20(SB)/4, $0x80000000
+DATA signAVX2<>+24(SB)/4, $0x80000000
+DATA signAVX2<>+28(SB)/4, $0x80000000
+GLOBL signAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA expLowAVX2<>+0(SB)/4, $0xc2ae0000
+DATA expLowAVX2<>+4(SB)/4, $0xc2ae0000
+DATA expLowAVX2<>+8(SB)/4, $0xc2ae0000
+DATA expLowAVX2<>+12(SB)/4, $0xc2ae0000
+DATA expLowAVX2<>+16(SB)/4, $0xc2ae0000
+DATA expLowAVX2<>+20(SB)/4, $0xc2ae0000
+DATA expLowAVX2<>+24(SB)/4, $0xc2ae0000
+DATA expLowAVX2<>+28(SB)/4, $0xc2ae0000
+GLOBL expLowAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA expHighAVX2<>+0(SB)/4, $0x42b00000
+DATA expHighAVX2<>+4(SB)/4, $0x42b00000
+DATA expHighAVX2<>+8(SB)/4, $0x42b00000
+DATA expHighAVX2<>+12(SB)/4, $0x42b00000
+DATA expHighAVX2<>+16(SB)/4, $0x42b00000
+DATA expHighAVX2<>+20(SB)/4, $0x42b00000
+DATA expHighAVX2<>+24(SB)/4, $0x42b00000
+DATA expHighAVX2<>+28(SB)/4, $0x42b00000
+GLOBL expHighAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA log2eAVX2<>+0(SB)/4, $0x3fb8aa3b
+DATA log2eAVX2<>+4(SB)/4, $0x3fb8aa3b
+DATA log2eAVX2<>+8(SB)/4, $0x3fb8aa3b
+DATA log2eAVX2<>+12(SB)/4, $0x3fb8aa3b
+DATA log2eAVX2<>+16(SB)/4, $0x3fb8aa3b
+DATA log2eAVX2<>+20(SB)/4, $0x3fb8aa3b
+DATA log2eAVX2<>+24(SB)/4, $0x3fb8aa3b
+DATA log2eAVX2<>+28(SB)/4, $0x3fb8aa3b
+GLOBL log2eAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA magicAVX2<>+0(SB)/4, $0x4b400000
+DATA magicAVX2<>+4(SB)/4, $0x4b400000
+DATA magicAVX2<>+8(SB)/4, $0x4b400000
+DATA magicAVX2<>+12(SB)/4, $0x4b400000
+DATA magicAVX2<>+16(SB)/4, $0x4b400000
+DATA magicAVX2<>+20(SB)/4, $0x4b400000
+DATA magicAVX2<>+24(SB)/4, $0x4b400000
+DATA magicAVX2<>+28(SB)/4, $0x4b400000
+GLOBL magicAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA ln2HighAVX2<>+0(SB)/4, $0x3f318000
+DATA ln2HighAVX2<>+4(SB)/4, $0x3f318000
+DATA ln2HighAVX2<>+8(SB)/4, $0x3f318000
+DATA ln2HighAVX2<>+12(SB)/4, $0x3f318000
+DATA ln2HighAVX2<>+16(SB)/4, $0x3f318000
+DATA ln2HighAVX2<>+20(SB)/4, $0x3f318000
+DATA ln2HighAVX2<>+24(SB)/4, $0x3f318000
+DATA ln2HighAVX2<>+28(SB)/4, $0x3f318000
+GLOBL ln2HighAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA ln2LowAVX2<>+0(SB)/4, $0xb95e8083
+DATA ln2LowAVX2<>+4(SB)/4, $0xb95e8083
+DATA ln2LowAVX2<>+8(SB)/4, $0xb95e8083
+DATA ln2LowAVX2<>+12(SB)/4, $0xb95e8083
+DATA ln2LowAVX2<>+16(SB)/4, $0xb95e8083
+DATA ln2LowAVX2<>+20(SB)/4, $0xb95e8083
+DATA ln2LowAVX2<>+24(SB)/4, $0xb95e8083
+DATA ln2LowAVX2<>+28(SB)/4, $0xb95e8083
+GLOBL ln2LowAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA exp6AVX2<>+0(SB)/4, $0x39506967
+DATA exp6AVX2<>+4(SB)/4, $0x39506967
+DATA exp6AVX2<>+8(SB)/4, $0x39506967
+DATA exp6AVX2<>+12(SB)/4, $0x39506967
+DATA exp6AVX2<>+16(SB)/4, $0x39506967
+DATA exp6AVX2<>+20(SB)/4, $0x39506967
+DATA exp6AVX2<>+24(SB)/4, $0x39506967
+DATA exp6AVX2<>+28(SB)/4, $0x39506967
+GLOBL exp6AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA exp5AVX2<>+0(SB)/4, $0x3ab743ce
+DATA exp5AVX2<>+4(SB)/4, $0x3ab743ce
+DATA exp5AVX2<>+8(SB)/4, $0x3ab743ce
+DATA exp5AVX2<>+12(SB)/4, $0x3ab743ce
+DATA exp5AVX2<>+16(SB)/4, $0x3ab743ce
+DATA exp5AVX2<>+20(SB)/4, $0x3ab743ce
+DATA exp5AVX2<>+24(SB)/4, $0x3ab743ce
+DATA exp5AVX2<>+28(SB)/4, $0x3ab743ce
+GLOBL exp5AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA exp4AVX2<>+0(SB)/4, $0x3c088908
+DATA exp4AVX2<>+4(SB)/4, $0x3c088908
+DATA exp4AVX2<>+8(SB)/4, $0x3c088908
+DATA exp4AVX2<>+12(SB)/4, $0x3c088908
+DATA exp4AVX2<>+16(SB)/4, $0x3c088908
+DATA exp4AVX2<>+20(SB)/4, $0x3c088908
+DATA exp4AVX2<>+24(SB)/4, $0x3c088908
+DATA exp4AVX2<>+28(SB)/4, $0x3c088908
+GLOBL exp4AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA exp3AVX2<>+0(SB)/4, $0x3d2aa9c1
+DATA exp3AVX2<>+4(SB)/4, $0x3d2aa9c1
+DATA exp3AVX2<>+8(SB)/4, $0x3d2aa9c1
+DATA exp3AVX2<>+12(SB)/4, $0x3d2aa9c1
+DATA exp3AVX2<>+16(SB)/4, $0x3d2aa9c1
+DATA exp3AVX2<>+20(SB)/4, $0x3d2aa9c1
+DATA exp3AVX2<>+24(SB)/4, $0x3d2aa9c1
+DATA exp3AVX2<>+28(SB)/4, $0x3d2aa9c1
+GLOBL exp3AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA exp2AVX2<>+0(SB)/4, $0x3e2aaaaa
+DATA exp2AVX2<>+4(SB)/4, $0x3e2aaaaa
+DATA exp2AVX2<>+8(SB)/4, $0x3e2aaaaa
+DATA exp2AVX2<>+12(SB)/4, $0x3e2aaaaa
+DATA exp2AVX2<>+16(SB)/4, $0x3e2aaaaa
+DATA exp2AVX2<>+20(SB)/4, $0x3e2aaaaa
+DATA exp2AVX2<>+24(SB)/4, $0x3e2aaaaa
+DATA exp2AVX2<>+28(SB)/4, $0x3e2aaaaa
+GLOBL exp2AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA exp1AVX2<>+0(SB)/4, $0x3f000000
+DATA exp1AVX2<>+4(SB)/4, $0x3f000000
+DATA exp1AVX2<>+8(SB)/4, $0x3f000000
+DATA exp1AVX2<>+12(SB)/4, $0x3f000000
+DATA exp1AVX2<>+16(SB)/4, $0x3f000000
+DATA exp1AVX2<>+20(SB)/4, $0x3f000000
+DATA exp1AVX2<>+24(SB)/4, $0x3f000000
+DATA exp1AVX2<>+28(SB)/4, $0x3f000000
+GLOBL exp1AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA oneAVX2<>+0(SB)/4, $0x3f800000
+DATA oneAVX2<>+4(SB)/4, $0x3f800000
+DATA oneAVX2<>+8(SB)/4, $0x3f800000
+DATA oneAVX2<>+12(SB)/4, $0x3f800000
+DATA oneAVX2<>+16(SB)/4, $0x3f800000
+DATA oneAVX2<>+20(SB)/4, $0x3f800000
+DATA oneAVX2<>+24(SB)/4, $0x3f800000
+DATA oneAVX2<>+28(SB)/4, $0x3f800000
+GLOBL oneAVX2<>(SB), RODATA|NOPTR, $32
+
+// func sigmoidBackwardAVX2(grad *float32, s *float32, rows int)
+// Requires: AVX
+TEXT ·sigmoidBackwardAVX2(SB), NOSPLIT, $0-24
+	MOVQ grad+0(FP), AX
+	MOVQ s+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x03, DX
+
+vector:
+	VBROADCASTSS oneAVX2<>+0(SB), Y1
+	VMOVUPS      (CX), Y0
+	VSUBPS       Y0, Y1, Y1
+	VMULPS       Y0, Y1, Y1
+	VMULPS       (AX), Y1, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	DECQ         DX
+	JNZ          vector
+	VZEROUPPER
+	RET
+
+// func softmaxAVX2(s *float32, z *float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·softmaxAVX2(SB), NOSPLIT, $0-24
+	MOVQ s+0(FP), AX
+	MOVQ z+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ $0x00000008, BX
+
+column:
+	VBROADCASTSS minusInfinityAVX2<>+0(SB), Y0
+	MOVQ         AX, SI
+	MOVQ         CX, DI
+	MOVQ         DX, R8
+
+largest:
+	VMAXPS (DI), Y0, Y0
+	ADDQ   $+256, SI
+	ADDQ   $+256, DI
+	DECQ   R8
+	JNZ    largest
+	VXORPS Y1, Y1, Y1
+	MOVQ   AX, SI
+	MOVQ   CX, DI
+	MOVQ   DX, R8
+
+power:
+	VMOVUPS      (DI), Y2
+	VSUBPS       Y0, Y2, Y2
+	VMAXPS       expLowAVX2<>+0(SB), Y2, Y2
+	VMINPS       expHighAVX2<>+0(SB), Y2, Y2
+	VMULPS       log2eAVX2<>+0(SB), Y2, Y3
+	VADDPS       magicAVX2<>+0(SB), Y3, Y3
+	VSUBPS       magicAVX2<>+0(SB), Y3, Y4
+	VMULPS       ln2HighAVX2<>+0(SB), Y4, Y5
+	VSUBPS       Y5, Y2, Y2
+	VMULPS       ln2LowAVX2<>+0(SB), Y4, Y5
+	VSUBPS       Y5, Y2, Y2
+	VBROADCASTSS exp6AVX2<>+0(SB), Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       exp5AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       exp4AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       exp3AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       exp2AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       exp1AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y2, Y5
+	VMULPS       Y5, Y4, Y4
+	VADDPS       Y2, Y4, Y4
+	VADDPS       oneAVX2<>+0(SB), Y4, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPADDD       Y3, Y4, Y4
+	VADDPS       Y4, Y1, Y1
+	VMOVUPS      Y4, (SI)
+	ADDQ         $+256, SI
+	ADDQ         $+256, DI
+	DECQ         R8
+	JNZ          power
+	VBROADCASTSS oneAVX2<>+0(SB), Y0
+	VDIVPS       Y1, Y0, Y0
+	MOVQ         AX, SI
+	MOVQ         CX, DI
+	MOVQ         DX, R8
+
+share:
+	VMULPS  (SI), Y0, Y1
+	VMOVUPS Y1, (SI)
+	ADDQ    $+256, SI
+	ADDQ    $+256, DI
+	DECQ    R8
+	JNZ     share
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+DATA minusInfinityAVX2<>+0(SB)/4, $0xff800000
+DATA minusInfinityAVX2<>+4(SB)/4, $0xff800000
+DATA minusInfinityAVX2<>+8(SB)/4, $0xff800000
+DATA minusInfinityAVX2<>+12(SB)/4, $0xff800000
+DATA minusInfinityAVX2<>+16(SB)/4, $0xff800000
+DATA minusInfinityAVX2<>+20(SB)/4, $0xff800000
+DATA minusInfinityAVX2<>+24(SB)/4, $0xff800000
+DATA minusInfinityAVX2<>+28(SB)/4, $0xff800000
+GLOBL minusInfinityAVX2<>(SB), RODATA|NOPTR, $32
+
+// func softmaxBackwardAVX2(grad *float32, s *float32, rows int)
+// Requires: AVX
+TEXT ·softmaxBackwardAVX2(SB), NOSPLIT, $0-24
+	MOVQ grad+0(FP), AX
+	MOVQ s+8(FP), CX
+	MOVQ rows+16(FP), DX
+	MOVQ $0x00000008, BX
+
+column:
+	VXORPS Y0, Y0, Y0
+	MOVQ   AX, SI
+	MOVQ   CX, DI
+	MOVQ   DX, R8
+
+mean:
+	VMOVUPS (SI), Y1
+	VMULPS  (DI), Y1, Y1
+	VADDPS  Y1, Y0, Y0
+	ADDQ    $+256, SI
+	ADDQ    $+256, DI
+	DECQ    R8
+	JNZ     mean
+	MOVQ    AX, SI
+	MOVQ    CX, DI
+	MOVQ    DX, R8
+
+gradient:
+	VMOVUPS (SI), Y1
+	VSUBPS  Y0, Y1, Y1
+	VMULPS  (DI), Y1, Y1
+	VMOVUPS Y1, (SI)
+	ADDQ    $+256, SI
+	ADDQ    $+256, DI
+	DECQ    R8
+	JNZ     gradient
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func sqrtSoftplusAVX2(s *float32, z *float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·sqrtSoftplusAVX2(SB), NOSPLIT, $0-24
+	MOVQ s+0(FP), AX
+	MOVQ z+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x03, DX
+
+vector:
+	VMOVUPS      (CX), Y0
+	VANDPS       notSignAVX2<>+0(SB), Y0, Y1
+	VXORPS       signAVX2<>+0(SB), Y1, Y1
+	VMAXPS       expLowAVX2<>+0(SB), Y1, Y1
+	VMINPS       expHighAVX2<>+0(SB), Y1, Y1
+	VMULPS       log2eAVX2<>+0(SB), Y1, Y2
+	VADDPS       magicAVX2<>+0(SB), Y2, Y2
+	VSUBPS       magicAVX2<>+0(SB), Y2, Y3
+	VMULPS       ln2HighAVX2<>+0(SB), Y3, Y4
+	VSUBPS       Y4, Y1, Y1
+	VMULPS       ln2LowAVX2<>+0(SB), Y3, Y4
+	VSUBPS       Y4, Y1, Y1
+	VBROADCASTSS exp6AVX2<>+0(SB), Y3
+	VMULPS       Y1, Y3, Y3
+	VADDPS       exp5AVX2<>+0(SB), Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VADDPS       exp4AVX2<>+0(SB), Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VADDPS       exp3AVX2<>+0(SB), Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VADDPS       exp2AVX2<>+0(SB), Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VADDPS       exp1AVX2<>+0(SB), Y3, Y3
+	VMULPS       Y1, Y1, Y4
+	VMULPS       Y4, Y3, Y3
+	VADDPS       Y1, Y3, Y3
+	VADDPS       oneAVX2<>+0(SB), Y3, Y3
+	VPSLLD       $0x17, Y2, Y2
+	VPADDD       Y2, Y3, Y3
+	VBROADCASTSS log6AVX2<>+0(SB), Y1
+	VMULPS       Y3, Y1, Y1
+	VADDPS       log5AVX2<>+0(SB), Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VADDPS       log4AVX2<>+0(SB), Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VADDPS       log3AVX2<>+0(SB), Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VADDPS       log2AVX2<>+0(SB), Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VADDPS       log1AVX2<>+0(SB), Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VADDPS       log0AVX2<>+0(SB), Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VSUBPS       halfAVX2<>+0(SB), Y1, Y1
+	VMULPS       Y3, Y3, Y2
+	VMULPS       Y2, Y1, Y1
+	VADDPS       Y3, Y1, Y1
+	VSUBPS       oneAVX2<>+0(SB), Y3, Y2
+	VMULPS       halfAVX2<>+0(SB), Y2, Y2
+	VBROADCASTSS log6AVX2<>+0(SB), Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       log5AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       log4AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       log3AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       log2AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       log1AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VADDPS       log0AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y4, Y4
+	VSUBPS       halfAVX2<>+0(SB), Y4, Y4
+	VMULPS       Y2, Y2, Y5
+	VMULPS       Y5, Y4, Y4
+	VADDPS       Y2, Y4, Y4
+	VADDPS       ln2AVX2<>+0(SB), Y4, Y4
+	VCMPPS       $0x01, sqrt2Minus1AVX2<>+0(SB), Y3, Y2
+	VBLENDVPS    Y2, Y1, Y4, Y4
+	VMAXPS       zeroAVX2<>+0(SB), Y0, Y0
+	VADDPS       Y4, Y0, Y0
+	VSQRTPS      Y0, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	DECQ         DX
+	JNZ          vector
+	VZEROUPPER
+	RET
+
+DATA notSignAVX2<>+0(SB)/4, $0x7fffffff
+DATA notSignAVX2<>+4(SB)/4, $0x7fffffff
+DATA notSignAVX2<>+8(SB)/4, $0x7fffffff
+DATA notSignAVX2<>+12(SB)/4, $0x7fffffff
+DATA notSignAVX2<>+16(SB)/4, $0x7fffffff
+DATA notSignAVX2<>+20(SB)/4, $0x7fffffff
+DATA notSignAVX2<>+24(SB)/4, $0x7fffffff
+DATA notSignAVX2<>+28(SB)/4, $0x7fffffff
+GLOBL notSignAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA log6AVX2<>+0(SB)/4, $0x3db6a354
+DATA log6AVX2<>+4(SB)/4, $0x3db6a354
+DATA log6AVX2<>+8(SB)/4, $0x3db6a354
+DATA log6AVX2<>+12(SB)/4, $0x3db6a354
+DATA log6AVX2<>+16(SB)/4, $0x3db6a354
+DATA log6AVX2<>+20(SB)/4, $0x3db6a354
+DATA log6AVX2<>+24(SB)/4, $0x3db6a354
+DATA log6AVX2<>+28(SB)/4, $0x3db6a354
+GLOBL log6AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA log5AVX2<>+0(SB)/4, $0xbe12f232
+DATA log5AVX2<>+4(SB)/4, $0xbe12f232
+DATA log5AVX2<>+8(SB)/4, $0xbe12f232
+DATA log5AVX2<>+12(SB)/4, $0xbe12f232
+DATA log5AVX2<>+16(SB)/4, $0xbe12f232
+DATA log5AVX2<>+20(SB)/4, $0xbe12f232
+DATA log5AVX2<>+24(SB)/4, $0xbe12f232
+DATA log5AVX2<>+28(SB)/4, $0xbe12f232
+GLOBL log5AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA log4AVX2<>+0(SB)/4, $0x3e18570f
+DATA log4AVX2<>+4(SB)/4, $0x3e18570f
+DATA log4AVX2<>+8(SB)/4, $0x3e18570f
+DATA log4AVX2<>+12(SB)/4, $0x3e18570f
+DATA log4AVX2<>+16(SB)/4, $0x3e18570f
+DATA log4AVX2<>+20(SB)/4, $0x3e18570f
+DATA log4AVX2<>+24(SB)/4, $0x3e18570f
+DATA log4AVX2<>+28(SB)/4, $0x3e18570f
+GLOBL log4AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA log3AVX2<>+0(SB)/4, $0xbe29a1d1
+DATA log3AVX2<>+4(SB)/4, $0xbe29a1d1
+DATA log3AVX2<>+8(SB)/4, $0xbe29a1d1
+DATA log3AVX2<>+12(SB)/4, $0xbe29a1d1
+DATA log3AVX2<>+16(SB)/4, $0xbe29a1d1
+DATA log3AVX2<>+20(SB)/4, $0xbe29a1d1
+DATA log3AVX2<>+24(SB)/4, $0xbe29a1d1
+DATA log3AVX2<>+28(SB)/4, $0xbe29a1d1
+GLOBL log3AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA log2AVX2<>+0(SB)/4, $0x3e4c7218
+DATA log2AVX2<>+4(SB)/4, $0x3e4c7218
+DATA log2AVX2<>+8(SB)/4, $0x3e4c7218
+DATA log2AVX2<>+12(SB)/4, $0x3e4c7218
+DATA log2AVX2<>+16(SB)/4, $0x3e4c7218
+DATA log2AVX2<>+20(SB)/4, $0x3e4c7218
+DATA log2AVX2<>+24(SB)/4, $0x3e4c7218
+DATA log2AVX2<>+28(SB)/4, $0x3e4c7218
+GLOBL log2AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA log1AVX2<>+0(SB)/4, $0xbe80024a
+DATA log1AVX2<>+4(SB)/4, $0xbe80024a
+DATA log1AVX2<>+8(SB)/4, $0xbe80024a
+DATA log1AVX2<>+12(SB)/4, $0xbe80024a
+DATA log1AVX2<>+16(SB)/4, $0xbe80024a
+DATA log1AVX2<>+20(SB)/4, $0xbe80024a
+DATA log1AVX2<>+24(SB)/4, $0xbe80024a
+DATA log1AVX2<>+28(SB)/4, $0xbe80024a
+GLOBL log1AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA log0AVX2<>+0(SB)/4, $0x3eaaab5b
+DATA log0AVX2<>+4(SB)/4, $0x3eaaab5b
+DATA log0AVX2<>+8(SB)/4, $0x3eaaab5b
+DATA log0AVX2<>+12(SB)/4, $0x3eaaab5b
+DATA log0AVX2<>+16(SB)/4, $0x3eaaab5b
+DATA log0AVX2<>+20(SB)/4, $0x3eaaab5b
+DATA log0AVX2<>+24(SB)/4, $0x3eaaab5b
+DATA log0AVX2<>+28(SB)/4, $0x3eaaab5b
+GLOBL log0AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA halfAVX2<>+0(SB)/4, $0x3f000000
+DATA halfAVX2<>+4(SB)/4, $0x3f000000
+DATA halfAVX2<>+8(SB)/4, $0x3f000000
+DATA halfAVX2<>+12(SB)/4, $0x3f000000
+DATA halfAVX2<>+16(SB)/4, $0x3f000000
+DATA halfAVX2<>+20(SB)/4, $0x3f000000
+DATA halfAVX2<>+24(SB)/4, $0x3f000000
+DATA halfAVX2<>+28(SB)/4, $0x3f000000
+GLOBL halfAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA ln2AVX2<>+0(SB)/4, $0x3f317218
+DATA ln2AVX2<>+4(SB)/4, $0x3f317218
+DATA ln2AVX2<>+8(SB)/4, $0x3f317218
+DATA ln2AVX2<>+12(SB)/4, $0x3f317218
+DATA ln2AVX2<>+16(SB)/4, $0x3f317218
+DATA ln2AVX2<>+20(SB)/4, $0x3f317218
+DATA ln2AVX2<>+24(SB)/4, $0x3f317218
+DATA ln2AVX2<>+28(SB)/4, $0x3f317218
+GLOBL ln2AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA sqrt2Minus1AVX2<>+0(SB)/4, $0x3ed413cd
+DATA sqrt2Minus1AVX2<>+4(SB)/4, $0x3ed413cd
+DATA sqrt2Minus1AVX2<>+8(SB)/4, $0x3ed413cd
+DATA sqrt2Minus1AVX2<>+12(SB)/4, $0x3ed413cd
+DATA sqrt2Minus1AVX2<>+16(SB)/4, $0x3ed413cd
+DATA sqrt2Minus1AVX2<>+20(SB)/4, $0x3ed413cd
+DATA sqrt2Minus1AVX2<>+24(SB)/4, $0x3ed413cd
+DATA sqrt2Minus1AVX2<>+28(SB)/4, $0x3ed413cd
+GLOBL sqrt2Minus1AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA zeroAVX2<>+0(SB)/4, $0x00000000
+DATA zeroAVX2<>+4(SB)/4, $0x00000000
+DATA zeroAVX2<>+8(SB)/4, $0x00000000
+DATA zeroAVX2<>+12(SB)/4, $0x00000000
+DATA zeroAVX2<>+16(SB)/4, $0x00000000
+DATA zeroAVX2<>+20(SB)/4, $0x00000000
+DATA zeroAVX2<>+24(SB)/4, $0x00000000
+DATA zeroAVX2<>+28(SB)/4, $0x00000000
+GLOBL zeroAVX2<>(SB), RODATA|NOPTR, $32
+
+// func sqrtSoftplusBackwardAVX2(grad *float32, s *float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·sqrtSoftplusBackwardAVX2(SB), NOSPLIT, $0-24
+	MOVQ grad+0(FP), AX
+	MOVQ s+8(FP), CX
+	MOVQ rows+16(FP), DX
+	SHLQ $0x03, DX
+
+vector:
+	VMOVUPS      (CX), Y0
+	VMULPS       Y0, Y0, Y1
+	VMOVAPS      Y1, Y2
+	VXORPS       signAVX2<>+0(SB), Y2, Y2
+	VBROADCASTSS oneAVX2<>+0(SB), Y3
+	VMAXPS       expLowAVX2<>+0(SB), Y2, Y2
+	VMINPS       expHighAVX2<>+0(SB), Y2, Y2
+	VMULPS       log2eAVX2<>+0(SB), Y2, Y4
+	VADDPS       magicAVX2<>+0(SB), Y4, Y4
+	VSUBPS       magicAVX2<>+0(SB), Y4, Y5
+	VMULPS       ln2HighAVX2<>+0(SB), Y5, Y6
+	VSUBPS       Y6, Y2, Y2
+	VMULPS       ln2LowAVX2<>+0(SB), Y5, Y6
+	VSUBPS       Y6, Y2, Y2
+	VBROADCASTSS exp6AVX2<>+0(SB), Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       exp5AVX2<>+0(SB), Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       exp4AVX2<>+0(SB), Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       exp3AVX2<>+0(SB), Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       exp2AVX2<>+0(SB), Y5, Y5
+	VMULPS       Y2, Y5, Y5
+	VADDPS       exp1AVX2<>+0(SB), Y5, Y5
+	VMULPS       Y2, Y2, Y6
+	VMULPS       Y6, Y5, Y5
+	VADDPS       Y2, Y5, Y5
+	VADDPS       oneAVX2<>+0(SB), Y5, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPADDD       Y4, Y5, Y5
+	VSUBPS       Y5, Y3, Y5
+	VMULPS       sixthAVX2<>+0(SB), Y1, Y2
+	VSUBPS       Y2, Y3, Y2
+	VMULPS       fifthAVX2<>+0(SB), Y1, Y4
+	VMULPS       Y2, Y4, Y2
+	VSUBPS       Y2, Y3, Y2
+	VMULPS       fourthAVX2<>+0(SB), Y1, Y4
+	VMULPS       Y2, Y4, Y2
+	VSUBPS       Y2, Y3, Y2
+	VMULPS       thirdAVX2<>+0(SB), Y1, Y4
+	VMULPS       Y2, Y4, Y2
+	VSUBPS       Y2, Y3, Y2
+	VMULPS       halfAVX2<>+0(SB), Y1, Y4
+	VMULPS       Y2, Y4, Y2
+	VSUBPS       Y2, Y3, Y2
+	VMULPS       Y2, Y1, Y2
+	VCMPPS       $0x02, quarterAVX2<>+0(SB), Y1, Y1
+	VBLENDVPS    Y1, Y2, Y5, Y5
+	VMULPS       (AX), Y5, Y5
+	VADDPS       Y0, Y0, Y0
+	VDIVPS       Y0, Y5, Y5
+	VMOVUPS      Y5, (AX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	DECQ         DX
+	JNZ          vector
+	VZEROUPPER
+	RET
+
+DATA sixthAVX2<>+0(SB)/4, $0x3e2aaaab
+DATA sixthAVX2<>+4(SB)/4, $0x3e2aaaab
+DATA sixthAVX2<>+8(SB)/4, $0x3e2aaaab
+DATA sixthAVX2<>+12(SB)/4, $0x3e2aaaab
+DATA sixthAVX2<>+16(SB)/4, $0x3e2aaaab
+DATA sixthAVX2<>+20(SB)/4, $0x3e2aaaab
+DATA sixthAVX2<>+24(SB)/4, $0x3e2aaaab
+DATA sixthAVX2<>+28(SB)/4, $0x3e2aaaab
+GLOBL sixthAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA fifthAVX2<>+0(SB)/4, $0x3e4ccccd
+DATA fifthAVX2<>+4(SB)/4, $0x3e4ccccd
+DATA fifthAVX2<>+8(SB)/4, $0x3e4ccccd
+DATA fifthAVX2<>+12(SB)/4, $0x3e4ccccd
+DATA fifthAVX2<>+16(SB)/4, $0x3e4ccccd
+DATA fifthAVX2<>+20(SB)/4, $0x3e4ccccd
+DATA fifthAVX2<>+24(SB)/4, $0x3e4ccccd
+DATA fifthAVX2<>+28(SB)/4, $0x3e4ccccd
+GLOBL fifthAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA fourthAVX2<>+0(SB)/4, $0x3e800000
+DATA fourthAVX2<>+4(SB)/4, $0x3e800000
+DATA fourthAVX2<>+8(SB)/4, $0x3e800000
+DATA fourthAVX2<>+12(SB)/4, $0x3e800000
+DATA fourthAVX2<>+16(SB)/4, $0x3e800000
+DATA fourthAVX2<>+20(SB)/4, $0x3e800000
+DATA fourthAVX2<>+24(SB)/4, $0x3e800000
+DATA fourthAVX2<>+28(SB)/4, $0x3e800000
+GLOBL fourthAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA thirdAVX2<>+0(SB)/4, $0x3eaaaaab
+DATA thirdAVX2<>+4(SB)/4, $0x3eaaaaab
+DATA thirdAVX2<>+8(SB)/4, $0x3eaaaaab
+DATA thirdAVX2<>+12(SB)/4, $0x3eaaaaab
+DATA thirdAVX2<>+16(SB)/4, $0x3eaaaaab
+DATA thirdAVX2<>+20(SB)/4, $0x3eaaaaab
+DATA thirdAVX2<>+24(SB)/4, $0x3eaaaaab
+DATA thirdAVX2<>+28(SB)/4, $0x3eaaaaab
+GLOBL thirdAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA quarterAVX2<>+0(SB)/4, $0x3e800000
+DATA quarterAVX2<>+4(SB)/4, $0x3e800000
+DATA quarterAVX2<>+8(SB)/4, $0x3e800000
+DATA quarterAVX2<>+12(SB)/4, $0x3e800000
+DATA quarterAVX2<>+16(SB)/4, $0x3e800000
+DATA quarterAVX2<>+20(SB)/4, $0x3e800000
+DATA quarterAVX2<>+24(SB)/4, $0x3e800000
+DATA quarterAVX2<>+28(SB)/4, $0x3e800000
+GLOBL quarterAVX2<>(SB), RODATA|NOPTR, $32

@@ -234,6 +234,41 @@ func TestScoresAndTheirDerivatives(t *testing.T) {
 	}
 }
 
+// Scores and their derivatives have the portable kernel's bits, at ordinary values and at extreme ones.
+func TestScoresHaveTheSameBits(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	functions := map[string]func(to, from []float32, rows int){"sigmoid": Sigmoid, "softmax": Softmax, "sqrt-softplus": SqrtSoftplus,
+		"sigmoid backward": SigmoidBackward, "softmax backward": SoftmaxBackward, "sqrt-softplus backward": SqrtSoftplusBackward}
+	extreme := []float32{0, float32(math.Copysign(0, -1)), 1e-40, -1e-40, 87, -87.5, 88.5, -1e30, 1e30, 0.25, -0.25, 0.5, 1e-20}
+	for range 50 {
+		rows := 1 + r.IntN(30)
+		from, to := randomTile(r, rows), randomTile(r, rows)
+		scale := float32(math.Exp(4*r.NormFloat64() - 2))
+		for i := range from {
+			from[i] *= scale
+			if r.IntN(20) == 0 {
+				from[i] = extreme[r.IntN(len(extreme))]
+			}
+		}
+		for name, f := range functions {
+			want, got := slices.Clone(to), guarded(t, len(to))
+			Use("portable")
+			f(want, from, rows)
+			for _, kernel := range Kernels() {
+				Use(kernel)
+				copy(got, to)
+				f(got, from, rows)
+				for i := range got {
+					if math.Float32bits(got[i]) != math.Float32bits(want[i]) && got[i] == got[i] {
+						t.Fatalf("%s of %s: %v from %v gives %x, portable %x", name, kernel, to[i], from[i], got[i], want[i])
+					}
+				}
+			}
+		}
+	}
+	Use("auto")
+}
+
 // referenceChoice is the plain form of a group-limited, biased top-K for one token.
 func referenceChoice(a []float32, k, groups, kept int) []int {
 	size := len(a) / groups

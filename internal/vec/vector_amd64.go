@@ -4,23 +4,43 @@ import "golang.org/x/sys/cpu"
 
 func init() {
 	if cpu.X86.HasAVX2 {
-		offer(assembly{productAVX2, outerAVX2, outerRowAVX2, transposeAVX2, 8}.kernel("avx2"))
+		offer(avx2.kernel("avx2"))
 	}
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
-		offer(assembly{productAVX512, outerAVX512, outerRowAVX512, transposeAVX512, 16}.kernel("avx512"))
+		offer(avx512.kernel("avx512"))
 	}
 }
 
 // assembly is one tier of generated functions. They know neither bounds nor odd shapes; the methods here do.
 type assembly struct {
+	lanes           int // numbers in a vector
 	product         func(z, w, x *float32, panels, cols int)
 	outer, outerRow func(sum, grad, tokens *float32, panels, cols int)
 	transpose       func(out, x *float32, blocks, cols int)
-	lanes           int // numbers in a vector
+
+	sigmoid, softmax, sqrtSoftplus                         func(s, z *float32, rows int)
+	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward func(g, s *float32, rows int)
 }
 
+var (
+	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
+		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512}
+	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
+		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2}
+)
+
 func (a assembly) kernel(name string) *kernel {
-	return &kernel{name: name, panel: 8, product: a.times, outer: a.addOuter}
+	return &kernel{name: name, panel: 8, product: a.times, outer: a.addOuter,
+		sigmoid: a.scoring(a.sigmoid), softmax: a.scoring(a.softmax), sqrtSoftplus: a.scoring(a.sqrtSoftplus),
+		sigmoidBackward: a.scoring(a.sigmoidBackward), softmaxBackward: a.scoring(a.softmaxBackward),
+		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward)}
+}
+
+func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
+	return func(to, from []float32, rows int) {
+		to, from = to[:rows*Lanes], from[:rows*Lanes]
+		f(&to[0], &from[0], rows)
+	}
 }
 
 func (a assembly) times(m *Matrix, z, x, _ []float32) {

@@ -20,6 +20,9 @@ func main() {
 		t.product()
 		t.outer()
 		t.transpose()
+		t.sigmoid()
+		t.softmax()
+		t.sqrtSoftplus()
 	}
 	Generate()
 }
