@@ -33,16 +33,20 @@ type BatchStrategy interface {
 
 // Traits say what a strategy is and what it asks of the run.
 type Traits struct {
-	Name   string // of the preset: aux-loss
-	Spec   string // canonical, with the knobs that differ from their defaults: aux-loss:coeff=0.1
-	Causal bool   // a token's routing depends on no other token of its batch
-	Bound  bool   // drawn as a bound, not as a strategy that one could use
-	Score  Score  // Score(s, z) is this function of z and nothing else
+	Name string // of the preset: aux-loss
+	Spec string // canonical, with the knobs that differ from their defaults: aux-loss:coeff=0.1
+	// Family is the spec without the knob that sets the strength: strategies of one family differ in strength alone.
+	Family string
+	// Zero is the spec of what the family is at strength 0, or empty where that is nothing else.
+	Zero   string
+	Causal bool  // a token's routing depends on no other token of its batch
+	Bound  bool  // drawn as a bound, not as a strategy that one could use
+	Score  Score // Score(s, z) is this function of z and nothing else
 	Gate   Gate
 	Loss   bool // it has a balancing loss, which acts only on a router that learns
 	Fresh  bool // its losses count a fresh top-K
-	// Sequences: it needs to know where sequences begin.
-	Sequences bool
+	// Sequences: it needs to know where sequences begin. MicroBatches: it counts by micro-batch.
+	Sequences, MicroBatches bool
 	// Oracle: it chooses by the true affinities s*, has no router of its own, and is solved on few batches only.
 	Oracle bool
 	// Rate is the step u of a bias that moves by u, and 0 where nothing does.

@@ -216,6 +216,12 @@ func (r *dumpReader) readLatent() {
 			return
 		}
 		r.Bias, r.err = r.file.Float32s("bias", r.layer*r.Experts, (r.layer+1)*r.Experts)
+		for e, b := range r.Bias {
+			if math.IsNaN(float64(b)) || math.IsInf(float64(b), 0) {
+				r.fail("bias of layer %d is %v at expert %d: want finite numbers", r.layer, b, e)
+				return
+			}
+		}
 	}
 }
 

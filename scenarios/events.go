@@ -22,8 +22,8 @@ type Event struct {
 	Kind    string    `json:"kind"`
 	Until   int       `json:"until,omitempty" range:"0 100000000 (step)"`
 	Shares  []float64 `json:"shares,omitempty"`
-	Share   float64   `json:"share,omitempty" range:"0 1 of the sequences or documents"`
-	Degrees float64   `json:"degrees,omitempty" range:"0 180 degrees"`
+	Share   float64   `json:"share,omitempty" range:"0.000001 1 of the sequences or documents"`
+	Degrees float64   `json:"degrees,omitempty" range:"0.001 180 degrees"`
 	Period  int       `json:"period,omitempty" range:"0 100000000 steps"`
 	Name    string    `json:"name,omitempty"`
 }

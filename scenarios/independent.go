@@ -1,6 +1,8 @@
 package scenarios
 
 import (
+	"math"
+
 	"gonum.org/v1/gonum/stat/distuv"
 
 	"evenkeel/internal/rng"
@@ -37,7 +39,8 @@ func newIndependentStream(s *Scenario, seed, world uint64) *independentStream {
 		var m float64
 		switch y.Means {
 		case "quantiles":
-			m = distuv.UnitNormal.Quantile((float64(e) + 0.5) / float64(s.Experts))
+			// To 6 digits, since the last bits of the library's logarithm differ between platforms.
+			m = math.Round(1e6*distuv.UnitNormal.Quantile((float64(e)+0.5)/float64(s.Experts))) / 1e6
 		case "normal":
 			m = float64(normal[e])
 		case "uniform":

@@ -193,6 +193,9 @@ func (s *Scenario) SettleSteps(frozen bool) {
 	}
 }
 
+// embedded begins the name of a trace that the program carries.
+const embedded = "embedded:"
+
 // ReadDump reads one layer of a trace file, or of an embedded one, and returns it with the SHA-256 of the file.
 func ReadDump(name string, layer int) (*Dump, string, error) {
 	var source interface {
@@ -200,7 +203,11 @@ func ReadDump(name string, layer int) (*Dump, string, error) {
 		io.Reader
 	}
 	var size int64
-	if text, err := shipped.ReadFile("shipped/" + name); err == nil {
+	if inside, ok := strings.CutPrefix(name, embedded); ok {
+		text, err := shipped.ReadFile("shipped/" + inside)
+		if err != nil || !strings.HasSuffix(inside, ".npz") {
+			return nil, "", fmt.Errorf("there is no %s: the embedded trace is embedded:tinymoe.npz", name)
+		}
 		source, size = bytes.NewReader(text), int64(len(text))
 	} else {
 		f, err := os.Open(name)
@@ -252,9 +259,6 @@ func (s *Scenario) validate(p *problems) {
 	}
 	if kinds > 1 {
 		p.add(1, "synthetic, independent, trace", "a scenario has one of them")
-	}
-	if s.Independent != nil && s.given("width") {
-		p.add(s.lines["width"], "width", "an independent stream has no latent vectors: leave the key out")
 	}
 	if len(p.list) == 0 {
 		if err := s.Layer().Validate(); err != nil {
@@ -351,6 +355,10 @@ func (s *Scenario) validateEvent(p *problems, i int, domains *int) {
 		}
 	}
 	at := func(key string) (int, string) { return s.lines[path+"."+key], path + "." + key }
+	if i > 0 && e.At < s.Events[i-1].At {
+		line, key := at("at")
+		p.add(line, key, "step %d comes before that of the event above it, %d: list events in the order of their steps", e.At, s.Events[i-1].At)
+	}
 	if e.At >= s.Steps {
 		line, key := at("at")
 		p.add(line, key, "step %d is never reached: the run has steps 0 to %d", e.At, s.Steps-1)

@@ -77,6 +77,9 @@ func (s *Scenario) Facts() moe.Facts {
 		}
 	case s.Independent != nil:
 		f.Notes = append(f.Notes, "tokens are independent: effects of sequences and micro-batches are absent by construction")
+		if s.given("width") {
+			f.Notes = append(f.Notes, "width has no effect: an independent stream has no latent vectors")
+		}
 	case s.Trace != nil:
 		f = s.Trace.facts()
 	}

@@ -134,8 +134,13 @@ func padded(n int) int { return (n + 31) &^ 31 }
 // Evaluation implements moe.Stream.
 func (g *syntheticStream) Evaluation() int { return g.s.EvaluationTokens }
 
-// OracleRouter implements moe.Stream.
-func (g *syntheticStream) OracleRouter() []float32 { return g.weights }
+// OracleRouter implements moe.Stream. Where experts have offsets, no weights alone give the oracle's logits.
+func (g *syntheticStream) OracleRouter() []float32 {
+	if g.y.OffsetSpread > 0 {
+		return nil
+	}
+	return g.weights
+}
 
 // Layout implements moe.Stream: it draws which documents the sequences hold, and their common parts.
 func (g *syntheticStream) Layout(b *moe.Batch, m moe.Moment) {

@@ -10,10 +10,10 @@ import (
 
 // Trace describes the replay of a file that a real router left: see Dump. Training steps take the trace's sequences in an
 // order that is shuffled anew for every pass, without a gap between passes; sequences keep their tokens' order. Where
-// the end of a step cuts a sequence, each part counts as a sequence. The evaluation is the whole trace once, in an order of
+// the end of a step cuts a sequence, each part counts as a sequence; where sequences are unknown, micro-batches are even cuts. The evaluation is the whole trace once, in an order of
 // its own.
 type Trace struct {
-	File    string   `json:"file"` // an .npz file, or the name of an embedded one
+	File    string   `json:"file"` // an .npz file, or embedded:NAME.npz
 	Layer   int      `json:"layer" range:"0 65535 (slot of L, from 0)"`
 	Domains []string `json:"domains,omitempty"` // names of the domain ids, in order
 	SHA256  string   `json:"sha256,omitempty"`  // checksum of the file; checked if given
@@ -78,7 +78,19 @@ func (g *traceStream) Layout(b *moe.Batch, m moe.Moment) {
 	}
 	g.replay(b, m.Index*g.s.Tokens, tokens, m.Purpose)
 	b.Resize(len(g.source))
+	if g.d.Sequences == nil {
+		b.Sequences = evenSpans(b.Sequences[:0], b.Tokens, g.s.MicroBatches)
+	}
 	g.s.split(b)
+}
+
+// evenSpans cuts a batch whose sequences are unknown, so that micro-batches can be made of it.
+func evenSpans(into []moe.Span, tokens, n int) []moe.Span {
+	n = min(n, tokens)
+	for i := range n {
+		into = append(into, moe.Span{From: i * tokens / n, To: (i + 1) * tokens / n})
+	}
+	return into
 }
 
 // replay takes a stretch of the endless row of shuffled passes, from token start on.

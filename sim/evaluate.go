@@ -72,7 +72,7 @@ func (r *replicate) evaluateBatch(x *contestant, y *tally) error {
 	y.tokens += b.Tokens
 	y.best += o.total
 	y.own += o.own
-	y.target += o.target * float64(b.Tokens)
+	y.target += float64(o.target * float64(b.Tokens))
 	for i := range b.Tiles {
 		if x.batch == nil {
 			x.route(i, &b.Tiles[i])
@@ -150,7 +150,7 @@ func (x *contestant) conclude(y *tally, domains int) {
 	v["affinity_kept"] = y.affinity / y.best
 	v["choice_agreement"] = float64(y.agreed) / (tokens * k)
 	v["output_error"] = (y.error - y.own) / y.target
-	v["rank_displacement"] = (float64(y.displaced)/tokens - k*(k-1)/2) / k
+	v["rank_displacement"] = (float64(y.displaced)/tokens - float64(k*(k-1)/2)) / k
 	v["regret_to_optimum"] = y.regret
 	v["gate_sum"] = y.gates / tokens
 	if domains > 0 {

@@ -108,8 +108,8 @@ func (l *learner) accumulate(b *moe.Batch, tile int, g []float32) {
 
 // step applies the accumulated gradient at a step of the run and clears it.
 func (l *learner) step(step int) {
-	l.decay1 *= beta1
-	l.decay2 *= beta2
+	l.decay1 = float64(l.decay1 * beta1)
+	l.decay2 = float64(l.decay2 * beta2)
 	left := float64(l.steps-step) / (decayShare * float64(l.steps))
 	rate := float32(l.rate * min(1, left) / (1 - l.decay1))
 	correct2 := float32(1 / (1 - l.decay2))

@@ -36,6 +36,15 @@ type Estimate struct {
 	Floor     *float64 // nil where there is none
 }
 
+// Excess returns the mean above the floor, or nil where there is no floor.
+func (e Estimate) Excess() *float64 {
+	if e.Floor == nil {
+		return nil
+	}
+	x := e.Mean - *e.Floor
+	return &x
+}
+
 // Difference is a paired difference a − b of a metric over the seeds, with its 95 % t-interval.
 type Difference struct {
 	A, B      string // specs
@@ -76,11 +85,12 @@ type Shot struct {
 	Bias []float32 // b_e, nil where there is none
 }
 
-// EqualQuality compares a strategy with a family (one strategy name at several strengths) at equal quality: the family's
+// EqualQuality compares a strategy with a family (one strategy at several strengths) at equal quality: the family's
 // MaxVio is interpolated, in its logarithm, at the affinity that the strategy keeps.
 type EqualQuality struct {
 	Strategy  string // spec
-	Family    string // name
+	Family    string // spec without the strength
+	Zero      string // spec of the family's strength 0, if it is on the curve
 	Kept      float64
 	MaxVio    float64 // of the strategy, global, geometric mean over seeds
 	OnCurve   float64 // of the family at that affinity

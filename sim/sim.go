@@ -82,6 +82,7 @@ func Check(c *Config) error {
 	if len(c.Strategies) == 0 {
 		return errors.New("there is no strategy to run: name one, such as loss-free")
 	}
+	first := c.layout(c.Seeds[0])
 	for _, build := range c.Strategies {
 		s, err := build()
 		if err != nil {
@@ -94,13 +95,22 @@ func Check(c *Config) error {
 		case t.Loss && c.Router.Mode == Frozen:
 			return fmt.Errorf("%s has a loss, which does nothing to a frozen router: use --router learned, or a bias such as loss-free", t.Spec)
 		case t.Sequences && !c.Facts.Sequences:
-			return fmt.Errorf("%s counts by sequence, and this stream does not say where sequences begin: add seq_lens to the trace, or use another scope", t.Spec)
+			return fmt.Errorf("%s counts by sequence, and this stream does not say where sequences begin: add seq_lens to the trace, or leave that loss out (see evenkeel strategies %s)", t.Spec, t.Name)
+		case t.MicroBatches && c.MicroBatches > 1 && len(first.MicroBatches) == 1:
+			return fmt.Errorf("%s counts by micro-batch, and a step is one: micro-batches are whole sequences, and there is one in %d tokens; use more tokens, a shorter sequence_length or scope=global", t.Spec, first.Tokens)
 		}
 	}
 	if c.Router.Mode == Learned && c.Layer.Width == 0 {
 		return errors.New("a router cannot learn weights without latent vectors")
 	}
 	return nil
+}
+
+// layout is the first step of a seed without its content.
+func (c *Config) layout(seed uint64) *moe.Batch {
+	b := moe.NewBatch(c.Layer, c.Tokens)
+	c.Stream(seed).Layout(b, moe.Moment{})
+	return b
 }
 
 // replicate is one seed of a comparison.

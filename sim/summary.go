@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"evenkeel/internal/vec"
 	"evenkeel/metrics"
 	"evenkeel/moe"
 )
@@ -45,6 +46,10 @@ func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
 	}
 	if r.Incomplete = len(r.Seeds) < len(c.Seeds); len(r.Seeds) == 0 {
 		return r
+	}
+	first := c.layout(r.Seeds[0])
+	if r.MicroBatches = len(first.MicroBatches); r.MicroBatches < c.MicroBatches {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("a step has %d micro-batches, not %d: they are whole sequences, and there are only %d", r.MicroBatches, c.MicroBatches, len(first.Sequences)))
 	}
 	r.Evaluation = c.Stream(r.Seeds[0]).Evaluation()
 	floors := floorsOf(c, r.Evaluation)
@@ -152,31 +157,23 @@ func (r *Result) differences() {
 	}
 }
 
-// compare fills in the comparisons at equal quality: every causal strategy against every other one that was run at several
-// strengths, where its kept affinity lies within theirs for every seed. The curve of a loss begins at none, which is the
-// same router at coefficient 0.
+// compare fills in the comparisons at equal quality: every causal strategy against every family of another that was run at
+// several strengths, where its kept affinity lies within theirs for every seed. What the family is at strength 0 belongs to
+// it: the curve of a loss begins at none.
 func (r *Result) compare() {
 	var names []string
 	for _, s := range r.Strategies {
-		if !slices.Contains(names, s.Traits.Name) {
-			names = append(names, s.Traits.Name)
+		if !slices.Contains(names, s.Traits.Family) && s.Traits.Causal {
+			names = append(names, s.Traits.Family)
 		}
 	}
 	for _, name := range names {
-		var family []*StrategyResult
-		for _, s := range r.Strategies {
-			if s.Traits.Name == name && s.Traits.Causal {
-				family = append(family, s)
-			}
-		}
+		family := r.Family(name)
 		if len(family) < 2 {
 			continue
 		}
-		if i := slices.IndexFunc(r.Strategies, func(s *StrategyResult) bool { return s.Traits.Spec == "none" }); i >= 0 && family[0].Traits.Loss {
-			family = append(family, r.Strategies[i])
-		}
 		for _, s := range r.Strategies {
-			if slices.Contains(family, s) || s.Traits.Name == name || !s.Traits.Causal {
+			if slices.Contains(family, s) || !s.Traits.Causal {
 				continue
 			}
 			if c, ok := AtEqualQuality(s, family); ok {
@@ -186,25 +183,47 @@ func (r *Result) compare() {
 	}
 }
 
+// Family returns the strategies that differ from each other in strength alone, strength 0 included.
+func (r *Result) Family(name string) (family []*StrategyResult) {
+	for _, s := range r.Strategies {
+		if s.Traits.Family == name {
+			family = append(family, s)
+		}
+	}
+	if len(family) == 0 || family[0].Traits.Zero == "" {
+		return family
+	}
+	for _, s := range r.Strategies {
+		if s.Traits.Spec == family[0].Traits.Zero {
+			family = append(family, s)
+		}
+	}
+	return family
+}
+
 // AtEqualQuality compares a strategy with a family of one strategy at several strengths, seed by seed. It is not ok where
-// the affinity that the strategy keeps lies outside the family's for some seed.
+// the affinity that the strategy keeps lies outside the family's for some seed, or a MaxVio is 0 and has no logarithm.
 func AtEqualQuality(s *StrategyResult, family []*StrategyResult) (EqualQuality, bool) {
-	c := EqualQuality{Strategy: s.Traits.Spec, Family: family[0].Traits.Name}
+	c := EqualQuality{Strategy: s.Traits.Spec, Family: family[0].Traits.Family}
+	if last := family[len(family)-1].Traits; last.Family != c.Family {
+		c.Zero = last.Spec
+	}
 	var ratios []float64
 	var own, curve float64
 	for i, run := range s.Runs {
-		kept, vio := run.Values["affinity_kept"], math.Log(run.Values["maxvio_global"])
+		kept, vio := run.Values["affinity_kept"], run.Values["maxvio_global"]
 		on, ok := interpolate(family, i, kept)
-		if !ok || math.IsInf(vio, 0) {
+		if !ok || vio <= 0 {
 			return c, false
 		}
+		vio = vec.Log64(vio)
 		ratios = append(ratios, vio-on)
 		own += vio
 		curve += on
 		c.Kept += kept / float64(len(s.Runs))
 	}
 	n := float64(len(s.Runs))
-	c.MaxVio, c.OnCurve = math.Exp(own/n), math.Exp(curve/n)
+	c.MaxVio, c.OnCurve = vec.Exp64(own/n), vec.Exp64(curve/n)
 	c.LogRatio, c.Low, c.High = metrics.MeanInterval(ratios)
 	return c, true
 }
@@ -215,7 +234,10 @@ func interpolate(family []*StrategyResult, seed int, kept float64) (float64, boo
 	var curve []point
 	for _, f := range family {
 		v := f.Runs[seed].Values
-		curve = append(curve, point{v["affinity_kept"], math.Log(v["maxvio_global"])})
+		if v["maxvio_global"] <= 0 {
+			return 0, false
+		}
+		curve = append(curve, point{v["affinity_kept"], vec.Log64(v["maxvio_global"])})
 	}
 	slices.SortFunc(curve, func(a, b point) int {
 		switch {

@@ -83,15 +83,14 @@ func settled(rows []StepRow) (int, bool) {
 	return at, at < n
 }
 
-// recovery is the mean over the events of the time to settle between an event and the next one.
+// recovery is the mean over the events, which come in the order of their steps, of the time to settle between an event and
+// the next one. Events at one step count once.
 func recovery(rows []StepRow, events []moe.Mark) (float64, bool) {
 	var sum, n float64
 	for i, e := range events {
 		to := len(rows)
-		for _, later := range events[i+1:] {
-			if later.Step > e.Step {
-				to = min(to, later.Step)
-			}
+		if i+1 < len(events) {
+			to = min(to, events[i+1].Step)
 		}
 		if e.Step < 1 || e.Step >= to {
 			continue

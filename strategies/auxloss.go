@@ -25,6 +25,13 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		{Name: "value", Default: "1", Options: []string{"1", "K"}, About: "the loss at perfect balance for α = 1: 1 (Megatron-LM) or K (Hugging Face)"},
 		scoreKnob,
 	},
+	Strength: "coeff",
+	Zero: func(v Values) string {
+		if v.Text("score") == "scenario" {
+			return "none"
+		}
+		return "none:score=" + v.Text("score")
+	},
 	Needs: "a router that learns; sequences for scope=sequence",
 	Paper: "Switch Transformers (Fedus et al. 2021, arXiv 2101.03961); global scope: Qiu et al. 2025, arXiv 2501.11873; sequence scope: DeepSeek-V2, arXiv 2405.04434",
 	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
@@ -35,7 +42,10 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		if loss.running && loss.scope != scopeGlobal {
 			return nil, fmt.Errorf("mode=running accumulates over the step: it needs scope=global, not scope=%s", loss.scope)
 		}
-		score, warnings := v.score(l)
+		score, warnings, err := v.score(l)
+		if err != nil {
+			return nil, err
+		}
 		loss.softmax = score == moe.Softmax
 		return compose(&strategy{layer: l, score: score, selection: topK{l}, losses: []*balanceLoss{loss},
 			traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{loss.conventions(l.TopK)}}}), nil

@@ -22,8 +22,9 @@ Groups come from the scenario (groups, groups_kept). Nothing is dropped.`,
 		{Name: "scale", Default: "2.5", Low: 1e-6, High: 1e6, About: "factor on the normalised gates"},
 		{Name: "stop", Default: "0", Whole: true, Low: 0, High: 1e9, About: "step from which the rate is 0; 0 for never"},
 	},
-	Needs: "a router that learns, for its loss (coeff=0 does without); sequences",
-	Paper: "DeepSeek-V3 technical report (2024, arXiv 2412.19437), sections 2.1.2 and 4.2; released inference code",
+	Strength: "rate",
+	Needs:    "a router that learns, for its loss (coeff=0 does without); sequences",
+	Paper:    "DeepSeek-V3 technical report (2024, arXiv 2412.19437), sections 2.1.2 and 4.2; released inference code",
 	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
 		r := &strategy{layer: l, score: moe.Sigmoid, selection: topK{l}, bias: newBias(l.Experts)}
 		r.bias.rate, r.bias.stop = v.Number("rate"), v.Whole("stop")

@@ -26,11 +26,15 @@ after each step:  b_e ← b_e + u·sign(n̄ − n_e),   n̄ = TK/E;   proportion
 
 The step sees counts of the whole batch, and the next batch is the first to see the new b. u belongs to the scale of the
 scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E times smaller.`,
-	Knobs: append(append([]Knob(nil), biasKnobs...), scoreKnob),
-	Needs: "the scores of all experts",
-	Paper: "Loss-Free Balancing (Wang et al. 2024, arXiv 2408.15664); centring: torchtitan",
+	Knobs:    append(append([]Knob(nil), biasKnobs...), scoreKnob),
+	Strength: "rate",
+	Needs:    "the scores of all experts",
+	Paper:    "Loss-Free Balancing (Wang et al. 2024, arXiv 2408.15664); centring: torchtitan",
 	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
-		score, warnings := v.score(l)
+		score, warnings, err := v.score(l)
+		if err != nil {
+			return nil, err
+		}
 		bias, err := v.bias(l.Experts)
 		if err != nil {
 			return nil, err

@@ -11,7 +11,10 @@ var none = Preset{
 	Needs:   "the scores of all experts",
 	Paper:   "Megatron-LM's load-balancing type none",
 	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
-		score, warnings := v.score(l)
+		score, warnings, err := v.score(l)
+		if err != nil {
+			return nil, err
+		}
 		return compose(&strategy{layer: l, score: score, selection: topK{l},
 			traits: moe.Traits{Causal: true, Warnings: warnings}}), nil
 	},

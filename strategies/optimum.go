@@ -28,7 +28,8 @@ Belady's algorithm does for caches.`,
 	Build: func(_ Values, l moe.Layer) (moe.Strategy, error) {
 		return &optimum{strategy: strategy{
 			layer: l, score: l.Score,
-			traits: moe.Traits{Causal: false, Bound: true, Oracle: true, Score: l.Score, Gate: moe.Gate{Normalised: true, Scale: 1}},
+			traits: moe.Traits{Causal: false, Bound: true, Oracle: true, Score: l.Score, Gate: moe.Gate{Normalised: true, Scale: 1},
+				Notes: []string{"bounds the affinity of routing that is exactly even on every batch; it bounds neither the output error nor a rule that is even only over many batches"}},
 		}}, nil
 	},
 }

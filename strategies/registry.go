@@ -33,8 +33,11 @@ type Preset struct {
 	Summary string // one line
 	Formula string // the equations, in plain text
 	Knobs   []Knob
-	Needs   string // what it asks of a stream or router
-	Paper   string
+	// Strength is the knob that trades quality for balance, if there is one. Zero, if not nil, is the strategy without it.
+	Strength string
+	Zero     func(v Values) string
+	Needs    string // what it asks of a stream or router
+	Paper    string
 	// Build makes the strategy for a layer. It may warn through Traits.Warnings; name and spec are filled in after it.
 	Build func(v Values, l moe.Layer) (moe.Strategy, error)
 }
@@ -170,11 +173,14 @@ func (p *Preset) example() string {
 }
 
 // String returns the canonical form: the knobs that differ from their defaults, in the preset's order.
-func (s Spec) String() string {
+func (s Spec) String() string { return s.without("") }
+
+// without is the canonical form that leaves a knob out.
+func (s Spec) without(knob string) string {
 	var set []string
 	for i := range s.Preset.Knobs {
 		k := &s.Preset.Knobs[i]
-		if d, _ := k.check(k.Default); s.Values[k.Name] != d {
+		if d, _ := k.check(k.Default); s.Values[k.Name] != d && k.Name != knob {
 			set = append(set, k.Name+"="+s.Values[k.Name])
 		}
 	}
@@ -190,11 +196,16 @@ func (s Spec) Build(l moe.Layer) (moe.Strategy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("strategy %s: %w", s, err)
 	}
+	var t *moe.Traits
 	switch r := r.(type) {
 	case *strategy:
-		r.traits.Name, r.traits.Spec = s.Preset.Name, s.String()
+		t = &r.traits
 	case *optimum:
-		r.traits.Name, r.traits.Spec = s.Preset.Name, s.String()
+		t = &r.traits
+	}
+	t.Name, t.Spec, t.Family = s.Preset.Name, s.String(), s.without(s.Preset.Strength)
+	if s.Preset.Zero != nil {
+		t.Zero = s.Preset.Zero(s.Values)
 	}
 	return r, nil
 }
@@ -204,14 +215,17 @@ var scoreKnob = Knob{Name: "score", Default: "scenario", Options: append([]strin
 	About: "score function of the router; scenario: as the scenario's"}
 
 // score returns the score function that a strategy's knob asks for, and what a reader must know about it.
-func (v Values) score(l moe.Layer) (moe.Score, []string) {
+func (v Values) score(l moe.Layer) (moe.Score, []string, error) {
 	name := v.Text("score")
 	if name == "scenario" {
-		return l.Score, nil
+		return l.Score, nil, nil
 	}
-	f, _ := moe.ParseScore(name)
-	if f == l.Score {
-		return f, nil
+	if l.Score == moe.Stored {
+		return 0, nil, fmt.Errorf("score=%s needs logits, and this stream carries scores, which are used as they are: leave the knob out", name)
 	}
-	return f, []string{fmt.Sprintf("its router scores by %s, while the scenario's affinities are %s: kept affinity compares the two", f, l.Score)}
+	f, err := moe.ParseScore(name)
+	if f == l.Score || err != nil {
+		return f, nil, err
+	}
+	return f, []string{fmt.Sprintf("its router scores by %s, while the scenario's affinities are %s: kept affinity compares the two", f, l.Score)}, nil
 }

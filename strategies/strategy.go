@@ -95,6 +95,7 @@ func compose(r *strategy) *strategy {
 		r.traits.Loss = true
 		r.traits.Fresh = r.traits.Fresh || l.fresh
 		r.traits.Sequences = r.traits.Sequences || l.scope == scopeSequence
+		r.traits.MicroBatches = r.traits.MicroBatches || l.scope == scopeMicroBatch || l.running
 	}
 	if r.bias != nil {
 		r.traits.Rate = r.bias.stepSize()

@@ -245,7 +245,10 @@ func newPlan(s *scenarios.Scenario, names []string) (*plan, error) {
 	}
 	facts, layer := s.Facts(), s.Layer()
 	if facts.Level == scenarios.LevelChoices {
-		return nil, fmt.Errorf("%s needs the scores of all experts, and %s holds choices only: dump the router's logits, or look at it with evenkeel inspect", p.specs[0], s.Trace.File)
+		return nil, fmt.Errorf("%s cannot be compared: measuring what a choice costs needs the scores of all experts, and %s holds choices only; dump the router's logits, or look at it with evenkeel inspect", p.specs[0], s.Trace.File)
+	}
+	if s.Router.Mode == sim.Learned && layer.Score == moe.Stored {
+		return nil, errors.New("--router learned: this stream carries scores, not logits, so no router can learn on it; leave it out or use --router frozen")
 	}
 	loss := false
 	for _, spec := range p.specs {

@@ -64,7 +64,8 @@ func writeWhole(name string, text []byte) error {
 	return nil
 }
 
-// writeFolder writes all files of a result. The manifest comes last: where it is, all is there.
+// writeFolder writes all files of a result. The manifest of an earlier run goes first and the new one comes last: where
+// it is, all is there and belongs to it.
 func writeFolder(dir string, p *plan, r *sim.Result, wall time.Duration) error {
 	var summary bytes.Buffer
 	if err := writeJSON(&summary, p, r); err != nil {
@@ -73,6 +74,10 @@ func writeFolder(dir string, p *plan, r *sim.Result, wall time.Duration) error {
 	manifest, err := json.MarshalIndent(newManifest(p, r, wall), "", "  ")
 	if err != nil {
 		return err
+	}
+	name := filepath.Join(dir, "manifest.json")
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s of an earlier run cannot be removed: %s", name, reason(err))
 	}
 	for _, f := range []struct {
 		name string
@@ -87,7 +92,7 @@ func writeFolder(dir string, p *plan, r *sim.Result, wall time.Duration) error {
 	if _, err := plots.WriteAll(filepath.Join(dir, "plots"), r, p.scenario.Name); err != nil {
 		return err
 	}
-	return writeWhole(filepath.Join(dir, "manifest.json"), append(manifest, '\n'))
+	return writeWhole(name, append(manifest, '\n'))
 }
 
 // number prints a float so that reading it gives the same bits; NaN is an empty cell.
@@ -114,11 +119,11 @@ func csvText(header []string, rows func(write func(cells ...string))) []byte {
 	return text.Bytes()
 }
 
-// summaryCSV has one row for each strategy: mean, interval and floor of every metric.
+// summaryCSV has one row for each strategy: mean, interval, floor and excess over it of every metric.
 func summaryCSV(r *sim.Result) []byte {
 	header := []string{"spec", "name", "causal", "learned", "seeds"}
 	for _, key := range sim.MetricKeys() {
-		header = append(header, key, key+"_low", key+"_high", key+"_floor")
+		header = append(header, key, key+"_low", key+"_high", key+"_floor", key+"_excess")
 	}
 	return csvText(header, func(write func(...string)) {
 		for _, s := range r.Strategies {
@@ -126,10 +131,10 @@ func summaryCSV(r *sim.Result) []byte {
 			for _, key := range sim.MetricKeys() {
 				e, ok := s.Metrics[key]
 				if !ok {
-					row = append(row, "", "", "", "")
+					row = append(row, "", "", "", "", "")
 					continue
 				}
-				row = append(row, number(e.Mean), optional(e.Low), optional(e.High), optional(e.Floor))
+				row = append(row, number(e.Mean), optional(e.Low), optional(e.High), optional(e.Floor), optional(e.Excess()))
 			}
 			write(row...)
 		}

@@ -55,10 +55,22 @@ func inspectCommand(stdout io.Writer) *cobra.Command {
 		Use:   "inspect TRACE",
 		Short: "Show what is in a trace: level of detail, shapes, loads by layer and domain against the floor",
 		Example: `  evenkeel inspect router.npz
+  evenkeel inspect tinymoe
   evenkeel inspect logits.npz --set topk=8 --set score=softmax`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			x, err := inspect(strings.TrimPrefix(args[0], "trace:"), settings)
+			name := strings.TrimPrefix(args[0], "trace:")
+			if slices.Contains(scenarios.Names(), name) {
+				s, err := scenarios.Load(name, nil, -1)
+				if err != nil {
+					return err
+				}
+				if s.Trace == nil {
+					return fmt.Errorf("scenario %s is drawn, not a trace: there is nothing to inspect, see evenkeel scenarios %s", name, name)
+				}
+				name = s.Trace.File
+			}
+			x, err := inspect(name, settings)
 			if err != nil {
 				return err
 			}
@@ -188,7 +200,7 @@ func chooseAll(d *scenarios.Dump, topk int, score moe.Score) []int32 {
 }
 
 func (x *inspection) print(w io.Writer) error {
-	fmt.Fprintf(w, "%s: a trace of %s, %d layers, %d tokens, %d experts, %d per token", x.File, x.Level, x.Layers, x.Tokens, x.Experts, x.TopK)
+	fmt.Fprintf(w, "%s: a trace of %s, %s, %d tokens, %d experts, %d per token", x.File, x.Level, plural(x.Layers, "layer"), x.Tokens, x.Experts, x.TopK)
 	if x.Width > 0 {
 		fmt.Fprintf(w, ", hidden vectors of %d", x.Width)
 	}
@@ -205,4 +217,11 @@ func (x *inspection) print(w io.Writer) error {
 		}
 	}
 	return t.Flush()
+}
+
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

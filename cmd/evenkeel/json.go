@@ -55,6 +55,8 @@ type metricJSON struct {
 	Low   *float64 `json:"low"`
 	High  *float64 `json:"high"`
 	Floor *float64 `json:"floor,omitempty"`
+	// Excess is the mean above the floor.
+	Excess *float64 `json:"excess,omitempty"`
 }
 
 type differenceJSON struct {
@@ -69,6 +71,7 @@ type differenceJSON struct {
 type comparisonJSON struct {
 	Strategy string   `json:"strategy"`
 	Family   string   `json:"family"`
+	Zero     string   `json:"family_at_zero,omitempty"`
 	Kept     *float64 `json:"affinity_kept"`
 	MaxVio   *float64 `json:"maxvio_global"`
 	OnCurve  *float64 `json:"maxvio_global_on_curve"`
@@ -96,7 +99,7 @@ func newSummary(p *plan, r *sim.Result) *summary {
 		j := strategyJSON{Name: x.Traits.Name, Spec: x.Traits.Spec, Causal: x.Traits.Causal, Bound: x.Traits.Bound,
 			Learned: x.Learned, Metrics: map[string]metricJSON{}, Notes: x.Traits.Notes, Warnings: append([]string{}, x.Warnings...)}
 		for key, e := range x.Metrics {
-			j.Metrics[key] = metricJSON{finite(e.Mean), e.Low, e.High, e.Floor}
+			j.Metrics[key] = metricJSON{finite(e.Mean), e.Low, e.High, e.Floor, e.Excess()}
 		}
 		s.Strategies = append(s.Strategies, j)
 	}
@@ -104,7 +107,7 @@ func newSummary(p *plan, r *sim.Result) *summary {
 		s.Differences = append(s.Differences, differenceJSON{d.A, d.B, d.Metric, finite(d.Mean), d.Low, d.High})
 	}
 	for _, c := range r.Comparisons {
-		s.Comparisons = append(s.Comparisons, comparisonJSON{c.Strategy, c.Family, finite(c.Kept), finite(c.MaxVio),
+		s.Comparisons = append(s.Comparisons, comparisonJSON{c.Strategy, c.Family, c.Zero, finite(c.Kept), finite(c.MaxVio),
 			finite(c.OnCurve), finite(c.LogRatio), c.Low, c.High})
 	}
 	return s

@@ -57,7 +57,7 @@ func TestGoldenTexts(t *testing.T) {
 		"loss-free.txt":    {"strategies", "loss-free"},
 		"table.txt":        small,
 		"table-v3.txt":     append(small, "-s", "random", "-s", "deepseek-v3", "--set", "groups=4", "--set", "groups_kept=2", "--seeds", "1"),
-		"inspect.txt":      {"inspect", "tinymoe.npz"},
+		"inspect.txt":      {"inspect", "tinymoe"},
 	} {
 		t.Setenv("COLUMNS", "100")
 		code, out, stderr := evenkeel(t, args...)
@@ -206,7 +206,7 @@ func TestBadRequests(t *testing.T) {
 		{"compare --scenario trace:" + noK + " --set topk=2 -s aux-loss:scope=sequence", "seq_lens"},
 		{"compare --scenario trace:" + wrongType + " --set topk=2", "domain"},
 		{"compare --scenario trace:" + longer + " --set topk=2", "seq_lens sum to 4, but the trace has 3 tokens"},
-		{"compare --scenario trace:" + choices + " -s none", "none needs the scores of all experts"},
+		{"compare --scenario trace:" + choices + " -s none", "holds choices only"},
 		{"compare --set topk=65", "topk: 65: it must be 1 to experts, which is 64"},
 		{"compare --set groups=7", "it must divide experts"},
 		{"compare --set epxerts=8", "did you mean experts?"},

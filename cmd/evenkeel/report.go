@@ -72,8 +72,12 @@ func heading(p *plan, r *sim.Result) string {
 	if r.Incomplete {
 		state = " INCOMPLETE: the run was interrupted."
 	}
-	return fmt.Sprintf("Scenario %s: E = %d experts, K = %d per token%s, %s scores; T = %d tokens a step, %d steps, %d %s. Router: %s (%s).%s",
-		p.scenario.Name, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, r.Router, p.why, state)
+	level := ""
+	if r.Facts.Trace {
+		level = fmt.Sprintf(" (a trace of %s)", r.Facts.Level)
+	}
+	return fmt.Sprintf("Scenario %s%s: E = %d experts, K = %d per token%s, %s scores; T = %d tokens a step, %d steps, %d %s. Router: %s (%s).%s",
+		p.scenario.Name, level, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, r.Router, p.why, state)
 }
 
 // mainTable renders the table with as many columns as fit.
@@ -184,14 +188,18 @@ func conclusions(r *sim.Result) (lines []string) {
 		case *c.Low > 0:
 			verdict = fmt.Sprintf("%s is less even by a factor of %.2f (95 %% interval %.2f to %.2f)", c.Strategy, math.Exp(c.LogRatio), math.Exp(*c.Low), math.Exp(*c.High))
 		}
-		lines = append(lines, fmt.Sprintf("At equal quality: losing %.2f %% of the affinity, %s has a global MaxVio of %.3f, and %s, interpolated between its strengths, %.3f: %s.",
-			100*(1-c.Kept), c.Strategy, c.MaxVio, c.Family, c.OnCurve, verdict))
+		strengths := "its strengths"
+		if c.Zero != "" {
+			strengths += " from " + c.Zero + " on"
+		}
+		lines = append(lines, fmt.Sprintf("At equal quality: losing %.2f %% of the affinity, %s has a global MaxVio of %.3f, and %s, interpolated between %s, %.3f: %s.",
+			100*(1-c.Kept), c.Strategy, c.MaxVio, c.Family, strengths, c.OnCurve, verdict))
 	}
 	return lines
 }
 
 func legend(r *sim.Result) string {
-	s := "MaxVio is the largest relative load minus 1: global over the evaluation's tokens, batch over one step's. The floor is what K experts chosen at random give; nobody who is blind to the batch can be below it for long. Affinity lost and output error are proxies for quality from the stream's own affinities, not perplexity."
+	s := "MaxVio is the largest relative load minus 1: global over the evaluation's tokens, batch over one step's. The floor is what K experts chosen at random give; it is noise, not imbalance. Affinity lost and output error are proxies for quality from the stream's own affinities, not perplexity."
 	if r.Layer.Limited() {
 		s += " Under group limits the floor is approximate."
 	}

@@ -145,7 +145,7 @@ func softplus(z float32) float32 {
 	if u < math.Sqrt2-1 {
 		return max(z, 0) + log1pUnit(u)
 	}
-	return max(z, 0) + (math.Ln2 + log1pUnit((u-1)/2))
+	return max(z, 0) + (math.Ln2 + log1pUnit(float32((u-1)/2)))
 }
 
 func sqrtSoftplusBackwardPortable(g, s []float32, rows int) {
