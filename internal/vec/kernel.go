@@ -15,6 +15,9 @@ type kernel struct {
 	product func(m *Matrix, z, x, scratch []float32)
 	outer   func(sum *Gradient, g, x, scratch []float32)
 
+	topK   func(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64)
+	groups func(q *Selector, allowed []uint64, s, bias []float32, rows, kept int)
+
 	sigmoid, softmax, sqrtSoftplus                         scoring
 	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward scoring
 }

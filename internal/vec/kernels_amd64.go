@@ -54,6 +54,41 @@ func sqrtSoftplusAVX512(s *float32, z *float32, rows int)
 //go:noescape
 func sqrtSoftplusBackwardAVX512(grad *float32, s *float32, rows int)
 
+// best2AVX512 sets list[i][t] to the key of rank i < 2 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best2AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best4AVX512 sets list[i][t] to the key of rank i < 4 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best4AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best8AVX512 sets list[i][t] to the key of rank i < 8 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best8AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best16AVX512 sets list[i][t] to the key of rank i < 16 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best16AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best32AVX512 sets list[i][t] to the key of rank i < 32 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best32AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// chooseAVX512 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
+//
+//go:noescape
+func chooseAVX512(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int)
+
+// groupsAVX512 sets bit t of allowed[g] where group g is among the kept best of token t by the sum of its two best rows; rank is scratch [groups][64].
+//
+//go:noescape
+func groupsAVX512(allowed *uint64, rank *float32, s *float32, bias *float32, groups int, size int, kept int)
+
 // productAVX2 computes z[8p+i][t] = Σ_c w[p][c][i]·x[c][t] for panels of 8 rows.
 //
 //go:noescape
@@ -103,3 +138,38 @@ func sqrtSoftplusAVX2(s *float32, z *float32, rows int)
 //
 //go:noescape
 func sqrtSoftplusBackwardAVX2(grad *float32, s *float32, rows int)
+
+// best2AVX2 sets list[i][t] to the key of rank i < 2 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best2AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best4AVX2 sets list[i][t] to the key of rank i < 4 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best4AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best8AVX2 sets list[i][t] to the key of rank i < 8 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best8AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best16AVX2 sets list[i][t] to the key of rank i < 16 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best16AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best32AVX2 sets list[i][t] to the key of rank i < 32 among the rows of s[e][t] + bias[e] whose group's bit t is set.
+//
+//go:noescape
+func best32AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// chooseAVX2 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
+//
+//go:noescape
+func chooseAVX2(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int)
+
+// groupsAVX2 sets bit t of allowed[g] where group g is among the kept best of token t by the sum of its two best rows; rank is scratch [groups][64].
+//
+//go:noescape
+func groupsAVX2(allowed *uint64, rank *float32, s *float32, bias *float32, groups int, size int, kept int)

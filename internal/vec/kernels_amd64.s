@@ -883,6 +883,1612 @@ GLOBL thirdAVX512<>(SB), RODATA|NOPTR, $4
 DATA quarterAVX512<>+0(SB)/4, $0x3e800000
 GLOBL quarterAVX512<>(SB), RODATA|NOPTR, $4
 
+// func best2AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best2AVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x02, R10
+	JL    rest
+
+chunk:
+	VMOVUPS         (SI), Z3
+	VADDPS.BCST     (DI), Z3, Z3
+	VPSRAD          $0x1f, Z3, Z4
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z3, Z4
+	VPBLENDMD       Z4, Z0, K1, Z5
+	VMOVUPS         256(SI), Z3
+	VADDPS.BCST     4(DI), Z3, Z3
+	VPSRAD          $0x1f, Z3, Z4
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z3, Z4
+	VPBLENDMD       Z4, Z0, K1, Z6
+	VPMAXSD         Z5, Z6, Z3
+	VPMINSD         Z5, Z6, Z4
+	VPMAXSD         Z1, Z4, Z1
+	VPMAXSD         Z2, Z3, Z2
+	VPMAXSD         Z1, Z2, Z3
+	VPMINSD         Z1, Z2, Z2
+	VMOVAPS         Z3, Z1
+	VMOVAPS         Z2, Z2
+	ADDQ            $+512, SI
+	ADDQ            $+8, DI
+	SUBQ            $0x02, R10
+	JGE             chunk
+
+rest:
+	ADDQ $0x02, R10
+	JZ   next
+
+insert:
+	VMOVUPS         (SI), Z3
+	VADDPS.BCST     (DI), Z3, Z3
+	VPSRAD          $0x1f, Z3, Z4
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z3, Z4
+	VPBLENDMD       Z4, Z0, K1, Z7
+	VMOVAPS         Z1, Z1
+	VPMINSD         Z7, Z1, Z3
+	VPMAXSD         Z7, Z1, Z1
+	VMOVAPS         Z1, Z1
+	VMOVAPS         Z2, Z2
+	VPMINSD         Z3, Z2, Z4
+	VPMAXSD         Z3, Z2, Z2
+	VMOVAPS         Z2, Z2
+	ADDQ            $+256, SI
+	ADDQ            $+4, DI
+	DECQ            R10
+	JNZ             insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+DATA leastKeyAVX512<>+0(SB)/4, $0x80000000
+GLOBL leastKeyAVX512<>(SB), RODATA|NOPTR, $4
+
+// func best4AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best4AVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x04, R10
+	JL    rest
+
+chunk:
+	VMOVUPS         (SI), Z5
+	VADDPS.BCST     (DI), Z5, Z5
+	VPSRAD          $0x1f, Z5, Z6
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z5, Z6
+	VPBLENDMD       Z6, Z0, K1, Z7
+	VMOVUPS         256(SI), Z5
+	VADDPS.BCST     4(DI), Z5, Z5
+	VPSRAD          $0x1f, Z5, Z6
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z5, Z6
+	VPBLENDMD       Z6, Z0, K1, Z8
+	VMOVUPS         512(SI), Z5
+	VADDPS.BCST     8(DI), Z5, Z5
+	VPSRAD          $0x1f, Z5, Z6
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z5, Z6
+	VPBLENDMD       Z6, Z0, K1, Z9
+	VMOVUPS         768(SI), Z5
+	VADDPS.BCST     12(DI), Z5, Z5
+	VPSRAD          $0x1f, Z5, Z6
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z5, Z6
+	VPBLENDMD       Z6, Z0, K1, Z10
+	VPMAXSD         Z7, Z8, Z5
+	VPMINSD         Z7, Z8, Z6
+	VPMAXSD         Z9, Z10, Z12
+	VPMINSD         Z9, Z10, Z13
+	VPMAXSD         Z5, Z12, Z14
+	VPMINSD         Z5, Z12, Z5
+	VPMAXSD         Z6, Z13, Z12
+	VPMINSD         Z6, Z13, Z6
+	VPMAXSD         Z12, Z5, Z13
+	VPMINSD         Z12, Z5, Z5
+	VPMAXSD         Z1, Z6, Z1
+	VPMAXSD         Z2, Z5, Z2
+	VPMAXSD         Z3, Z13, Z3
+	VPMAXSD         Z4, Z14, Z4
+	VPMAXSD         Z1, Z3, Z5
+	VPMINSD         Z1, Z3, Z1
+	VPMAXSD         Z2, Z4, Z3
+	VPMINSD         Z2, Z4, Z2
+	VPMAXSD         Z5, Z3, Z4
+	VPMINSD         Z5, Z3, Z3
+	VPMAXSD         Z1, Z2, Z6
+	VPMINSD         Z1, Z2, Z5
+	VMOVAPS         Z4, Z1
+	VMOVAPS         Z3, Z2
+	VMOVAPS         Z6, Z3
+	VMOVAPS         Z5, Z4
+	ADDQ            $+1024, SI
+	ADDQ            $+16, DI
+	SUBQ            $0x04, R10
+	JGE             chunk
+
+rest:
+	ADDQ $0x04, R10
+	JZ   next
+
+insert:
+	VMOVUPS         (SI), Z5
+	VADDPS.BCST     (DI), Z5, Z5
+	VPSRAD          $0x1f, Z5, Z6
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z5, Z6
+	VPBLENDMD       Z6, Z0, K1, Z11
+	VMOVAPS         Z1, Z1
+	VPMINSD         Z11, Z1, Z5
+	VPMAXSD         Z11, Z1, Z1
+	VMOVAPS         Z1, Z1
+	VMOVAPS         Z2, Z2
+	VPMINSD         Z5, Z2, Z6
+	VPMAXSD         Z5, Z2, Z2
+	VMOVAPS         Z2, Z2
+	VMOVAPS         Z3, Z3
+	VPMINSD         Z6, Z3, Z5
+	VPMAXSD         Z6, Z3, Z3
+	VMOVAPS         Z3, Z3
+	VMOVAPS         Z4, Z4
+	VPMINSD         Z5, Z4, Z6
+	VPMAXSD         Z5, Z4, Z4
+	VMOVAPS         Z4, Z4
+	ADDQ            $+256, SI
+	ADDQ            $+4, DI
+	DECQ            R10
+	JNZ             insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	VMOVUPS Z3, 512(AX)
+	VMOVUPS Z4, 768(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best8AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best8AVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x08, R10
+	JL    rest
+
+chunk:
+	VMOVUPS         (SI), Z9
+	VADDPS.BCST     (DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z11
+	VMOVUPS         256(SI), Z9
+	VADDPS.BCST     4(DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z12
+	VMOVUPS         512(SI), Z9
+	VADDPS.BCST     8(DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z13
+	VMOVUPS         768(SI), Z9
+	VADDPS.BCST     12(DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z14
+	VMOVUPS         1024(SI), Z9
+	VADDPS.BCST     16(DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z15
+	VMOVUPS         1280(SI), Z9
+	VADDPS.BCST     20(DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z16
+	VMOVUPS         1536(SI), Z9
+	VADDPS.BCST     24(DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z17
+	VMOVUPS         1792(SI), Z9
+	VADDPS.BCST     28(DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z18
+	VPMAXSD         Z11, Z12, Z9
+	VPMINSD         Z11, Z12, Z10
+	VPMAXSD         Z13, Z14, Z20
+	VPMINSD         Z13, Z14, Z21
+	VPMAXSD         Z15, Z16, Z22
+	VPMINSD         Z15, Z16, Z23
+	VPMAXSD         Z17, Z18, Z24
+	VPMINSD         Z17, Z18, Z25
+	VPMAXSD         Z9, Z20, Z26
+	VPMINSD         Z9, Z20, Z9
+	VPMAXSD         Z10, Z21, Z20
+	VPMINSD         Z10, Z21, Z10
+	VPMAXSD         Z22, Z24, Z21
+	VPMINSD         Z22, Z24, Z22
+	VPMAXSD         Z23, Z25, Z24
+	VPMINSD         Z23, Z25, Z23
+	VPMAXSD         Z20, Z9, Z25
+	VPMINSD         Z20, Z9, Z9
+	VPMAXSD         Z24, Z22, Z20
+	VPMINSD         Z24, Z22, Z22
+	VPMAXSD         Z26, Z21, Z24
+	VPMINSD         Z26, Z21, Z21
+	VPMAXSD         Z25, Z20, Z26
+	VPMINSD         Z25, Z20, Z20
+	VPMAXSD         Z9, Z22, Z25
+	VPMINSD         Z9, Z22, Z9
+	VPMAXSD         Z10, Z23, Z22
+	VPMINSD         Z10, Z23, Z10
+	VPMAXSD         Z25, Z21, Z23
+	VPMINSD         Z25, Z21, Z21
+	VPMAXSD         Z22, Z20, Z25
+	VPMINSD         Z22, Z20, Z20
+	VPMAXSD         Z26, Z23, Z22
+	VPMINSD         Z26, Z23, Z23
+	VPMAXSD         Z25, Z21, Z26
+	VPMINSD         Z25, Z21, Z21
+	VPMAXSD         Z20, Z9, Z25
+	VPMINSD         Z20, Z9, Z9
+	VPMAXSD         Z1, Z10, Z1
+	VPMAXSD         Z2, Z9, Z2
+	VPMAXSD         Z3, Z25, Z3
+	VPMAXSD         Z4, Z21, Z4
+	VPMAXSD         Z5, Z26, Z5
+	VPMAXSD         Z6, Z23, Z6
+	VPMAXSD         Z7, Z22, Z7
+	VPMAXSD         Z8, Z24, Z8
+	VPMAXSD         Z1, Z5, Z9
+	VPMINSD         Z1, Z5, Z1
+	VPMAXSD         Z2, Z6, Z5
+	VPMINSD         Z2, Z6, Z2
+	VPMAXSD         Z3, Z7, Z6
+	VPMINSD         Z3, Z7, Z3
+	VPMAXSD         Z4, Z8, Z7
+	VPMINSD         Z4, Z8, Z4
+	VPMAXSD         Z9, Z6, Z8
+	VPMINSD         Z9, Z6, Z6
+	VPMAXSD         Z5, Z7, Z9
+	VPMINSD         Z5, Z7, Z5
+	VPMAXSD         Z1, Z3, Z7
+	VPMINSD         Z1, Z3, Z1
+	VPMAXSD         Z2, Z4, Z3
+	VPMINSD         Z2, Z4, Z2
+	VPMAXSD         Z8, Z9, Z4
+	VPMINSD         Z8, Z9, Z8
+	VPMAXSD         Z6, Z5, Z9
+	VPMINSD         Z6, Z5, Z5
+	VPMAXSD         Z7, Z3, Z20
+	VPMINSD         Z7, Z3, Z6
+	VPMAXSD         Z1, Z2, Z7
+	VPMINSD         Z1, Z2, Z10
+	VMOVAPS         Z4, Z1
+	VMOVAPS         Z8, Z2
+	VMOVAPS         Z9, Z3
+	VMOVAPS         Z5, Z4
+	VMOVAPS         Z20, Z5
+	VMOVAPS         Z6, Z6
+	VMOVAPS         Z7, Z7
+	VMOVAPS         Z10, Z8
+	ADDQ            $+2048, SI
+	ADDQ            $+32, DI
+	SUBQ            $0x08, R10
+	JGE             chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VMOVUPS         (SI), Z9
+	VADDPS.BCST     (DI), Z9, Z9
+	VPSRAD          $0x1f, Z9, Z10
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z9, Z10
+	VPBLENDMD       Z10, Z0, K1, Z19
+	VMOVAPS         Z1, Z1
+	VPMINSD         Z19, Z1, Z9
+	VPMAXSD         Z19, Z1, Z1
+	VMOVAPS         Z1, Z1
+	VMOVAPS         Z2, Z2
+	VPMINSD         Z9, Z2, Z10
+	VPMAXSD         Z9, Z2, Z2
+	VMOVAPS         Z2, Z2
+	VMOVAPS         Z3, Z3
+	VPMINSD         Z10, Z3, Z9
+	VPMAXSD         Z10, Z3, Z3
+	VMOVAPS         Z3, Z3
+	VMOVAPS         Z4, Z4
+	VPMINSD         Z9, Z4, Z10
+	VPMAXSD         Z9, Z4, Z4
+	VMOVAPS         Z4, Z4
+	VMOVAPS         Z5, Z5
+	VPMINSD         Z10, Z5, Z9
+	VPMAXSD         Z10, Z5, Z5
+	VMOVAPS         Z5, Z5
+	VMOVAPS         Z6, Z6
+	VPMINSD         Z9, Z6, Z10
+	VPMAXSD         Z9, Z6, Z6
+	VMOVAPS         Z6, Z6
+	VMOVAPS         Z7, Z7
+	VPMINSD         Z10, Z7, Z9
+	VPMAXSD         Z10, Z7, Z7
+	VMOVAPS         Z7, Z7
+	VMOVAPS         Z8, Z8
+	VPMINSD         Z9, Z8, Z10
+	VPMAXSD         Z9, Z8, Z8
+	VMOVAPS         Z8, Z8
+	ADDQ            $+256, SI
+	ADDQ            $+4, DI
+	DECQ            R10
+	JNZ             insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	VMOVUPS Z3, 512(AX)
+	VMOVUPS Z4, 768(AX)
+	VMOVUPS Z5, 1024(AX)
+	VMOVUPS Z6, 1280(AX)
+	VMOVUPS Z7, 1536(AX)
+	VMOVUPS Z8, 1792(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best16AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best16AVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z0, 256(AX)
+	VMOVUPS Z0, 512(AX)
+	VMOVUPS Z0, 768(AX)
+	VMOVUPS Z0, 1024(AX)
+	VMOVUPS Z0, 1280(AX)
+	VMOVUPS Z0, 1536(AX)
+	VMOVUPS Z0, 1792(AX)
+	VMOVUPS Z0, 2048(AX)
+	VMOVUPS Z0, 2304(AX)
+	VMOVUPS Z0, 2560(AX)
+	VMOVUPS Z0, 2816(AX)
+	VMOVUPS Z0, 3072(AX)
+	VMOVUPS Z0, 3328(AX)
+	VMOVUPS Z0, 3584(AX)
+	VMOVUPS Z0, 3840(AX)
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x08, R10
+	JL    rest
+
+chunk:
+	VMOVUPS         (SI), Z1
+	VADDPS.BCST     (DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z3
+	VMOVUPS         256(SI), Z1
+	VADDPS.BCST     4(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z4
+	VMOVUPS         512(SI), Z1
+	VADDPS.BCST     8(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z5
+	VMOVUPS         768(SI), Z1
+	VADDPS.BCST     12(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z6
+	VMOVUPS         1024(SI), Z1
+	VADDPS.BCST     16(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z7
+	VMOVUPS         1280(SI), Z1
+	VADDPS.BCST     20(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z8
+	VMOVUPS         1536(SI), Z1
+	VADDPS.BCST     24(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z9
+	VMOVUPS         1792(SI), Z1
+	VADDPS.BCST     28(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z10
+	VPMAXSD         Z3, Z4, Z1
+	VPMINSD         Z3, Z4, Z2
+	VPMAXSD         Z5, Z6, Z12
+	VPMINSD         Z5, Z6, Z13
+	VPMAXSD         Z7, Z8, Z14
+	VPMINSD         Z7, Z8, Z15
+	VPMAXSD         Z9, Z10, Z16
+	VPMINSD         Z9, Z10, Z17
+	VPMAXSD         Z1, Z12, Z18
+	VPMINSD         Z1, Z12, Z1
+	VPMAXSD         Z2, Z13, Z12
+	VPMINSD         Z2, Z13, Z2
+	VPMAXSD         Z14, Z16, Z13
+	VPMINSD         Z14, Z16, Z14
+	VPMAXSD         Z15, Z17, Z16
+	VPMINSD         Z15, Z17, Z15
+	VPMAXSD         Z12, Z1, Z17
+	VPMINSD         Z12, Z1, Z1
+	VPMAXSD         Z16, Z14, Z12
+	VPMINSD         Z16, Z14, Z14
+	VPMAXSD         Z18, Z13, Z16
+	VPMINSD         Z18, Z13, Z13
+	VPMAXSD         Z17, Z12, Z18
+	VPMINSD         Z17, Z12, Z12
+	VPMAXSD         Z1, Z14, Z17
+	VPMINSD         Z1, Z14, Z1
+	VPMAXSD         Z2, Z15, Z14
+	VPMINSD         Z2, Z15, Z2
+	VPMAXSD         Z17, Z13, Z15
+	VPMINSD         Z17, Z13, Z13
+	VPMAXSD         Z14, Z12, Z17
+	VPMINSD         Z14, Z12, Z12
+	VPMAXSD         Z18, Z15, Z14
+	VPMINSD         Z18, Z15, Z15
+	VPMAXSD         Z17, Z13, Z18
+	VPMINSD         Z17, Z13, Z13
+	VPMAXSD         Z12, Z1, Z17
+	VPMINSD         Z12, Z1, Z1
+	VPMAXSD         2048(AX), Z2, Z2
+	VPMAXSD         2304(AX), Z1, Z1
+	VPMAXSD         2560(AX), Z17, Z17
+	VPMAXSD         2816(AX), Z13, Z13
+	VPMAXSD         3072(AX), Z18, Z18
+	VPMAXSD         3328(AX), Z15, Z15
+	VPMAXSD         3584(AX), Z14, Z14
+	VPMAXSD         3840(AX), Z16, Z16
+	VMOVUPS         Z2, 2048(AX)
+	VMOVUPS         Z1, 2304(AX)
+	VMOVUPS         Z17, 2560(AX)
+	VMOVUPS         Z13, 2816(AX)
+	VMOVUPS         Z18, 3072(AX)
+	VMOVUPS         Z15, 3328(AX)
+	VMOVUPS         Z14, 3584(AX)
+	VMOVUPS         Z16, 3840(AX)
+	VMOVUPS         (AX), Z1
+	VMOVUPS         2048(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, (AX)
+	VMOVUPS         Z1, 2048(AX)
+	VMOVUPS         256(AX), Z1
+	VMOVUPS         2304(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 256(AX)
+	VMOVUPS         Z1, 2304(AX)
+	VMOVUPS         512(AX), Z1
+	VMOVUPS         2560(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 512(AX)
+	VMOVUPS         Z1, 2560(AX)
+	VMOVUPS         768(AX), Z1
+	VMOVUPS         2816(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 768(AX)
+	VMOVUPS         Z1, 2816(AX)
+	VMOVUPS         1024(AX), Z1
+	VMOVUPS         3072(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1024(AX)
+	VMOVUPS         Z1, 3072(AX)
+	VMOVUPS         1280(AX), Z1
+	VMOVUPS         3328(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1280(AX)
+	VMOVUPS         Z1, 3328(AX)
+	VMOVUPS         1536(AX), Z1
+	VMOVUPS         3584(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1536(AX)
+	VMOVUPS         Z1, 3584(AX)
+	VMOVUPS         1792(AX), Z1
+	VMOVUPS         3840(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1792(AX)
+	VMOVUPS         Z1, 3840(AX)
+	VMOVUPS         (AX), Z1
+	VMOVUPS         256(AX), Z2
+	VMOVUPS         512(AX), Z12
+	VMOVUPS         768(AX), Z13
+	VMOVUPS         1024(AX), Z14
+	VMOVUPS         1280(AX), Z15
+	VMOVUPS         1536(AX), Z16
+	VMOVUPS         1792(AX), Z17
+	VPMAXSD         Z1, Z14, Z18
+	VPMINSD         Z1, Z14, Z1
+	VPMAXSD         Z2, Z15, Z14
+	VPMINSD         Z2, Z15, Z2
+	VPMAXSD         Z12, Z16, Z15
+	VPMINSD         Z12, Z16, Z12
+	VPMAXSD         Z13, Z17, Z16
+	VPMINSD         Z13, Z17, Z13
+	VPMAXSD         Z18, Z15, Z17
+	VPMINSD         Z18, Z15, Z15
+	VPMAXSD         Z14, Z16, Z18
+	VPMINSD         Z14, Z16, Z14
+	VPMAXSD         Z1, Z12, Z16
+	VPMINSD         Z1, Z12, Z1
+	VPMAXSD         Z2, Z13, Z12
+	VPMINSD         Z2, Z13, Z2
+	VPMAXSD         Z17, Z18, Z13
+	VPMINSD         Z17, Z18, Z17
+	VPMAXSD         Z15, Z14, Z18
+	VPMINSD         Z15, Z14, Z14
+	VPMAXSD         Z16, Z12, Z15
+	VPMINSD         Z16, Z12, Z12
+	VPMAXSD         Z1, Z2, Z16
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z13, (AX)
+	VMOVUPS         Z17, 256(AX)
+	VMOVUPS         Z18, 512(AX)
+	VMOVUPS         Z14, 768(AX)
+	VMOVUPS         Z15, 1024(AX)
+	VMOVUPS         Z12, 1280(AX)
+	VMOVUPS         Z16, 1536(AX)
+	VMOVUPS         Z1, 1792(AX)
+	VMOVUPS         2048(AX), Z1
+	VMOVUPS         2304(AX), Z2
+	VMOVUPS         2560(AX), Z12
+	VMOVUPS         2816(AX), Z13
+	VMOVUPS         3072(AX), Z14
+	VMOVUPS         3328(AX), Z15
+	VMOVUPS         3584(AX), Z16
+	VMOVUPS         3840(AX), Z17
+	VPMAXSD         Z1, Z14, Z18
+	VPMINSD         Z1, Z14, Z1
+	VPMAXSD         Z2, Z15, Z14
+	VPMINSD         Z2, Z15, Z2
+	VPMAXSD         Z12, Z16, Z15
+	VPMINSD         Z12, Z16, Z12
+	VPMAXSD         Z13, Z17, Z16
+	VPMINSD         Z13, Z17, Z13
+	VPMAXSD         Z18, Z15, Z17
+	VPMINSD         Z18, Z15, Z15
+	VPMAXSD         Z14, Z16, Z18
+	VPMINSD         Z14, Z16, Z14
+	VPMAXSD         Z1, Z12, Z16
+	VPMINSD         Z1, Z12, Z1
+	VPMAXSD         Z2, Z13, Z12
+	VPMINSD         Z2, Z13, Z2
+	VPMAXSD         Z17, Z18, Z13
+	VPMINSD         Z17, Z18, Z17
+	VPMAXSD         Z15, Z14, Z18
+	VPMINSD         Z15, Z14, Z14
+	VPMAXSD         Z16, Z12, Z15
+	VPMINSD         Z16, Z12, Z12
+	VPMAXSD         Z1, Z2, Z16
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z13, 2048(AX)
+	VMOVUPS         Z17, 2304(AX)
+	VMOVUPS         Z18, 2560(AX)
+	VMOVUPS         Z14, 2816(AX)
+	VMOVUPS         Z15, 3072(AX)
+	VMOVUPS         Z12, 3328(AX)
+	VMOVUPS         Z16, 3584(AX)
+	VMOVUPS         Z1, 3840(AX)
+	ADDQ            $+2048, SI
+	ADDQ            $+32, DI
+	SUBQ            $0x08, R10
+	JGE             chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VMOVUPS         (SI), Z1
+	VADDPS.BCST     (DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z11
+	VMOVUPS         (AX), Z1
+	VPMINSD         Z11, Z1, Z2
+	VPMAXSD         Z11, Z1, Z1
+	VMOVUPS         Z1, (AX)
+	VMOVUPS         256(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 256(AX)
+	VMOVUPS         512(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 512(AX)
+	VMOVUPS         768(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 768(AX)
+	VMOVUPS         1024(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 1024(AX)
+	VMOVUPS         1280(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 1280(AX)
+	VMOVUPS         1536(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 1536(AX)
+	VMOVUPS         1792(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 1792(AX)
+	VMOVUPS         2048(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 2048(AX)
+	VMOVUPS         2304(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 2304(AX)
+	VMOVUPS         2560(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 2560(AX)
+	VMOVUPS         2816(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 2816(AX)
+	VMOVUPS         3072(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 3072(AX)
+	VMOVUPS         3328(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 3328(AX)
+	VMOVUPS         3584(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 3584(AX)
+	VMOVUPS         3840(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 3840(AX)
+	ADDQ            $+256, SI
+	ADDQ            $+4, DI
+	DECQ            R10
+	JNZ             insert
+
+next:
+	ADDQ $+8, R8
+	DECQ R9
+	JNZ  group
+	ADDQ $+64, AX
+	ADDQ $+64, CX
+	ADDQ $+2, DX
+	DECQ BX
+	JNZ  column
+	VZEROUPPER
+	RET
+
+// func best32AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best32AVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z0, 256(AX)
+	VMOVUPS Z0, 512(AX)
+	VMOVUPS Z0, 768(AX)
+	VMOVUPS Z0, 1024(AX)
+	VMOVUPS Z0, 1280(AX)
+	VMOVUPS Z0, 1536(AX)
+	VMOVUPS Z0, 1792(AX)
+	VMOVUPS Z0, 2048(AX)
+	VMOVUPS Z0, 2304(AX)
+	VMOVUPS Z0, 2560(AX)
+	VMOVUPS Z0, 2816(AX)
+	VMOVUPS Z0, 3072(AX)
+	VMOVUPS Z0, 3328(AX)
+	VMOVUPS Z0, 3584(AX)
+	VMOVUPS Z0, 3840(AX)
+	VMOVUPS Z0, 4096(AX)
+	VMOVUPS Z0, 4352(AX)
+	VMOVUPS Z0, 4608(AX)
+	VMOVUPS Z0, 4864(AX)
+	VMOVUPS Z0, 5120(AX)
+	VMOVUPS Z0, 5376(AX)
+	VMOVUPS Z0, 5632(AX)
+	VMOVUPS Z0, 5888(AX)
+	VMOVUPS Z0, 6144(AX)
+	VMOVUPS Z0, 6400(AX)
+	VMOVUPS Z0, 6656(AX)
+	VMOVUPS Z0, 6912(AX)
+	VMOVUPS Z0, 7168(AX)
+	VMOVUPS Z0, 7424(AX)
+	VMOVUPS Z0, 7680(AX)
+	VMOVUPS Z0, 7936(AX)
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x08, R10
+	JL    rest
+
+chunk:
+	VMOVUPS         (SI), Z1
+	VADDPS.BCST     (DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z3
+	VMOVUPS         256(SI), Z1
+	VADDPS.BCST     4(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z4
+	VMOVUPS         512(SI), Z1
+	VADDPS.BCST     8(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z5
+	VMOVUPS         768(SI), Z1
+	VADDPS.BCST     12(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z6
+	VMOVUPS         1024(SI), Z1
+	VADDPS.BCST     16(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z7
+	VMOVUPS         1280(SI), Z1
+	VADDPS.BCST     20(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z8
+	VMOVUPS         1536(SI), Z1
+	VADDPS.BCST     24(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z9
+	VMOVUPS         1792(SI), Z1
+	VADDPS.BCST     28(DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z10
+	VPMAXSD         Z3, Z4, Z1
+	VPMINSD         Z3, Z4, Z2
+	VPMAXSD         Z5, Z6, Z12
+	VPMINSD         Z5, Z6, Z13
+	VPMAXSD         Z7, Z8, Z14
+	VPMINSD         Z7, Z8, Z15
+	VPMAXSD         Z9, Z10, Z16
+	VPMINSD         Z9, Z10, Z17
+	VPMAXSD         Z1, Z12, Z18
+	VPMINSD         Z1, Z12, Z1
+	VPMAXSD         Z2, Z13, Z12
+	VPMINSD         Z2, Z13, Z2
+	VPMAXSD         Z14, Z16, Z13
+	VPMINSD         Z14, Z16, Z14
+	VPMAXSD         Z15, Z17, Z16
+	VPMINSD         Z15, Z17, Z15
+	VPMAXSD         Z12, Z1, Z17
+	VPMINSD         Z12, Z1, Z1
+	VPMAXSD         Z16, Z14, Z12
+	VPMINSD         Z16, Z14, Z14
+	VPMAXSD         Z18, Z13, Z16
+	VPMINSD         Z18, Z13, Z13
+	VPMAXSD         Z17, Z12, Z18
+	VPMINSD         Z17, Z12, Z12
+	VPMAXSD         Z1, Z14, Z17
+	VPMINSD         Z1, Z14, Z1
+	VPMAXSD         Z2, Z15, Z14
+	VPMINSD         Z2, Z15, Z2
+	VPMAXSD         Z17, Z13, Z15
+	VPMINSD         Z17, Z13, Z13
+	VPMAXSD         Z14, Z12, Z17
+	VPMINSD         Z14, Z12, Z12
+	VPMAXSD         Z18, Z15, Z14
+	VPMINSD         Z18, Z15, Z15
+	VPMAXSD         Z17, Z13, Z18
+	VPMINSD         Z17, Z13, Z13
+	VPMAXSD         Z12, Z1, Z17
+	VPMINSD         Z12, Z1, Z1
+	VPMAXSD         6144(AX), Z2, Z2
+	VPMAXSD         6400(AX), Z1, Z1
+	VPMAXSD         6656(AX), Z17, Z17
+	VPMAXSD         6912(AX), Z13, Z13
+	VPMAXSD         7168(AX), Z18, Z18
+	VPMAXSD         7424(AX), Z15, Z15
+	VPMAXSD         7680(AX), Z14, Z14
+	VPMAXSD         7936(AX), Z16, Z16
+	VMOVUPS         Z2, 6144(AX)
+	VMOVUPS         Z1, 6400(AX)
+	VMOVUPS         Z17, 6656(AX)
+	VMOVUPS         Z13, 6912(AX)
+	VMOVUPS         Z18, 7168(AX)
+	VMOVUPS         Z15, 7424(AX)
+	VMOVUPS         Z14, 7680(AX)
+	VMOVUPS         Z16, 7936(AX)
+	VMOVUPS         (AX), Z1
+	VMOVUPS         4096(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, (AX)
+	VMOVUPS         Z1, 4096(AX)
+	VMOVUPS         256(AX), Z1
+	VMOVUPS         4352(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 256(AX)
+	VMOVUPS         Z1, 4352(AX)
+	VMOVUPS         512(AX), Z1
+	VMOVUPS         4608(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 512(AX)
+	VMOVUPS         Z1, 4608(AX)
+	VMOVUPS         768(AX), Z1
+	VMOVUPS         4864(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 768(AX)
+	VMOVUPS         Z1, 4864(AX)
+	VMOVUPS         1024(AX), Z1
+	VMOVUPS         5120(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1024(AX)
+	VMOVUPS         Z1, 5120(AX)
+	VMOVUPS         1280(AX), Z1
+	VMOVUPS         5376(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1280(AX)
+	VMOVUPS         Z1, 5376(AX)
+	VMOVUPS         1536(AX), Z1
+	VMOVUPS         5632(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1536(AX)
+	VMOVUPS         Z1, 5632(AX)
+	VMOVUPS         1792(AX), Z1
+	VMOVUPS         5888(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1792(AX)
+	VMOVUPS         Z1, 5888(AX)
+	VMOVUPS         2048(AX), Z1
+	VMOVUPS         6144(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 2048(AX)
+	VMOVUPS         Z1, 6144(AX)
+	VMOVUPS         2304(AX), Z1
+	VMOVUPS         6400(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 2304(AX)
+	VMOVUPS         Z1, 6400(AX)
+	VMOVUPS         2560(AX), Z1
+	VMOVUPS         6656(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 2560(AX)
+	VMOVUPS         Z1, 6656(AX)
+	VMOVUPS         2816(AX), Z1
+	VMOVUPS         6912(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 2816(AX)
+	VMOVUPS         Z1, 6912(AX)
+	VMOVUPS         3072(AX), Z1
+	VMOVUPS         7168(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 3072(AX)
+	VMOVUPS         Z1, 7168(AX)
+	VMOVUPS         3328(AX), Z1
+	VMOVUPS         7424(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 3328(AX)
+	VMOVUPS         Z1, 7424(AX)
+	VMOVUPS         3584(AX), Z1
+	VMOVUPS         7680(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 3584(AX)
+	VMOVUPS         Z1, 7680(AX)
+	VMOVUPS         3840(AX), Z1
+	VMOVUPS         7936(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 3840(AX)
+	VMOVUPS         Z1, 7936(AX)
+	VMOVUPS         (AX), Z1
+	VMOVUPS         2048(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, (AX)
+	VMOVUPS         Z1, 2048(AX)
+	VMOVUPS         256(AX), Z1
+	VMOVUPS         2304(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 256(AX)
+	VMOVUPS         Z1, 2304(AX)
+	VMOVUPS         512(AX), Z1
+	VMOVUPS         2560(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 512(AX)
+	VMOVUPS         Z1, 2560(AX)
+	VMOVUPS         768(AX), Z1
+	VMOVUPS         2816(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 768(AX)
+	VMOVUPS         Z1, 2816(AX)
+	VMOVUPS         1024(AX), Z1
+	VMOVUPS         3072(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1024(AX)
+	VMOVUPS         Z1, 3072(AX)
+	VMOVUPS         1280(AX), Z1
+	VMOVUPS         3328(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1280(AX)
+	VMOVUPS         Z1, 3328(AX)
+	VMOVUPS         1536(AX), Z1
+	VMOVUPS         3584(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1536(AX)
+	VMOVUPS         Z1, 3584(AX)
+	VMOVUPS         1792(AX), Z1
+	VMOVUPS         3840(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 1792(AX)
+	VMOVUPS         Z1, 3840(AX)
+	VMOVUPS         4096(AX), Z1
+	VMOVUPS         6144(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 4096(AX)
+	VMOVUPS         Z1, 6144(AX)
+	VMOVUPS         4352(AX), Z1
+	VMOVUPS         6400(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 4352(AX)
+	VMOVUPS         Z1, 6400(AX)
+	VMOVUPS         4608(AX), Z1
+	VMOVUPS         6656(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 4608(AX)
+	VMOVUPS         Z1, 6656(AX)
+	VMOVUPS         4864(AX), Z1
+	VMOVUPS         6912(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 4864(AX)
+	VMOVUPS         Z1, 6912(AX)
+	VMOVUPS         5120(AX), Z1
+	VMOVUPS         7168(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 5120(AX)
+	VMOVUPS         Z1, 7168(AX)
+	VMOVUPS         5376(AX), Z1
+	VMOVUPS         7424(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 5376(AX)
+	VMOVUPS         Z1, 7424(AX)
+	VMOVUPS         5632(AX), Z1
+	VMOVUPS         7680(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 5632(AX)
+	VMOVUPS         Z1, 7680(AX)
+	VMOVUPS         5888(AX), Z1
+	VMOVUPS         7936(AX), Z2
+	VPMAXSD         Z1, Z2, Z12
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z12, 5888(AX)
+	VMOVUPS         Z1, 7936(AX)
+	VMOVUPS         (AX), Z1
+	VMOVUPS         256(AX), Z2
+	VMOVUPS         512(AX), Z12
+	VMOVUPS         768(AX), Z13
+	VMOVUPS         1024(AX), Z14
+	VMOVUPS         1280(AX), Z15
+	VMOVUPS         1536(AX), Z16
+	VMOVUPS         1792(AX), Z17
+	VPMAXSD         Z1, Z14, Z18
+	VPMINSD         Z1, Z14, Z1
+	VPMAXSD         Z2, Z15, Z14
+	VPMINSD         Z2, Z15, Z2
+	VPMAXSD         Z12, Z16, Z15
+	VPMINSD         Z12, Z16, Z12
+	VPMAXSD         Z13, Z17, Z16
+	VPMINSD         Z13, Z17, Z13
+	VPMAXSD         Z18, Z15, Z17
+	VPMINSD         Z18, Z15, Z15
+	VPMAXSD         Z14, Z16, Z18
+	VPMINSD         Z14, Z16, Z14
+	VPMAXSD         Z1, Z12, Z16
+	VPMINSD         Z1, Z12, Z1
+	VPMAXSD         Z2, Z13, Z12
+	VPMINSD         Z2, Z13, Z2
+	VPMAXSD         Z17, Z18, Z13
+	VPMINSD         Z17, Z18, Z17
+	VPMAXSD         Z15, Z14, Z18
+	VPMINSD         Z15, Z14, Z14
+	VPMAXSD         Z16, Z12, Z15
+	VPMINSD         Z16, Z12, Z12
+	VPMAXSD         Z1, Z2, Z16
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z13, (AX)
+	VMOVUPS         Z17, 256(AX)
+	VMOVUPS         Z18, 512(AX)
+	VMOVUPS         Z14, 768(AX)
+	VMOVUPS         Z15, 1024(AX)
+	VMOVUPS         Z12, 1280(AX)
+	VMOVUPS         Z16, 1536(AX)
+	VMOVUPS         Z1, 1792(AX)
+	VMOVUPS         2048(AX), Z1
+	VMOVUPS         2304(AX), Z2
+	VMOVUPS         2560(AX), Z12
+	VMOVUPS         2816(AX), Z13
+	VMOVUPS         3072(AX), Z14
+	VMOVUPS         3328(AX), Z15
+	VMOVUPS         3584(AX), Z16
+	VMOVUPS         3840(AX), Z17
+	VPMAXSD         Z1, Z14, Z18
+	VPMINSD         Z1, Z14, Z1
+	VPMAXSD         Z2, Z15, Z14
+	VPMINSD         Z2, Z15, Z2
+	VPMAXSD         Z12, Z16, Z15
+	VPMINSD         Z12, Z16, Z12
+	VPMAXSD         Z13, Z17, Z16
+	VPMINSD         Z13, Z17, Z13
+	VPMAXSD         Z18, Z15, Z17
+	VPMINSD         Z18, Z15, Z15
+	VPMAXSD         Z14, Z16, Z18
+	VPMINSD         Z14, Z16, Z14
+	VPMAXSD         Z1, Z12, Z16
+	VPMINSD         Z1, Z12, Z1
+	VPMAXSD         Z2, Z13, Z12
+	VPMINSD         Z2, Z13, Z2
+	VPMAXSD         Z17, Z18, Z13
+	VPMINSD         Z17, Z18, Z17
+	VPMAXSD         Z15, Z14, Z18
+	VPMINSD         Z15, Z14, Z14
+	VPMAXSD         Z16, Z12, Z15
+	VPMINSD         Z16, Z12, Z12
+	VPMAXSD         Z1, Z2, Z16
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z13, 2048(AX)
+	VMOVUPS         Z17, 2304(AX)
+	VMOVUPS         Z18, 2560(AX)
+	VMOVUPS         Z14, 2816(AX)
+	VMOVUPS         Z15, 3072(AX)
+	VMOVUPS         Z12, 3328(AX)
+	VMOVUPS         Z16, 3584(AX)
+	VMOVUPS         Z1, 3840(AX)
+	VMOVUPS         4096(AX), Z1
+	VMOVUPS         4352(AX), Z2
+	VMOVUPS         4608(AX), Z12
+	VMOVUPS         4864(AX), Z13
+	VMOVUPS         5120(AX), Z14
+	VMOVUPS         5376(AX), Z15
+	VMOVUPS         5632(AX), Z16
+	VMOVUPS         5888(AX), Z17
+	VPMAXSD         Z1, Z14, Z18
+	VPMINSD         Z1, Z14, Z1
+	VPMAXSD         Z2, Z15, Z14
+	VPMINSD         Z2, Z15, Z2
+	VPMAXSD         Z12, Z16, Z15
+	VPMINSD         Z12, Z16, Z12
+	VPMAXSD         Z13, Z17, Z16
+	VPMINSD         Z13, Z17, Z13
+	VPMAXSD         Z18, Z15, Z17
+	VPMINSD         Z18, Z15, Z15
+	VPMAXSD         Z14, Z16, Z18
+	VPMINSD         Z14, Z16, Z14
+	VPMAXSD         Z1, Z12, Z16
+	VPMINSD         Z1, Z12, Z1
+	VPMAXSD         Z2, Z13, Z12
+	VPMINSD         Z2, Z13, Z2
+	VPMAXSD         Z17, Z18, Z13
+	VPMINSD         Z17, Z18, Z17
+	VPMAXSD         Z15, Z14, Z18
+	VPMINSD         Z15, Z14, Z14
+	VPMAXSD         Z16, Z12, Z15
+	VPMINSD         Z16, Z12, Z12
+	VPMAXSD         Z1, Z2, Z16
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z13, 4096(AX)
+	VMOVUPS         Z17, 4352(AX)
+	VMOVUPS         Z18, 4608(AX)
+	VMOVUPS         Z14, 4864(AX)
+	VMOVUPS         Z15, 5120(AX)
+	VMOVUPS         Z12, 5376(AX)
+	VMOVUPS         Z16, 5632(AX)
+	VMOVUPS         Z1, 5888(AX)
+	VMOVUPS         6144(AX), Z1
+	VMOVUPS         6400(AX), Z2
+	VMOVUPS         6656(AX), Z12
+	VMOVUPS         6912(AX), Z13
+	VMOVUPS         7168(AX), Z14
+	VMOVUPS         7424(AX), Z15
+	VMOVUPS         7680(AX), Z16
+	VMOVUPS         7936(AX), Z17
+	VPMAXSD         Z1, Z14, Z18
+	VPMINSD         Z1, Z14, Z1
+	VPMAXSD         Z2, Z15, Z14
+	VPMINSD         Z2, Z15, Z2
+	VPMAXSD         Z12, Z16, Z15
+	VPMINSD         Z12, Z16, Z12
+	VPMAXSD         Z13, Z17, Z16
+	VPMINSD         Z13, Z17, Z13
+	VPMAXSD         Z18, Z15, Z17
+	VPMINSD         Z18, Z15, Z15
+	VPMAXSD         Z14, Z16, Z18
+	VPMINSD         Z14, Z16, Z14
+	VPMAXSD         Z1, Z12, Z16
+	VPMINSD         Z1, Z12, Z1
+	VPMAXSD         Z2, Z13, Z12
+	VPMINSD         Z2, Z13, Z2
+	VPMAXSD         Z17, Z18, Z13
+	VPMINSD         Z17, Z18, Z17
+	VPMAXSD         Z15, Z14, Z18
+	VPMINSD         Z15, Z14, Z14
+	VPMAXSD         Z16, Z12, Z15
+	VPMINSD         Z16, Z12, Z12
+	VPMAXSD         Z1, Z2, Z16
+	VPMINSD         Z1, Z2, Z1
+	VMOVUPS         Z13, 6144(AX)
+	VMOVUPS         Z17, 6400(AX)
+	VMOVUPS         Z18, 6656(AX)
+	VMOVUPS         Z14, 6912(AX)
+	VMOVUPS         Z15, 7168(AX)
+	VMOVUPS         Z12, 7424(AX)
+	VMOVUPS         Z16, 7680(AX)
+	VMOVUPS         Z1, 7936(AX)
+	ADDQ            $+2048, SI
+	ADDQ            $+32, DI
+	SUBQ            $0x08, R10
+	JGE             chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VMOVUPS         (SI), Z1
+	VADDPS.BCST     (DI), Z1, Z1
+	VPSRAD          $0x1f, Z1, Z2
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z1, Z2
+	VPBLENDMD       Z2, Z0, K1, Z11
+	VMOVUPS         (AX), Z1
+	VPMINSD         Z11, Z1, Z2
+	VPMAXSD         Z11, Z1, Z1
+	VMOVUPS         Z1, (AX)
+	VMOVUPS         256(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 256(AX)
+	VMOVUPS         512(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 512(AX)
+	VMOVUPS         768(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 768(AX)
+	VMOVUPS         1024(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 1024(AX)
+	VMOVUPS         1280(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 1280(AX)
+	VMOVUPS         1536(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 1536(AX)
+	VMOVUPS         1792(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 1792(AX)
+	VMOVUPS         2048(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 2048(AX)
+	VMOVUPS         2304(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 2304(AX)
+	VMOVUPS         2560(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 2560(AX)
+	VMOVUPS         2816(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 2816(AX)
+	VMOVUPS         3072(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 3072(AX)
+	VMOVUPS         3328(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 3328(AX)
+	VMOVUPS         3584(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 3584(AX)
+	VMOVUPS         3840(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 3840(AX)
+	VMOVUPS         4096(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 4096(AX)
+	VMOVUPS         4352(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 4352(AX)
+	VMOVUPS         4608(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 4608(AX)
+	VMOVUPS         4864(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 4864(AX)
+	VMOVUPS         5120(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 5120(AX)
+	VMOVUPS         5376(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 5376(AX)
+	VMOVUPS         5632(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 5632(AX)
+	VMOVUPS         5888(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 5888(AX)
+	VMOVUPS         6144(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 6144(AX)
+	VMOVUPS         6400(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 6400(AX)
+	VMOVUPS         6656(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 6656(AX)
+	VMOVUPS         6912(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 6912(AX)
+	VMOVUPS         7168(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 7168(AX)
+	VMOVUPS         7424(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 7424(AX)
+	VMOVUPS         7680(AX), Z1
+	VPMINSD         Z12, Z1, Z2
+	VPMAXSD         Z12, Z1, Z1
+	VMOVUPS         Z1, 7680(AX)
+	VMOVUPS         7936(AX), Z1
+	VPMINSD         Z2, Z1, Z12
+	VPMAXSD         Z2, Z1, Z1
+	VMOVUPS         Z1, 7936(AX)
+	ADDQ            $+256, SI
+	ADDQ            $+4, DI
+	DECQ            R10
+	JNZ             insert
+
+next:
+	ADDQ $+8, R8
+	DECQ R9
+	JNZ  group
+	ADDQ $+64, AX
+	ADDQ $+64, CX
+	ADDQ $+2, DX
+	DECQ BX
+	JNZ  column
+	VZEROUPPER
+	RET
+
+// func chooseAVX512(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int)
+// Requires: AVX, AVX512F
+TEXT ·chooseAVX512(SB), NOSPLIT, $0-64
+	MOVQ         mask+0(FP), AX
+	MOVQ         list+8(FP), CX
+	MOVQ         s+16(FP), DX
+	MOVQ         allowed+32(FP), BX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	VBROADCASTSS minusInfKeyAVX512<>+0(SB), Z1
+	VBROADCASTSS integerOneAVX512<>+0(SB), Z2
+	MOVQ         k+56(FP), SI
+	DECQ         SI
+	SHLQ         $0x08, SI
+	MOVQ         $0x00000004, DI
+
+column:
+	VMOVUPS (CX)(SI*1), Z3
+	VPXORD  Z4, Z4, Z4
+	MOVQ    CX, R8
+	MOVQ    k+56(FP), R9
+
+equal:
+	VPCMPEQD    (R8), Z3, K1
+	VPADDD      Z2, Z4, K1, Z4
+	ADDQ        $+256, R8
+	DECQ        R9
+	JNZ         equal
+	VPCMPGTD    Z1, Z3, K1
+	VMOVDQA32.Z Z4, K1, Z4
+	VPMAXSD     Z1, Z3, Z3
+	MOVQ        DX, R8
+	MOVQ        bias+24(FP), R9
+	MOVQ        BX, R10
+	MOVQ        AX, R11
+	MOVQ        groups+40(FP), R12
+
+group:
+	KMOVW (R10), K1
+	MOVQ  size+48(FP), R13
+
+row:
+	VMOVUPS         (R8), Z5
+	VADDPS.BCST     (R9), Z5, Z5
+	VPSRAD          $0x1f, Z5, Z6
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z5, Z6
+	VPBLENDMD       Z6, Z0, K1, Z7
+	VPCMPGTD        Z3, Z7, K2
+	VPCMPEQD        Z3, Z7, K3
+	VPTESTMD        Z4, Z4, K3, K3
+	VPSUBD          Z2, Z4, K3, Z4
+	KORW            K3, K2, K2
+	KMOVW           K2, (R11)
+	ADDQ            $+256, R8
+	ADDQ            $+4, R9
+	ADDQ            $+8, R11
+	DECQ            R13
+	JNZ             row
+	ADDQ            $+8, R10
+	DECQ            R12
+	JNZ             group
+	ADDQ            $+64, CX
+	ADDQ            $+64, DX
+	ADDQ            $+2, BX
+	ADDQ            $+2, AX
+	DECQ            DI
+	JNZ             column
+	VZEROUPPER
+	RET
+
+DATA minusInfKeyAVX512<>+0(SB)/4, $0x807fffff
+GLOBL minusInfKeyAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA integerOneAVX512<>+0(SB)/4, $0x00000001
+GLOBL integerOneAVX512<>(SB), RODATA|NOPTR, $4
+
+// func groupsAVX512(allowed *uint64, rank *float32, s *float32, bias *float32, groups int, size int, kept int)
+// Requires: AVX, AVX512F
+TEXT ·groupsAVX512(SB), NOSPLIT, $0-56
+	MOVQ         allowed+0(FP), AX
+	MOVQ         rank+8(FP), CX
+	MOVQ         s+16(FP), DX
+	MOVQ         size+40(FP), BX
+	MOVQ         kept+48(FP), SI
+	VBROADCASTSS minusInfinityAVX512<>+0(SB), Z0
+	VPBROADCASTD SI, Z1
+	MOVQ         $0x00000004, SI
+
+column:
+	MOVQ DX, DI
+	MOVQ bias+24(FP), R8
+	MOVQ CX, R9
+	MOVQ groups+32(FP), R10
+
+group:
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	MOVQ    size+40(FP), R11
+
+row:
+	VMOVUPS     (DI), Z4
+	VADDPS.BCST (R8), Z4, Z4
+	VMINPS      Z4, Z2, Z5
+	VMAXPS      Z5, Z3, Z3
+	VMAXPS      Z4, Z2, Z2
+	ADDQ        $+256, DI
+	ADDQ        $+4, R8
+	DECQ        R11
+	JNZ         row
+	CMPQ        BX, $0x01
+	JE          single
+	VADDPS      Z3, Z2, Z2
+
+single:
+	VMOVUPS Z2, (R9)
+	ADDQ    $+256, R9
+	DECQ    R10
+	JNZ     group
+	MOVQ    AX, DI
+	MOVQ    CX, R8
+	MOVQ    groups+32(FP), R9
+
+rank:
+	VMOVUPS (R8), Z2
+	VPXORD  Z6, Z6, Z6
+	MOVQ    CX, R10
+	MOVQ    groups+32(FP), R11
+
+other:
+	VMOVUPS      (R10), Z3
+	CMPQ         R10, R8
+	JAE          later
+	VCMPPS       $0x0d, Z2, Z3, K1
+	VBROADCASTSS integerOneAVX512<>+0(SB), Z3
+	VPADDD       Z3, Z6, K1, Z6
+	JMP          counted
+
+later:
+	VCMPPS       $0x0e, Z2, Z3, K1
+	VBROADCASTSS integerOneAVX512<>+0(SB), Z3
+	VPADDD       Z3, Z6, K1, Z6
+
+counted:
+	ADDQ     $+256, R10
+	DECQ     R11
+	JNZ      other
+	VPCMPGTD Z6, Z1, K1
+	KMOVW    K1, (DI)
+	ADDQ     $+256, R8
+	ADDQ     $+8, DI
+	DECQ     R9
+	JNZ      rank
+	ADDQ     $+64, DX
+	ADDQ     $+64, CX
+	ADDQ     $+2, AX
+	DECQ     SI
+	JNZ      column
+	VZEROUPPER
+	RET
+
 // func productAVX2(z *float32, w *float32, x *float32, panels int, cols int)
 // Requires: AVX
 TEXT ·productAVX2(SB), NOSPLIT, $0-40
@@ -1858,3 +3464,1689 @@ DATA quarterAVX2<>+20(SB)/4, $0x3e800000
 DATA quarterAVX2<>+24(SB)/4, $0x3e800000
 DATA quarterAVX2<>+28(SB)/4, $0x3e800000
 GLOBL quarterAVX2<>(SB), RODATA|NOPTR, $32
+
+// func best2AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best2AVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+
+group:
+	VPBROADCASTB (R8), Y3
+	VMOVDQU      laneBits<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VPCMPEQD     Y4, Y3, Y3
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x02, R10
+	JL           rest
+
+chunk:
+	VBROADCASTSS (DI), Y4
+	VADDPS       (SI), Y4, Y4
+	VPSRAD       $0x1f, Y4, Y5
+	VPAND        notSignAVX2<>+0(SB), Y5, Y5
+	VPXOR        Y4, Y5, Y5
+	VPBLENDVB    Y3, Y5, Y0, Y4
+	VBROADCASTSS 4(DI), Y5
+	VADDPS       256(SI), Y5, Y5
+	VPSRAD       $0x1f, Y5, Y6
+	VPAND        notSignAVX2<>+0(SB), Y6, Y6
+	VPXOR        Y5, Y6, Y6
+	VPBLENDVB    Y3, Y6, Y0, Y5
+	VPMAXSD      Y4, Y5, Y6
+	VPMINSD      Y4, Y5, Y4
+	VPMAXSD      Y1, Y4, Y1
+	VPMAXSD      Y2, Y6, Y2
+	VPMAXSD      Y1, Y2, Y4
+	VPMINSD      Y1, Y2, Y2
+	VMOVAPS      Y4, Y1
+	VMOVAPS      Y2, Y2
+	ADDQ         $+512, SI
+	ADDQ         $+8, DI
+	SUBQ         $0x02, R10
+	JGE          chunk
+
+rest:
+	ADDQ $0x02, R10
+	JZ   next
+
+insert:
+	VBROADCASTSS (DI), Y4
+	VADDPS       (SI), Y4, Y4
+	VPSRAD       $0x1f, Y4, Y5
+	VPAND        notSignAVX2<>+0(SB), Y5, Y5
+	VPXOR        Y4, Y5, Y5
+	VPBLENDVB    Y3, Y5, Y0, Y4
+	VMOVAPS      Y1, Y1
+	VPMINSD      Y4, Y1, Y5
+	VPMAXSD      Y4, Y1, Y1
+	VMOVAPS      Y1, Y1
+	VMOVAPS      Y2, Y2
+	VPMINSD      Y5, Y2, Y4
+	VPMAXSD      Y5, Y2, Y2
+	VMOVAPS      Y2, Y2
+	ADDQ         $+256, SI
+	ADDQ         $+4, DI
+	DECQ         R10
+	JNZ          insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 256(AX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+1, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+DATA leastKeyAVX2<>+0(SB)/4, $0x80000000
+DATA leastKeyAVX2<>+4(SB)/4, $0x80000000
+DATA leastKeyAVX2<>+8(SB)/4, $0x80000000
+DATA leastKeyAVX2<>+12(SB)/4, $0x80000000
+DATA leastKeyAVX2<>+16(SB)/4, $0x80000000
+DATA leastKeyAVX2<>+20(SB)/4, $0x80000000
+DATA leastKeyAVX2<>+24(SB)/4, $0x80000000
+DATA leastKeyAVX2<>+28(SB)/4, $0x80000000
+GLOBL leastKeyAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA laneBits<>+0(SB)/4, $0x00000001
+DATA laneBits<>+4(SB)/4, $0x00000002
+DATA laneBits<>+8(SB)/4, $0x00000004
+DATA laneBits<>+12(SB)/4, $0x00000008
+DATA laneBits<>+16(SB)/4, $0x00000010
+DATA laneBits<>+20(SB)/4, $0x00000020
+DATA laneBits<>+24(SB)/4, $0x00000040
+DATA laneBits<>+28(SB)/4, $0x00000080
+GLOBL laneBits<>(SB), RODATA|NOPTR, $32
+
+// func best4AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best4AVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+
+group:
+	VPBROADCASTB (R8), Y5
+	VMOVDQU      laneBits<>+0(SB), Y6
+	VPAND        Y6, Y5, Y5
+	VPCMPEQD     Y6, Y5, Y5
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x04, R10
+	JL           rest
+
+chunk:
+	VBROADCASTSS (DI), Y6
+	VADDPS       (SI), Y6, Y6
+	VPSRAD       $0x1f, Y6, Y7
+	VPAND        notSignAVX2<>+0(SB), Y7, Y7
+	VPXOR        Y6, Y7, Y7
+	VPBLENDVB    Y5, Y7, Y0, Y6
+	VBROADCASTSS 4(DI), Y7
+	VADDPS       256(SI), Y7, Y7
+	VPSRAD       $0x1f, Y7, Y8
+	VPAND        notSignAVX2<>+0(SB), Y8, Y8
+	VPXOR        Y7, Y8, Y8
+	VPBLENDVB    Y5, Y8, Y0, Y7
+	VBROADCASTSS 8(DI), Y8
+	VADDPS       512(SI), Y8, Y8
+	VPSRAD       $0x1f, Y8, Y9
+	VPAND        notSignAVX2<>+0(SB), Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPBLENDVB    Y5, Y9, Y0, Y8
+	VBROADCASTSS 12(DI), Y9
+	VADDPS       768(SI), Y9, Y9
+	VPSRAD       $0x1f, Y9, Y10
+	VPAND        notSignAVX2<>+0(SB), Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VPBLENDVB    Y5, Y10, Y0, Y9
+	VPMAXSD      Y6, Y7, Y10
+	VPMINSD      Y6, Y7, Y6
+	VPMAXSD      Y8, Y9, Y7
+	VPMINSD      Y8, Y9, Y8
+	VPMAXSD      Y10, Y7, Y9
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y8, Y10
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y10, Y7, Y8
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y1, Y6, Y1
+	VPMAXSD      Y2, Y7, Y2
+	VPMAXSD      Y3, Y8, Y3
+	VPMAXSD      Y4, Y9, Y4
+	VPMAXSD      Y1, Y3, Y6
+	VPMINSD      Y1, Y3, Y1
+	VPMAXSD      Y2, Y4, Y3
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y6, Y3, Y4
+	VPMINSD      Y6, Y3, Y3
+	VPMAXSD      Y1, Y2, Y7
+	VPMINSD      Y1, Y2, Y6
+	VMOVAPS      Y4, Y1
+	VMOVAPS      Y3, Y2
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y4
+	ADDQ         $+1024, SI
+	ADDQ         $+16, DI
+	SUBQ         $0x04, R10
+	JGE          chunk
+
+rest:
+	ADDQ $0x04, R10
+	JZ   next
+
+insert:
+	VBROADCASTSS (DI), Y6
+	VADDPS       (SI), Y6, Y6
+	VPSRAD       $0x1f, Y6, Y7
+	VPAND        notSignAVX2<>+0(SB), Y7, Y7
+	VPXOR        Y6, Y7, Y7
+	VPBLENDVB    Y5, Y7, Y0, Y6
+	VMOVAPS      Y1, Y1
+	VPMINSD      Y6, Y1, Y7
+	VPMAXSD      Y6, Y1, Y1
+	VMOVAPS      Y1, Y1
+	VMOVAPS      Y2, Y2
+	VPMINSD      Y7, Y2, Y6
+	VPMAXSD      Y7, Y2, Y2
+	VMOVAPS      Y2, Y2
+	VMOVAPS      Y3, Y3
+	VPMINSD      Y6, Y3, Y7
+	VPMAXSD      Y6, Y3, Y3
+	VMOVAPS      Y3, Y3
+	VMOVAPS      Y4, Y4
+	VPMINSD      Y7, Y4, Y6
+	VPMAXSD      Y7, Y4, Y4
+	VMOVAPS      Y4, Y4
+	ADDQ         $+256, SI
+	ADDQ         $+4, DI
+	DECQ         R10
+	JNZ          insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 256(AX)
+	VMOVUPS Y3, 512(AX)
+	VMOVUPS Y4, 768(AX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+1, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best8AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best8AVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y0, 256(AX)
+	VMOVUPS Y0, 512(AX)
+	VMOVUPS Y0, 768(AX)
+	VMOVUPS Y0, 1024(AX)
+	VMOVUPS Y0, 1280(AX)
+	VMOVUPS Y0, 1536(AX)
+	VMOVUPS Y0, 1792(AX)
+
+group:
+	VPBROADCASTB (R8), Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VPAND        Y2, Y1, Y1
+	VPCMPEQD     Y2, Y1, Y1
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x08, R10
+	JL           rest
+
+chunk:
+	VBROADCASTSS (DI), Y2
+	VADDPS       (SI), Y2, Y2
+	VPSRAD       $0x1f, Y2, Y3
+	VPAND        notSignAVX2<>+0(SB), Y3, Y3
+	VPXOR        Y2, Y3, Y3
+	VPBLENDVB    Y1, Y3, Y0, Y2
+	VBROADCASTSS 4(DI), Y3
+	VADDPS       256(SI), Y3, Y3
+	VPSRAD       $0x1f, Y3, Y4
+	VPAND        notSignAVX2<>+0(SB), Y4, Y4
+	VPXOR        Y3, Y4, Y4
+	VPBLENDVB    Y1, Y4, Y0, Y3
+	VBROADCASTSS 8(DI), Y4
+	VADDPS       512(SI), Y4, Y4
+	VPSRAD       $0x1f, Y4, Y5
+	VPAND        notSignAVX2<>+0(SB), Y5, Y5
+	VPXOR        Y4, Y5, Y5
+	VPBLENDVB    Y1, Y5, Y0, Y4
+	VBROADCASTSS 12(DI), Y5
+	VADDPS       768(SI), Y5, Y5
+	VPSRAD       $0x1f, Y5, Y6
+	VPAND        notSignAVX2<>+0(SB), Y6, Y6
+	VPXOR        Y5, Y6, Y6
+	VPBLENDVB    Y1, Y6, Y0, Y5
+	VBROADCASTSS 16(DI), Y6
+	VADDPS       1024(SI), Y6, Y6
+	VPSRAD       $0x1f, Y6, Y7
+	VPAND        notSignAVX2<>+0(SB), Y7, Y7
+	VPXOR        Y6, Y7, Y7
+	VPBLENDVB    Y1, Y7, Y0, Y6
+	VBROADCASTSS 20(DI), Y7
+	VADDPS       1280(SI), Y7, Y7
+	VPSRAD       $0x1f, Y7, Y8
+	VPAND        notSignAVX2<>+0(SB), Y8, Y8
+	VPXOR        Y7, Y8, Y8
+	VPBLENDVB    Y1, Y8, Y0, Y7
+	VBROADCASTSS 24(DI), Y8
+	VADDPS       1536(SI), Y8, Y8
+	VPSRAD       $0x1f, Y8, Y9
+	VPAND        notSignAVX2<>+0(SB), Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPBLENDVB    Y1, Y9, Y0, Y8
+	VBROADCASTSS 28(DI), Y9
+	VADDPS       1792(SI), Y9, Y9
+	VPSRAD       $0x1f, Y9, Y10
+	VPAND        notSignAVX2<>+0(SB), Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VPBLENDVB    Y1, Y10, Y0, Y9
+	VPMAXSD      Y2, Y3, Y10
+	VPMINSD      Y2, Y3, Y2
+	VPMAXSD      Y4, Y5, Y3
+	VPMINSD      Y4, Y5, Y4
+	VPMAXSD      Y6, Y7, Y5
+	VPMINSD      Y6, Y7, Y6
+	VPMAXSD      Y8, Y9, Y7
+	VPMINSD      Y8, Y9, Y8
+	VPMAXSD      Y10, Y3, Y9
+	VPMINSD      Y10, Y3, Y3
+	VPMAXSD      Y2, Y4, Y10
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y5, Y7, Y4
+	VPMINSD      Y5, Y7, Y5
+	VPMAXSD      Y6, Y8, Y7
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y10, Y3, Y8
+	VPMINSD      Y10, Y3, Y3
+	VPMAXSD      Y7, Y5, Y10
+	VPMINSD      Y7, Y5, Y5
+	VPMAXSD      Y9, Y4, Y7
+	VPMINSD      Y9, Y4, Y4
+	VPMAXSD      Y8, Y10, Y9
+	VPMINSD      Y8, Y10, Y8
+	VPMAXSD      Y3, Y5, Y10
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y2, Y6, Y5
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y10, Y4, Y6
+	VPMINSD      Y10, Y4, Y4
+	VPMAXSD      Y5, Y8, Y10
+	VPMINSD      Y5, Y8, Y5
+	VPMAXSD      Y9, Y6, Y8
+	VPMINSD      Y9, Y6, Y6
+	VPMAXSD      Y10, Y4, Y9
+	VPMINSD      Y10, Y4, Y4
+	VPMAXSD      Y5, Y3, Y10
+	VPMINSD      Y5, Y3, Y3
+	VPMAXSD      (AX), Y2, Y2
+	VPMAXSD      256(AX), Y3, Y3
+	VPMAXSD      512(AX), Y10, Y10
+	VPMAXSD      768(AX), Y4, Y4
+	VPMAXSD      1024(AX), Y9, Y9
+	VPMAXSD      1280(AX), Y6, Y6
+	VPMAXSD      1536(AX), Y8, Y8
+	VPMAXSD      1792(AX), Y7, Y7
+	VPMAXSD      Y2, Y9, Y5
+	VPMINSD      Y2, Y9, Y2
+	VPMAXSD      Y3, Y6, Y9
+	VPMINSD      Y3, Y6, Y3
+	VPMAXSD      Y10, Y8, Y6
+	VPMINSD      Y10, Y8, Y8
+	VPMAXSD      Y4, Y7, Y10
+	VPMINSD      Y4, Y7, Y4
+	VPMAXSD      Y5, Y6, Y7
+	VPMINSD      Y5, Y6, Y5
+	VPMAXSD      Y9, Y10, Y6
+	VPMINSD      Y9, Y10, Y9
+	VPMAXSD      Y2, Y8, Y10
+	VPMINSD      Y2, Y8, Y2
+	VPMAXSD      Y3, Y4, Y8
+	VPMINSD      Y3, Y4, Y3
+	VPMAXSD      Y7, Y6, Y4
+	VPMINSD      Y7, Y6, Y6
+	VPMAXSD      Y5, Y9, Y7
+	VPMINSD      Y5, Y9, Y5
+	VPMAXSD      Y10, Y8, Y9
+	VPMINSD      Y10, Y8, Y8
+	VPMAXSD      Y2, Y3, Y10
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y6, 256(AX)
+	VMOVUPS      Y7, 512(AX)
+	VMOVUPS      Y5, 768(AX)
+	VMOVUPS      Y9, 1024(AX)
+	VMOVUPS      Y8, 1280(AX)
+	VMOVUPS      Y10, 1536(AX)
+	VMOVUPS      Y2, 1792(AX)
+	ADDQ         $+2048, SI
+	ADDQ         $+32, DI
+	SUBQ         $0x08, R10
+	JGE          chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VBROADCASTSS (DI), Y2
+	VADDPS       (SI), Y2, Y2
+	VPSRAD       $0x1f, Y2, Y3
+	VPAND        notSignAVX2<>+0(SB), Y3, Y3
+	VPXOR        Y2, Y3, Y3
+	VPBLENDVB    Y1, Y3, Y0, Y2
+	VMOVUPS      (AX), Y3
+	VPMINSD      Y2, Y3, Y4
+	VPMAXSD      Y2, Y3, Y3
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      256(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 256(AX)
+	VMOVUPS      512(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 512(AX)
+	VMOVUPS      768(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 768(AX)
+	VMOVUPS      1024(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 1024(AX)
+	VMOVUPS      1280(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 1280(AX)
+	VMOVUPS      1536(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 1536(AX)
+	VMOVUPS      1792(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 1792(AX)
+	ADDQ         $+256, SI
+	ADDQ         $+4, DI
+	DECQ         R10
+	JNZ          insert
+
+next:
+	ADDQ $+8, R8
+	DECQ R9
+	JNZ  group
+	ADDQ $+32, AX
+	ADDQ $+32, CX
+	ADDQ $+1, DX
+	DECQ BX
+	JNZ  column
+	VZEROUPPER
+	RET
+
+// func best16AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best16AVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y0, 256(AX)
+	VMOVUPS Y0, 512(AX)
+	VMOVUPS Y0, 768(AX)
+	VMOVUPS Y0, 1024(AX)
+	VMOVUPS Y0, 1280(AX)
+	VMOVUPS Y0, 1536(AX)
+	VMOVUPS Y0, 1792(AX)
+	VMOVUPS Y0, 2048(AX)
+	VMOVUPS Y0, 2304(AX)
+	VMOVUPS Y0, 2560(AX)
+	VMOVUPS Y0, 2816(AX)
+	VMOVUPS Y0, 3072(AX)
+	VMOVUPS Y0, 3328(AX)
+	VMOVUPS Y0, 3584(AX)
+	VMOVUPS Y0, 3840(AX)
+
+group:
+	VPBROADCASTB (R8), Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VPAND        Y2, Y1, Y1
+	VPCMPEQD     Y2, Y1, Y1
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x08, R10
+	JL           rest
+
+chunk:
+	VBROADCASTSS (DI), Y2
+	VADDPS       (SI), Y2, Y2
+	VPSRAD       $0x1f, Y2, Y3
+	VPAND        notSignAVX2<>+0(SB), Y3, Y3
+	VPXOR        Y2, Y3, Y3
+	VPBLENDVB    Y1, Y3, Y0, Y2
+	VBROADCASTSS 4(DI), Y3
+	VADDPS       256(SI), Y3, Y3
+	VPSRAD       $0x1f, Y3, Y4
+	VPAND        notSignAVX2<>+0(SB), Y4, Y4
+	VPXOR        Y3, Y4, Y4
+	VPBLENDVB    Y1, Y4, Y0, Y3
+	VBROADCASTSS 8(DI), Y4
+	VADDPS       512(SI), Y4, Y4
+	VPSRAD       $0x1f, Y4, Y5
+	VPAND        notSignAVX2<>+0(SB), Y5, Y5
+	VPXOR        Y4, Y5, Y5
+	VPBLENDVB    Y1, Y5, Y0, Y4
+	VBROADCASTSS 12(DI), Y5
+	VADDPS       768(SI), Y5, Y5
+	VPSRAD       $0x1f, Y5, Y6
+	VPAND        notSignAVX2<>+0(SB), Y6, Y6
+	VPXOR        Y5, Y6, Y6
+	VPBLENDVB    Y1, Y6, Y0, Y5
+	VBROADCASTSS 16(DI), Y6
+	VADDPS       1024(SI), Y6, Y6
+	VPSRAD       $0x1f, Y6, Y7
+	VPAND        notSignAVX2<>+0(SB), Y7, Y7
+	VPXOR        Y6, Y7, Y7
+	VPBLENDVB    Y1, Y7, Y0, Y6
+	VBROADCASTSS 20(DI), Y7
+	VADDPS       1280(SI), Y7, Y7
+	VPSRAD       $0x1f, Y7, Y8
+	VPAND        notSignAVX2<>+0(SB), Y8, Y8
+	VPXOR        Y7, Y8, Y8
+	VPBLENDVB    Y1, Y8, Y0, Y7
+	VBROADCASTSS 24(DI), Y8
+	VADDPS       1536(SI), Y8, Y8
+	VPSRAD       $0x1f, Y8, Y9
+	VPAND        notSignAVX2<>+0(SB), Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPBLENDVB    Y1, Y9, Y0, Y8
+	VBROADCASTSS 28(DI), Y9
+	VADDPS       1792(SI), Y9, Y9
+	VPSRAD       $0x1f, Y9, Y10
+	VPAND        notSignAVX2<>+0(SB), Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VPBLENDVB    Y1, Y10, Y0, Y9
+	VPMAXSD      Y2, Y3, Y10
+	VPMINSD      Y2, Y3, Y2
+	VPMAXSD      Y4, Y5, Y3
+	VPMINSD      Y4, Y5, Y4
+	VPMAXSD      Y6, Y7, Y5
+	VPMINSD      Y6, Y7, Y6
+	VPMAXSD      Y8, Y9, Y7
+	VPMINSD      Y8, Y9, Y8
+	VPMAXSD      Y10, Y3, Y9
+	VPMINSD      Y10, Y3, Y3
+	VPMAXSD      Y2, Y4, Y10
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y5, Y7, Y4
+	VPMINSD      Y5, Y7, Y5
+	VPMAXSD      Y6, Y8, Y7
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y10, Y3, Y8
+	VPMINSD      Y10, Y3, Y3
+	VPMAXSD      Y7, Y5, Y10
+	VPMINSD      Y7, Y5, Y5
+	VPMAXSD      Y9, Y4, Y7
+	VPMINSD      Y9, Y4, Y4
+	VPMAXSD      Y8, Y10, Y9
+	VPMINSD      Y8, Y10, Y8
+	VPMAXSD      Y3, Y5, Y10
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y2, Y6, Y5
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y10, Y4, Y6
+	VPMINSD      Y10, Y4, Y4
+	VPMAXSD      Y5, Y8, Y10
+	VPMINSD      Y5, Y8, Y5
+	VPMAXSD      Y9, Y6, Y8
+	VPMINSD      Y9, Y6, Y6
+	VPMAXSD      Y10, Y4, Y9
+	VPMINSD      Y10, Y4, Y4
+	VPMAXSD      Y5, Y3, Y10
+	VPMINSD      Y5, Y3, Y3
+	VPMAXSD      2048(AX), Y2, Y2
+	VPMAXSD      2304(AX), Y3, Y3
+	VPMAXSD      2560(AX), Y10, Y10
+	VPMAXSD      2816(AX), Y4, Y4
+	VPMAXSD      3072(AX), Y9, Y9
+	VPMAXSD      3328(AX), Y6, Y6
+	VPMAXSD      3584(AX), Y8, Y8
+	VPMAXSD      3840(AX), Y7, Y7
+	VMOVUPS      Y2, 2048(AX)
+	VMOVUPS      Y3, 2304(AX)
+	VMOVUPS      Y10, 2560(AX)
+	VMOVUPS      Y4, 2816(AX)
+	VMOVUPS      Y9, 3072(AX)
+	VMOVUPS      Y6, 3328(AX)
+	VMOVUPS      Y8, 3584(AX)
+	VMOVUPS      Y7, 3840(AX)
+	VMOVUPS      (AX), Y2
+	VMOVUPS      2048(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y2, 2048(AX)
+	VMOVUPS      256(AX), Y2
+	VMOVUPS      2304(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 256(AX)
+	VMOVUPS      Y2, 2304(AX)
+	VMOVUPS      512(AX), Y2
+	VMOVUPS      2560(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 512(AX)
+	VMOVUPS      Y2, 2560(AX)
+	VMOVUPS      768(AX), Y2
+	VMOVUPS      2816(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 768(AX)
+	VMOVUPS      Y2, 2816(AX)
+	VMOVUPS      1024(AX), Y2
+	VMOVUPS      3072(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      Y2, 3072(AX)
+	VMOVUPS      1280(AX), Y2
+	VMOVUPS      3328(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1280(AX)
+	VMOVUPS      Y2, 3328(AX)
+	VMOVUPS      1536(AX), Y2
+	VMOVUPS      3584(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1536(AX)
+	VMOVUPS      Y2, 3584(AX)
+	VMOVUPS      1792(AX), Y2
+	VMOVUPS      3840(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1792(AX)
+	VMOVUPS      Y2, 3840(AX)
+	VMOVUPS      (AX), Y2
+	VMOVUPS      256(AX), Y3
+	VMOVUPS      512(AX), Y4
+	VMOVUPS      768(AX), Y5
+	VMOVUPS      1024(AX), Y6
+	VMOVUPS      1280(AX), Y7
+	VMOVUPS      1536(AX), Y8
+	VMOVUPS      1792(AX), Y9
+	VPMAXSD      Y2, Y6, Y10
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y3, Y7, Y6
+	VPMINSD      Y3, Y7, Y3
+	VPMAXSD      Y4, Y8, Y7
+	VPMINSD      Y4, Y8, Y4
+	VPMAXSD      Y5, Y9, Y8
+	VPMINSD      Y5, Y9, Y5
+	VPMAXSD      Y10, Y7, Y9
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y8, Y10
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y2, Y4, Y8
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y3, Y5, Y4
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y9, Y10, Y5
+	VPMINSD      Y9, Y10, Y9
+	VPMAXSD      Y7, Y6, Y10
+	VPMINSD      Y7, Y6, Y6
+	VPMAXSD      Y8, Y4, Y7
+	VPMINSD      Y8, Y4, Y4
+	VPMAXSD      Y2, Y3, Y8
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y5, (AX)
+	VMOVUPS      Y9, 256(AX)
+	VMOVUPS      Y10, 512(AX)
+	VMOVUPS      Y6, 768(AX)
+	VMOVUPS      Y7, 1024(AX)
+	VMOVUPS      Y4, 1280(AX)
+	VMOVUPS      Y8, 1536(AX)
+	VMOVUPS      Y2, 1792(AX)
+	VMOVUPS      2048(AX), Y2
+	VMOVUPS      2304(AX), Y3
+	VMOVUPS      2560(AX), Y4
+	VMOVUPS      2816(AX), Y5
+	VMOVUPS      3072(AX), Y6
+	VMOVUPS      3328(AX), Y7
+	VMOVUPS      3584(AX), Y8
+	VMOVUPS      3840(AX), Y9
+	VPMAXSD      Y2, Y6, Y10
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y3, Y7, Y6
+	VPMINSD      Y3, Y7, Y3
+	VPMAXSD      Y4, Y8, Y7
+	VPMINSD      Y4, Y8, Y4
+	VPMAXSD      Y5, Y9, Y8
+	VPMINSD      Y5, Y9, Y5
+	VPMAXSD      Y10, Y7, Y9
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y8, Y10
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y2, Y4, Y8
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y3, Y5, Y4
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y9, Y10, Y5
+	VPMINSD      Y9, Y10, Y9
+	VPMAXSD      Y7, Y6, Y10
+	VPMINSD      Y7, Y6, Y6
+	VPMAXSD      Y8, Y4, Y7
+	VPMINSD      Y8, Y4, Y4
+	VPMAXSD      Y2, Y3, Y8
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y5, 2048(AX)
+	VMOVUPS      Y9, 2304(AX)
+	VMOVUPS      Y10, 2560(AX)
+	VMOVUPS      Y6, 2816(AX)
+	VMOVUPS      Y7, 3072(AX)
+	VMOVUPS      Y4, 3328(AX)
+	VMOVUPS      Y8, 3584(AX)
+	VMOVUPS      Y2, 3840(AX)
+	ADDQ         $+2048, SI
+	ADDQ         $+32, DI
+	SUBQ         $0x08, R10
+	JGE          chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VBROADCASTSS (DI), Y2
+	VADDPS       (SI), Y2, Y2
+	VPSRAD       $0x1f, Y2, Y3
+	VPAND        notSignAVX2<>+0(SB), Y3, Y3
+	VPXOR        Y2, Y3, Y3
+	VPBLENDVB    Y1, Y3, Y0, Y2
+	VMOVUPS      (AX), Y3
+	VPMINSD      Y2, Y3, Y4
+	VPMAXSD      Y2, Y3, Y3
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      256(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 256(AX)
+	VMOVUPS      512(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 512(AX)
+	VMOVUPS      768(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 768(AX)
+	VMOVUPS      1024(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 1024(AX)
+	VMOVUPS      1280(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 1280(AX)
+	VMOVUPS      1536(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 1536(AX)
+	VMOVUPS      1792(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 1792(AX)
+	VMOVUPS      2048(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 2048(AX)
+	VMOVUPS      2304(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 2304(AX)
+	VMOVUPS      2560(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 2560(AX)
+	VMOVUPS      2816(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 2816(AX)
+	VMOVUPS      3072(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 3072(AX)
+	VMOVUPS      3328(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 3328(AX)
+	VMOVUPS      3584(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 3584(AX)
+	VMOVUPS      3840(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 3840(AX)
+	ADDQ         $+256, SI
+	ADDQ         $+4, DI
+	DECQ         R10
+	JNZ          insert
+
+next:
+	ADDQ $+8, R8
+	DECQ R9
+	JNZ  group
+	ADDQ $+32, AX
+	ADDQ $+32, CX
+	ADDQ $+1, DX
+	DECQ BX
+	JNZ  column
+	VZEROUPPER
+	RET
+
+// func best32AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best32AVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y0, 256(AX)
+	VMOVUPS Y0, 512(AX)
+	VMOVUPS Y0, 768(AX)
+	VMOVUPS Y0, 1024(AX)
+	VMOVUPS Y0, 1280(AX)
+	VMOVUPS Y0, 1536(AX)
+	VMOVUPS Y0, 1792(AX)
+	VMOVUPS Y0, 2048(AX)
+	VMOVUPS Y0, 2304(AX)
+	VMOVUPS Y0, 2560(AX)
+	VMOVUPS Y0, 2816(AX)
+	VMOVUPS Y0, 3072(AX)
+	VMOVUPS Y0, 3328(AX)
+	VMOVUPS Y0, 3584(AX)
+	VMOVUPS Y0, 3840(AX)
+	VMOVUPS Y0, 4096(AX)
+	VMOVUPS Y0, 4352(AX)
+	VMOVUPS Y0, 4608(AX)
+	VMOVUPS Y0, 4864(AX)
+	VMOVUPS Y0, 5120(AX)
+	VMOVUPS Y0, 5376(AX)
+	VMOVUPS Y0, 5632(AX)
+	VMOVUPS Y0, 5888(AX)
+	VMOVUPS Y0, 6144(AX)
+	VMOVUPS Y0, 6400(AX)
+	VMOVUPS Y0, 6656(AX)
+	VMOVUPS Y0, 6912(AX)
+	VMOVUPS Y0, 7168(AX)
+	VMOVUPS Y0, 7424(AX)
+	VMOVUPS Y0, 7680(AX)
+	VMOVUPS Y0, 7936(AX)
+
+group:
+	VPBROADCASTB (R8), Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VPAND        Y2, Y1, Y1
+	VPCMPEQD     Y2, Y1, Y1
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x08, R10
+	JL           rest
+
+chunk:
+	VBROADCASTSS (DI), Y2
+	VADDPS       (SI), Y2, Y2
+	VPSRAD       $0x1f, Y2, Y3
+	VPAND        notSignAVX2<>+0(SB), Y3, Y3
+	VPXOR        Y2, Y3, Y3
+	VPBLENDVB    Y1, Y3, Y0, Y2
+	VBROADCASTSS 4(DI), Y3
+	VADDPS       256(SI), Y3, Y3
+	VPSRAD       $0x1f, Y3, Y4
+	VPAND        notSignAVX2<>+0(SB), Y4, Y4
+	VPXOR        Y3, Y4, Y4
+	VPBLENDVB    Y1, Y4, Y0, Y3
+	VBROADCASTSS 8(DI), Y4
+	VADDPS       512(SI), Y4, Y4
+	VPSRAD       $0x1f, Y4, Y5
+	VPAND        notSignAVX2<>+0(SB), Y5, Y5
+	VPXOR        Y4, Y5, Y5
+	VPBLENDVB    Y1, Y5, Y0, Y4
+	VBROADCASTSS 12(DI), Y5
+	VADDPS       768(SI), Y5, Y5
+	VPSRAD       $0x1f, Y5, Y6
+	VPAND        notSignAVX2<>+0(SB), Y6, Y6
+	VPXOR        Y5, Y6, Y6
+	VPBLENDVB    Y1, Y6, Y0, Y5
+	VBROADCASTSS 16(DI), Y6
+	VADDPS       1024(SI), Y6, Y6
+	VPSRAD       $0x1f, Y6, Y7
+	VPAND        notSignAVX2<>+0(SB), Y7, Y7
+	VPXOR        Y6, Y7, Y7
+	VPBLENDVB    Y1, Y7, Y0, Y6
+	VBROADCASTSS 20(DI), Y7
+	VADDPS       1280(SI), Y7, Y7
+	VPSRAD       $0x1f, Y7, Y8
+	VPAND        notSignAVX2<>+0(SB), Y8, Y8
+	VPXOR        Y7, Y8, Y8
+	VPBLENDVB    Y1, Y8, Y0, Y7
+	VBROADCASTSS 24(DI), Y8
+	VADDPS       1536(SI), Y8, Y8
+	VPSRAD       $0x1f, Y8, Y9
+	VPAND        notSignAVX2<>+0(SB), Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPBLENDVB    Y1, Y9, Y0, Y8
+	VBROADCASTSS 28(DI), Y9
+	VADDPS       1792(SI), Y9, Y9
+	VPSRAD       $0x1f, Y9, Y10
+	VPAND        notSignAVX2<>+0(SB), Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VPBLENDVB    Y1, Y10, Y0, Y9
+	VPMAXSD      Y2, Y3, Y10
+	VPMINSD      Y2, Y3, Y2
+	VPMAXSD      Y4, Y5, Y3
+	VPMINSD      Y4, Y5, Y4
+	VPMAXSD      Y6, Y7, Y5
+	VPMINSD      Y6, Y7, Y6
+	VPMAXSD      Y8, Y9, Y7
+	VPMINSD      Y8, Y9, Y8
+	VPMAXSD      Y10, Y3, Y9
+	VPMINSD      Y10, Y3, Y3
+	VPMAXSD      Y2, Y4, Y10
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y5, Y7, Y4
+	VPMINSD      Y5, Y7, Y5
+	VPMAXSD      Y6, Y8, Y7
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y10, Y3, Y8
+	VPMINSD      Y10, Y3, Y3
+	VPMAXSD      Y7, Y5, Y10
+	VPMINSD      Y7, Y5, Y5
+	VPMAXSD      Y9, Y4, Y7
+	VPMINSD      Y9, Y4, Y4
+	VPMAXSD      Y8, Y10, Y9
+	VPMINSD      Y8, Y10, Y8
+	VPMAXSD      Y3, Y5, Y10
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y2, Y6, Y5
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y10, Y4, Y6
+	VPMINSD      Y10, Y4, Y4
+	VPMAXSD      Y5, Y8, Y10
+	VPMINSD      Y5, Y8, Y5
+	VPMAXSD      Y9, Y6, Y8
+	VPMINSD      Y9, Y6, Y6
+	VPMAXSD      Y10, Y4, Y9
+	VPMINSD      Y10, Y4, Y4
+	VPMAXSD      Y5, Y3, Y10
+	VPMINSD      Y5, Y3, Y3
+	VPMAXSD      6144(AX), Y2, Y2
+	VPMAXSD      6400(AX), Y3, Y3
+	VPMAXSD      6656(AX), Y10, Y10
+	VPMAXSD      6912(AX), Y4, Y4
+	VPMAXSD      7168(AX), Y9, Y9
+	VPMAXSD      7424(AX), Y6, Y6
+	VPMAXSD      7680(AX), Y8, Y8
+	VPMAXSD      7936(AX), Y7, Y7
+	VMOVUPS      Y2, 6144(AX)
+	VMOVUPS      Y3, 6400(AX)
+	VMOVUPS      Y10, 6656(AX)
+	VMOVUPS      Y4, 6912(AX)
+	VMOVUPS      Y9, 7168(AX)
+	VMOVUPS      Y6, 7424(AX)
+	VMOVUPS      Y8, 7680(AX)
+	VMOVUPS      Y7, 7936(AX)
+	VMOVUPS      (AX), Y2
+	VMOVUPS      4096(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y2, 4096(AX)
+	VMOVUPS      256(AX), Y2
+	VMOVUPS      4352(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 256(AX)
+	VMOVUPS      Y2, 4352(AX)
+	VMOVUPS      512(AX), Y2
+	VMOVUPS      4608(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 512(AX)
+	VMOVUPS      Y2, 4608(AX)
+	VMOVUPS      768(AX), Y2
+	VMOVUPS      4864(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 768(AX)
+	VMOVUPS      Y2, 4864(AX)
+	VMOVUPS      1024(AX), Y2
+	VMOVUPS      5120(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      Y2, 5120(AX)
+	VMOVUPS      1280(AX), Y2
+	VMOVUPS      5376(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1280(AX)
+	VMOVUPS      Y2, 5376(AX)
+	VMOVUPS      1536(AX), Y2
+	VMOVUPS      5632(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1536(AX)
+	VMOVUPS      Y2, 5632(AX)
+	VMOVUPS      1792(AX), Y2
+	VMOVUPS      5888(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1792(AX)
+	VMOVUPS      Y2, 5888(AX)
+	VMOVUPS      2048(AX), Y2
+	VMOVUPS      6144(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 2048(AX)
+	VMOVUPS      Y2, 6144(AX)
+	VMOVUPS      2304(AX), Y2
+	VMOVUPS      6400(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 2304(AX)
+	VMOVUPS      Y2, 6400(AX)
+	VMOVUPS      2560(AX), Y2
+	VMOVUPS      6656(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 2560(AX)
+	VMOVUPS      Y2, 6656(AX)
+	VMOVUPS      2816(AX), Y2
+	VMOVUPS      6912(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 2816(AX)
+	VMOVUPS      Y2, 6912(AX)
+	VMOVUPS      3072(AX), Y2
+	VMOVUPS      7168(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 3072(AX)
+	VMOVUPS      Y2, 7168(AX)
+	VMOVUPS      3328(AX), Y2
+	VMOVUPS      7424(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 3328(AX)
+	VMOVUPS      Y2, 7424(AX)
+	VMOVUPS      3584(AX), Y2
+	VMOVUPS      7680(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 3584(AX)
+	VMOVUPS      Y2, 7680(AX)
+	VMOVUPS      3840(AX), Y2
+	VMOVUPS      7936(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 3840(AX)
+	VMOVUPS      Y2, 7936(AX)
+	VMOVUPS      (AX), Y2
+	VMOVUPS      2048(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y2, 2048(AX)
+	VMOVUPS      256(AX), Y2
+	VMOVUPS      2304(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 256(AX)
+	VMOVUPS      Y2, 2304(AX)
+	VMOVUPS      512(AX), Y2
+	VMOVUPS      2560(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 512(AX)
+	VMOVUPS      Y2, 2560(AX)
+	VMOVUPS      768(AX), Y2
+	VMOVUPS      2816(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 768(AX)
+	VMOVUPS      Y2, 2816(AX)
+	VMOVUPS      1024(AX), Y2
+	VMOVUPS      3072(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1024(AX)
+	VMOVUPS      Y2, 3072(AX)
+	VMOVUPS      1280(AX), Y2
+	VMOVUPS      3328(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1280(AX)
+	VMOVUPS      Y2, 3328(AX)
+	VMOVUPS      1536(AX), Y2
+	VMOVUPS      3584(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1536(AX)
+	VMOVUPS      Y2, 3584(AX)
+	VMOVUPS      1792(AX), Y2
+	VMOVUPS      3840(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 1792(AX)
+	VMOVUPS      Y2, 3840(AX)
+	VMOVUPS      4096(AX), Y2
+	VMOVUPS      6144(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 4096(AX)
+	VMOVUPS      Y2, 6144(AX)
+	VMOVUPS      4352(AX), Y2
+	VMOVUPS      6400(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 4352(AX)
+	VMOVUPS      Y2, 6400(AX)
+	VMOVUPS      4608(AX), Y2
+	VMOVUPS      6656(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 4608(AX)
+	VMOVUPS      Y2, 6656(AX)
+	VMOVUPS      4864(AX), Y2
+	VMOVUPS      6912(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 4864(AX)
+	VMOVUPS      Y2, 6912(AX)
+	VMOVUPS      5120(AX), Y2
+	VMOVUPS      7168(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 5120(AX)
+	VMOVUPS      Y2, 7168(AX)
+	VMOVUPS      5376(AX), Y2
+	VMOVUPS      7424(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 5376(AX)
+	VMOVUPS      Y2, 7424(AX)
+	VMOVUPS      5632(AX), Y2
+	VMOVUPS      7680(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 5632(AX)
+	VMOVUPS      Y2, 7680(AX)
+	VMOVUPS      5888(AX), Y2
+	VMOVUPS      7936(AX), Y3
+	VPMAXSD      Y2, Y3, Y4
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, 5888(AX)
+	VMOVUPS      Y2, 7936(AX)
+	VMOVUPS      (AX), Y2
+	VMOVUPS      256(AX), Y3
+	VMOVUPS      512(AX), Y4
+	VMOVUPS      768(AX), Y5
+	VMOVUPS      1024(AX), Y6
+	VMOVUPS      1280(AX), Y7
+	VMOVUPS      1536(AX), Y8
+	VMOVUPS      1792(AX), Y9
+	VPMAXSD      Y2, Y6, Y10
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y3, Y7, Y6
+	VPMINSD      Y3, Y7, Y3
+	VPMAXSD      Y4, Y8, Y7
+	VPMINSD      Y4, Y8, Y4
+	VPMAXSD      Y5, Y9, Y8
+	VPMINSD      Y5, Y9, Y5
+	VPMAXSD      Y10, Y7, Y9
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y8, Y10
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y2, Y4, Y8
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y3, Y5, Y4
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y9, Y10, Y5
+	VPMINSD      Y9, Y10, Y9
+	VPMAXSD      Y7, Y6, Y10
+	VPMINSD      Y7, Y6, Y6
+	VPMAXSD      Y8, Y4, Y7
+	VPMINSD      Y8, Y4, Y4
+	VPMAXSD      Y2, Y3, Y8
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y5, (AX)
+	VMOVUPS      Y9, 256(AX)
+	VMOVUPS      Y10, 512(AX)
+	VMOVUPS      Y6, 768(AX)
+	VMOVUPS      Y7, 1024(AX)
+	VMOVUPS      Y4, 1280(AX)
+	VMOVUPS      Y8, 1536(AX)
+	VMOVUPS      Y2, 1792(AX)
+	VMOVUPS      2048(AX), Y2
+	VMOVUPS      2304(AX), Y3
+	VMOVUPS      2560(AX), Y4
+	VMOVUPS      2816(AX), Y5
+	VMOVUPS      3072(AX), Y6
+	VMOVUPS      3328(AX), Y7
+	VMOVUPS      3584(AX), Y8
+	VMOVUPS      3840(AX), Y9
+	VPMAXSD      Y2, Y6, Y10
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y3, Y7, Y6
+	VPMINSD      Y3, Y7, Y3
+	VPMAXSD      Y4, Y8, Y7
+	VPMINSD      Y4, Y8, Y4
+	VPMAXSD      Y5, Y9, Y8
+	VPMINSD      Y5, Y9, Y5
+	VPMAXSD      Y10, Y7, Y9
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y8, Y10
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y2, Y4, Y8
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y3, Y5, Y4
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y9, Y10, Y5
+	VPMINSD      Y9, Y10, Y9
+	VPMAXSD      Y7, Y6, Y10
+	VPMINSD      Y7, Y6, Y6
+	VPMAXSD      Y8, Y4, Y7
+	VPMINSD      Y8, Y4, Y4
+	VPMAXSD      Y2, Y3, Y8
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y5, 2048(AX)
+	VMOVUPS      Y9, 2304(AX)
+	VMOVUPS      Y10, 2560(AX)
+	VMOVUPS      Y6, 2816(AX)
+	VMOVUPS      Y7, 3072(AX)
+	VMOVUPS      Y4, 3328(AX)
+	VMOVUPS      Y8, 3584(AX)
+	VMOVUPS      Y2, 3840(AX)
+	VMOVUPS      4096(AX), Y2
+	VMOVUPS      4352(AX), Y3
+	VMOVUPS      4608(AX), Y4
+	VMOVUPS      4864(AX), Y5
+	VMOVUPS      5120(AX), Y6
+	VMOVUPS      5376(AX), Y7
+	VMOVUPS      5632(AX), Y8
+	VMOVUPS      5888(AX), Y9
+	VPMAXSD      Y2, Y6, Y10
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y3, Y7, Y6
+	VPMINSD      Y3, Y7, Y3
+	VPMAXSD      Y4, Y8, Y7
+	VPMINSD      Y4, Y8, Y4
+	VPMAXSD      Y5, Y9, Y8
+	VPMINSD      Y5, Y9, Y5
+	VPMAXSD      Y10, Y7, Y9
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y8, Y10
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y2, Y4, Y8
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y3, Y5, Y4
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y9, Y10, Y5
+	VPMINSD      Y9, Y10, Y9
+	VPMAXSD      Y7, Y6, Y10
+	VPMINSD      Y7, Y6, Y6
+	VPMAXSD      Y8, Y4, Y7
+	VPMINSD      Y8, Y4, Y4
+	VPMAXSD      Y2, Y3, Y8
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y5, 4096(AX)
+	VMOVUPS      Y9, 4352(AX)
+	VMOVUPS      Y10, 4608(AX)
+	VMOVUPS      Y6, 4864(AX)
+	VMOVUPS      Y7, 5120(AX)
+	VMOVUPS      Y4, 5376(AX)
+	VMOVUPS      Y8, 5632(AX)
+	VMOVUPS      Y2, 5888(AX)
+	VMOVUPS      6144(AX), Y2
+	VMOVUPS      6400(AX), Y3
+	VMOVUPS      6656(AX), Y4
+	VMOVUPS      6912(AX), Y5
+	VMOVUPS      7168(AX), Y6
+	VMOVUPS      7424(AX), Y7
+	VMOVUPS      7680(AX), Y8
+	VMOVUPS      7936(AX), Y9
+	VPMAXSD      Y2, Y6, Y10
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y3, Y7, Y6
+	VPMINSD      Y3, Y7, Y3
+	VPMAXSD      Y4, Y8, Y7
+	VPMINSD      Y4, Y8, Y4
+	VPMAXSD      Y5, Y9, Y8
+	VPMINSD      Y5, Y9, Y5
+	VPMAXSD      Y10, Y7, Y9
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y8, Y10
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y2, Y4, Y8
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y3, Y5, Y4
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y9, Y10, Y5
+	VPMINSD      Y9, Y10, Y9
+	VPMAXSD      Y7, Y6, Y10
+	VPMINSD      Y7, Y6, Y6
+	VPMAXSD      Y8, Y4, Y7
+	VPMINSD      Y8, Y4, Y4
+	VPMAXSD      Y2, Y3, Y8
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y5, 6144(AX)
+	VMOVUPS      Y9, 6400(AX)
+	VMOVUPS      Y10, 6656(AX)
+	VMOVUPS      Y6, 6912(AX)
+	VMOVUPS      Y7, 7168(AX)
+	VMOVUPS      Y4, 7424(AX)
+	VMOVUPS      Y8, 7680(AX)
+	VMOVUPS      Y2, 7936(AX)
+	ADDQ         $+2048, SI
+	ADDQ         $+32, DI
+	SUBQ         $0x08, R10
+	JGE          chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VBROADCASTSS (DI), Y2
+	VADDPS       (SI), Y2, Y2
+	VPSRAD       $0x1f, Y2, Y3
+	VPAND        notSignAVX2<>+0(SB), Y3, Y3
+	VPXOR        Y2, Y3, Y3
+	VPBLENDVB    Y1, Y3, Y0, Y2
+	VMOVUPS      (AX), Y3
+	VPMINSD      Y2, Y3, Y4
+	VPMAXSD      Y2, Y3, Y3
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      256(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 256(AX)
+	VMOVUPS      512(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 512(AX)
+	VMOVUPS      768(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 768(AX)
+	VMOVUPS      1024(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 1024(AX)
+	VMOVUPS      1280(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 1280(AX)
+	VMOVUPS      1536(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 1536(AX)
+	VMOVUPS      1792(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 1792(AX)
+	VMOVUPS      2048(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 2048(AX)
+	VMOVUPS      2304(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 2304(AX)
+	VMOVUPS      2560(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 2560(AX)
+	VMOVUPS      2816(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 2816(AX)
+	VMOVUPS      3072(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 3072(AX)
+	VMOVUPS      3328(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 3328(AX)
+	VMOVUPS      3584(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 3584(AX)
+	VMOVUPS      3840(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 3840(AX)
+	VMOVUPS      4096(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 4096(AX)
+	VMOVUPS      4352(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 4352(AX)
+	VMOVUPS      4608(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 4608(AX)
+	VMOVUPS      4864(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 4864(AX)
+	VMOVUPS      5120(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 5120(AX)
+	VMOVUPS      5376(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 5376(AX)
+	VMOVUPS      5632(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 5632(AX)
+	VMOVUPS      5888(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 5888(AX)
+	VMOVUPS      6144(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 6144(AX)
+	VMOVUPS      6400(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 6400(AX)
+	VMOVUPS      6656(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 6656(AX)
+	VMOVUPS      6912(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 6912(AX)
+	VMOVUPS      7168(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 7168(AX)
+	VMOVUPS      7424(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 7424(AX)
+	VMOVUPS      7680(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 7680(AX)
+	VMOVUPS      7936(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 7936(AX)
+	ADDQ         $+256, SI
+	ADDQ         $+4, DI
+	DECQ         R10
+	JNZ          insert
+
+next:
+	ADDQ $+8, R8
+	DECQ R9
+	JNZ  group
+	ADDQ $+32, AX
+	ADDQ $+32, CX
+	ADDQ $+1, DX
+	DECQ BX
+	JNZ  column
+	VZEROUPPER
+	RET
+
+// func chooseAVX2(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int)
+// Requires: AVX, AVX2
+TEXT ·chooseAVX2(SB), NOSPLIT, $0-64
+	MOVQ         mask+0(FP), AX
+	MOVQ         list+8(FP), CX
+	MOVQ         s+16(FP), DX
+	MOVQ         allowed+32(FP), BX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	VBROADCASTSS minusInfKeyAVX2<>+0(SB), Y1
+	VBROADCASTSS integerOneAVX2<>+0(SB), Y2
+	MOVQ         k+56(FP), SI
+	DECQ         SI
+	SHLQ         $0x08, SI
+	MOVQ         $0x00000008, DI
+
+column:
+	VMOVUPS (CX)(SI*1), Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    CX, R8
+	MOVQ    k+56(FP), R9
+
+equal:
+	VPCMPEQD (R8), Y2, Y4
+	VPSUBD   Y4, Y3, Y3
+	ADDQ     $+256, R8
+	DECQ     R9
+	JNZ      equal
+	VPCMPGTD Y1, Y2, Y4
+	VPAND    Y4, Y3, Y3
+	VPMAXSD  Y1, Y2, Y2
+	MOVQ     DX, R8
+	MOVQ     bias+24(FP), R9
+	MOVQ     BX, R10
+	MOVQ     AX, R11
+	MOVQ     groups+40(FP), R12
+
+group:
+	VPBROADCASTB (R10), Y4
+	VMOVDQU      laneBits<>+0(SB), Y5
+	VPAND        Y5, Y4, Y4
+	VPCMPEQD     Y5, Y4, Y4
+	MOVQ         size+48(FP), R13
+
+row:
+	VBROADCASTSS (R9), Y5
+	VADDPS       (R8), Y5, Y5
+	VPSRAD       $0x1f, Y5, Y6
+	VPAND        notSignAVX2<>+0(SB), Y6, Y6
+	VPXOR        Y5, Y6, Y6
+	VPBLENDVB    Y4, Y6, Y0, Y5
+	VPCMPGTD     Y2, Y5, Y6
+	VPCMPEQD     Y2, Y5, Y5
+	VXORPS       Y7, Y7, Y7
+	VPCMPEQD     Y7, Y3, Y7
+	VPANDN       Y5, Y7, Y5
+	VPADDD       Y5, Y3, Y3
+	VPOR         Y5, Y6, Y6
+	VMOVMSKPS    Y6, R14
+	MOVB         R14, (R11)
+	ADDQ         $+256, R8
+	ADDQ         $+4, R9
+	ADDQ         $+8, R11
+	DECQ         R13
+	JNZ          row
+	ADDQ         $+8, R10
+	DECQ         R12
+	JNZ          group
+	ADDQ         $+32, CX
+	ADDQ         $+32, DX
+	ADDQ         $+1, BX
+	ADDQ         $+1, AX
+	DECQ         DI
+	JNZ          column
+	VZEROUPPER
+	RET
+
+DATA minusInfKeyAVX2<>+0(SB)/4, $0x807fffff
+DATA minusInfKeyAVX2<>+4(SB)/4, $0x807fffff
+DATA minusInfKeyAVX2<>+8(SB)/4, $0x807fffff
+DATA minusInfKeyAVX2<>+12(SB)/4, $0x807fffff
+DATA minusInfKeyAVX2<>+16(SB)/4, $0x807fffff
+DATA minusInfKeyAVX2<>+20(SB)/4, $0x807fffff
+DATA minusInfKeyAVX2<>+24(SB)/4, $0x807fffff
+DATA minusInfKeyAVX2<>+28(SB)/4, $0x807fffff
+GLOBL minusInfKeyAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA integerOneAVX2<>+0(SB)/4, $0x00000001
+DATA integerOneAVX2<>+4(SB)/4, $0x00000001
+DATA integerOneAVX2<>+8(SB)/4, $0x00000001
+DATA integerOneAVX2<>+12(SB)/4, $0x00000001
+DATA integerOneAVX2<>+16(SB)/4, $0x00000001
+DATA integerOneAVX2<>+20(SB)/4, $0x00000001
+DATA integerOneAVX2<>+24(SB)/4, $0x00000001
+DATA integerOneAVX2<>+28(SB)/4, $0x00000001
+GLOBL integerOneAVX2<>(SB), RODATA|NOPTR, $32
+
+// func groupsAVX2(allowed *uint64, rank *float32, s *float32, bias *float32, groups int, size int, kept int)
+// Requires: AVX, AVX2
+TEXT ·groupsAVX2(SB), NOSPLIT, $0-56
+	MOVQ         allowed+0(FP), AX
+	MOVQ         rank+8(FP), CX
+	MOVQ         s+16(FP), DX
+	MOVQ         size+40(FP), BX
+	MOVQ         kept+48(FP), SI
+	VBROADCASTSS minusInfinityAVX2<>+0(SB), Y0
+	VMOVD        SI, X1
+	VPBROADCASTD X1, Y1
+	MOVQ         $0x00000008, SI
+
+column:
+	MOVQ DX, DI
+	MOVQ bias+24(FP), R8
+	MOVQ CX, R9
+	MOVQ groups+32(FP), R10
+
+group:
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	MOVQ    size+40(FP), R11
+
+row:
+	VBROADCASTSS (R8), Y4
+	VADDPS       (DI), Y4, Y4
+	VMINPS       Y4, Y2, Y5
+	VMAXPS       Y5, Y3, Y3
+	VMAXPS       Y4, Y2, Y2
+	ADDQ         $+256, DI
+	ADDQ         $+4, R8
+	DECQ         R11
+	JNZ          row
+	CMPQ         BX, $0x01
+	JE           single
+	VADDPS       Y3, Y2, Y2
+
+single:
+	VMOVUPS Y2, (R9)
+	ADDQ    $+256, R9
+	DECQ    R10
+	JNZ     group
+	MOVQ    AX, DI
+	MOVQ    CX, R8
+	MOVQ    groups+32(FP), R9
+
+rank:
+	VMOVUPS (R8), Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    CX, R10
+	MOVQ    groups+32(FP), R11
+
+other:
+	VMOVUPS (R10), Y4
+	CMPQ    R10, R8
+	JAE     later
+	VCMPPS  $0x0d, Y2, Y4, Y4
+	VPSUBD  Y4, Y3, Y3
+	JMP     counted
+
+later:
+	VCMPPS $0x0e, Y2, Y4, Y4
+	VPSUBD Y4, Y3, Y3
+
+counted:
+	ADDQ      $+256, R10
+	DECQ      R11
+	JNZ       other
+	VPCMPGTD  Y3, Y1, Y3
+	VMOVMSKPS Y3, R10
+	MOVB      R10, (DI)
+	ADDQ      $+256, R8
+	ADDQ      $+8, DI
+	DECQ      R9
+	JNZ       rank
+	ADDQ      $+32, DX
+	ADDQ      $+32, CX
+	ADDQ      $+1, AX
+	DECQ      SI
+	JNZ       column
+	VZEROUPPER
+	RET

@@ -9,6 +9,9 @@ var portable = kernel{
 	product: productPortable,
 	outer:   outerPortable,
 
+	topK:   topKPortable,
+	groups: groupsPortable,
+
 	sigmoid: sigmoidPortable, sigmoidBackward: sigmoidBackwardPortable,
 	softmax: softmaxPortable, softmaxBackward: softmaxBackwardPortable,
 	sqrtSoftplus: sqrtSoftplusPortable, sqrtSoftplusBackward: sqrtSoftplusBackwardPortable,
@@ -166,4 +169,96 @@ func oneMinusExp(x float32) float32 {
 	p = 1 - float32(float32(x*(1./3))*p)
 	p = 1 - float32(float32(x*(1./2))*p)
 	return float32(x * p)
+}
+
+func topKPortable(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64) {
+	low := float32(math.Inf(-1))
+	for i := range q.value {
+		q.value[i], q.index[i] = low, -1
+	}
+	for t := range q.least {
+		q.least[t] = low
+	}
+	group, size := ^uint64(0), len(mask)
+	if allowed != nil {
+		size = len(mask) / len(allowed)
+	}
+	for e := range mask {
+		if allowed != nil {
+			group = allowed[e/size]
+		}
+		var b float32
+		if bias != nil {
+			b = bias[e]
+		}
+		for t, v := range row(s, e) {
+			if v += b; v > q.least[t] && group>>t&1 != 0 {
+				q.insert(t, v, int32(e))
+			}
+		}
+	}
+	clear(mask)
+	for t := range Lanes {
+		if live>>t&1 == 0 {
+			continue
+		}
+		for _, e := range q.index[t*q.k : (t+1)*q.k] {
+			if e >= 0 {
+				mask[e] |= 1 << t
+			}
+		}
+	}
+}
+
+// insert puts row e into the list of token t, behind equal values, so that the lower row stays ahead.
+func (q *Selector) insert(t int, v float32, e int32) {
+	value, index := q.value[t*q.k:(t+1)*q.k], q.index[t*q.k:(t+1)*q.k]
+	i := len(value) - 1
+	for ; i > 0 && value[i-1] < v; i-- {
+		value[i], index[i] = value[i-1], index[i-1]
+	}
+	value[i], index[i] = v, e
+	q.least[t] = value[len(value)-1]
+}
+
+func groupsPortable(q *Selector, allowed []uint64, s, bias []float32, rows, kept int) {
+	size := rows / len(allowed)
+	low := float32(math.Inf(-1))
+	for g := range allowed {
+		var first, second Row
+		for t := range first {
+			first[t], second[t] = low, low
+		}
+		for e := g * size; e < (g+1)*size; e++ {
+			var b float32
+			if bias != nil {
+				b = bias[e]
+			}
+			for t, v := range row(s, e) {
+				v += b
+				second[t] = max(second[t], min(first[t], v))
+				first[t] = max(first[t], v)
+			}
+		}
+		q.group[g] = first
+		if size > 1 {
+			for t, v := range second {
+				q.group[g][t] += v
+			}
+		}
+	}
+	for g := range allowed {
+		allowed[g] = 0
+		for t, v := range q.group[g] {
+			better := 0
+			for h := range allowed {
+				if w := q.group[h][t]; w > v || w == v && h < g {
+					better++
+				}
+			}
+			if better < kept {
+				allowed[g] |= 1 << t
+			}
+		}
+	}
 }

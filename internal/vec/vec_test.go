@@ -299,14 +299,16 @@ func referenceChoice(a []float32, k, groups, kept int) []int {
 	return chosen
 }
 
-func TestTopKMatchesSorting(t *testing.T) {
+func TestTopKMatchesSorting(t *testing.T) { eachKernel(t, topKMatchesSorting) }
+
+func topKMatchesSorting(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	for range 200 {
+	for range 500 {
 		groups := 1 << r.IntN(4)
-		size := 1 + r.IntN(9)
+		size := 1 + r.IntN(20)
 		kept := 1 + r.IntN(groups)
 		rows := groups * size
-		k := 1 + r.IntN(kept*size)
+		k := 1 + r.IntN(min(40, kept*size))
 		s, bias := randomTile(r, rows), make([]float32, rows)
 		for e := range bias {
 			bias[e] = float32(r.NormFloat64())
@@ -319,6 +321,13 @@ func TestTopKMatchesSorting(t *testing.T) {
 				}
 			}
 			clear(bias)
+		}
+		if r.IntN(3) == 0 {
+			for i := range s {
+				if r.IntN(3) == 0 {
+					s[i] = float32(math.Inf(-1))
+				}
+			}
 		}
 		q, mask, allowed := NewSelector(k, groups), make([]uint64, rows), make([]uint64, groups)
 		live := r.Uint64()
@@ -336,7 +345,7 @@ func TestTopKMatchesSorting(t *testing.T) {
 					got = append(got, e)
 				}
 			}
-			want := referenceChoice(a, k, groups, kept)
+			want := slices.DeleteFunc(referenceChoice(a, k, groups, kept), func(e int) bool { return math.IsInf(float64(a[e]), -1) })
 			if live>>tok&1 == 0 {
 				want = nil
 			}

@@ -1,6 +1,10 @@
 package vec
 
-import "golang.org/x/sys/cpu"
+import (
+	"math/bits"
+
+	"golang.org/x/sys/cpu"
+)
 
 func init() {
 	if cpu.X86.HasAVX2 {
@@ -20,20 +24,29 @@ type assembly struct {
 
 	sigmoid, softmax, sqrtSoftplus                         func(s, z *float32, rows int)
 	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward func(g, s *float32, rows int)
+
+	best   [6]best // of 2^i
+	choose func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int)
+	groups func(allowed *uint64, rank, s, bias *float32, groups, size, kept int)
 }
+
+type best func(list *int32, s, bias *float32, allowed *uint64, groups, size int)
 
 var (
 	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
-		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512}
+		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
+		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, groupsAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
-		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2}
+		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
+		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, groupsAVX2}
 )
 
 func (a assembly) kernel(name string) *kernel {
 	return &kernel{name: name, panel: 8, product: a.times, outer: a.addOuter,
 		sigmoid: a.scoring(a.sigmoid), softmax: a.scoring(a.softmax), sqrtSoftplus: a.scoring(a.sqrtSoftplus),
 		sigmoidBackward: a.scoring(a.sigmoidBackward), softmaxBackward: a.scoring(a.softmaxBackward),
-		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward)}
+		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
+		topK:                 a.topK, groups: a.bestGroups}
 }
 
 func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
@@ -69,4 +82,40 @@ func (a assembly) addOuter(sum *Gradient, g, x, scratch []float32) {
 	if rest := sum.rows % 8; rest > 0 {
 		a.outerRow(&sum.sum[panels*8*sum.stride], &g[panels*8*Lanes], &tokens[0], rest, sum.stride)
 	}
+}
+
+func (a assembly) topK(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64) {
+	n := bits.Len(uint(q.k - 1))
+	if n >= len(a.best) {
+		topKPortable(q, mask, s, bias, live, allowed)
+		return
+	}
+	size := len(mask)
+	words := q.allowed[:max(1, len(allowed))]
+	words[0] = live
+	for g, w := range allowed {
+		words[g] = w & live
+		size = len(mask) / len(allowed)
+	}
+	b := q.withoutNegativeZeros(bias, len(mask))
+	a.best[n](&q.list[0], &s[0], &b[0], &words[0], len(words), size)
+	a.choose(&mask[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k)
+}
+
+func (a assembly) bestGroups(q *Selector, allowed []uint64, s, bias []float32, rows, kept int) {
+	b := q.withoutNegativeZeros(bias, rows)
+	a.groups(&allowed[0], &q.group[0][0], &s[0], &b[0], len(allowed), rows/len(allowed), kept)
+}
+
+// withoutNegativeZeros returns a bias that, added to a number, never gives −0, whose key is not that of 0: x + 0 is 0 for
+// x = −0. A bias that is nil counts as 0.
+func (q *Selector) withoutNegativeZeros(bias []float32, rows int) []float32 {
+	if len(q.bias) < rows {
+		q.bias = make([]float32, rows)
+	}
+	clear(q.bias[:rows])
+	for e, v := range bias {
+		q.bias[e] += v
+	}
+	return q.bias[:rows]
 }

@@ -23,6 +23,7 @@ func main() {
 		t.sigmoid()
 		t.softmax()
 		t.sqrtSoftplus()
+		t.topK()
 	}
 	Generate()
 }

@@ -190,8 +190,8 @@ func (t tier) positive(x, to VecVirtual) {
 	}
 }
 
-// choose sets to = a where x < c and b elsewhere.
-func (t tier) choose(x VecVirtual, c Mem, a, b, to VecVirtual) {
+// below sets to = a where x < c and b elsewhere.
+func (t tier) below(x VecVirtual, c Mem, a, b, to VecVirtual) {
 	if t.wide {
 		k := K()
 		VCMPPS_BCST(Imm(1), c, x, k)
@@ -216,7 +216,7 @@ func (t tier) sqrtSoftplus() {
 		t.mulConstant(t.number("half", 0.5), f, f)
 		large := t.log1pUnit(f)
 		t.addConstant(t.number("ln2", math.Ln2), large, large)
-		t.choose(u, t.number("sqrt2Minus1", math.Sqrt2-1), small, large, large)
+		t.below(u, t.number("sqrt2Minus1", math.Sqrt2-1), small, large, large)
 		t.maxConstant(t.number("zero", 0), z, z)
 		VADDPS(large, z, z)
 		VSQRTPS(z, z)
