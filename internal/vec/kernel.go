@@ -18,6 +18,8 @@ type kernel struct {
 	topK   func(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64)
 	groups func(q *Selector, allowed []uint64, s, bias []float32, rows, kept int)
 
+	normals func(dst []float32, key uint64)
+
 	sigmoid, softmax, sqrtSoftplus                         scoring
 	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward scoring
 }

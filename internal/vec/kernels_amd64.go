@@ -89,6 +89,11 @@ func chooseAVX512(mask *uint64, list *int32, s *float32, bias *float32, allowed 
 //go:noescape
 func groupsAVX512(allowed *uint64, rank *float32, s *float32, bias *float32, groups int, size int, kept int)
 
+// normalsAVX512 fills blocks of 32 numbers from the generators' state.
+//
+//go:noescape
+func normalsAVX512(out *float32, state *[4][16]uint32, blocks int)
+
 // productAVX2 computes z[8p+i][t] = Σ_c w[p][c][i]·x[c][t] for panels of 8 rows.
 //
 //go:noescape
@@ -173,3 +178,8 @@ func chooseAVX2(mask *uint64, list *int32, s *float32, bias *float32, allowed *u
 //
 //go:noescape
 func groupsAVX2(allowed *uint64, rank *float32, s *float32, bias *float32, groups int, size int, kept int)
+
+// normalsAVX2 fills blocks of 32 numbers from the generators' state.
+//
+//go:noescape
+func normalsAVX2(out *float32, state *[4][16]uint32, blocks int)

@@ -2489,6 +2489,158 @@ counted:
 	VZEROUPPER
 	RET
 
+// func normalsAVX512(out *float32, state *[4][16]uint32, blocks int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·normalsAVX512(SB), NOSPLIT, $0-24
+	MOVQ out+0(FP), AX
+	MOVQ state+8(FP), CX
+	MOVQ $0x00000001, DX
+
+lanes:
+	VMOVUPS (CX), Z0
+	VMOVUPS 64(CX), Z1
+	VMOVUPS 128(CX), Z2
+	VMOVUPS 192(CX), Z3
+	MOVQ    AX, BX
+	MOVQ    blocks+16(FP), SI
+
+block:
+	VPADDD       Z3, Z0, Z4
+	VPROLD       $0x07, Z4, Z4
+	VPADDD       Z0, Z4, Z4
+	VPSLLD       $0x09, Z1, Z5
+	VPXORD       Z0, Z2, Z2
+	VPXORD       Z1, Z3, Z3
+	VPXORD       Z2, Z1, Z1
+	VPXORD       Z3, Z0, Z0
+	VPXORD       Z5, Z2, Z2
+	VPROLD       $0x0b, Z3, Z3
+	VPADDD       Z3, Z0, Z5
+	VPROLD       $0x07, Z5, Z5
+	VPADDD       Z0, Z5, Z5
+	VPSLLD       $0x09, Z1, Z8
+	VPXORD       Z0, Z2, Z2
+	VPXORD       Z1, Z3, Z3
+	VPXORD       Z2, Z1, Z1
+	VPXORD       Z3, Z0, Z0
+	VPXORD       Z8, Z2, Z2
+	VPROLD       $0x0b, Z3, Z3
+	VPSRLD       $0x09, Z4, Z4
+	VPORD.BCST   oneAVX512<>+0(SB), Z4, Z4
+	VBROADCASTSS twoAVX512<>+0(SB), Z8
+	VSUBPS       Z4, Z8, Z8
+	VPSUBD.BCST  sqrtHalfAVX512<>+0(SB), Z8, Z4
+	VPSRAD       $0x17, Z4, Z4
+	VPSLLD       $0x17, Z4, Z9
+	VPSUBD       Z9, Z8, Z9
+	VSUBPS.BCST  oneAVX512<>+0(SB), Z9, Z9
+	VBROADCASTSS log6AVX512<>+0(SB), Z8
+	VMULPS       Z9, Z8, Z8
+	VADDPS.BCST  log5AVX512<>+0(SB), Z8, Z8
+	VMULPS       Z9, Z8, Z8
+	VADDPS.BCST  log4AVX512<>+0(SB), Z8, Z8
+	VMULPS       Z9, Z8, Z8
+	VADDPS.BCST  log3AVX512<>+0(SB), Z8, Z8
+	VMULPS       Z9, Z8, Z8
+	VADDPS.BCST  log2AVX512<>+0(SB), Z8, Z8
+	VMULPS       Z9, Z8, Z8
+	VADDPS.BCST  log1AVX512<>+0(SB), Z8, Z8
+	VMULPS       Z9, Z8, Z8
+	VADDPS.BCST  log0AVX512<>+0(SB), Z8, Z8
+	VMULPS       Z9, Z8, Z8
+	VSUBPS.BCST  halfAVX512<>+0(SB), Z8, Z8
+	VMULPS       Z9, Z9, Z10
+	VMULPS       Z10, Z8, Z8
+	VADDPS       Z9, Z8, Z8
+	VCVTDQ2PS    Z4, Z4
+	VMULPS.BCST  ln2AVX512<>+0(SB), Z4, Z4
+	VADDPS       Z4, Z8, Z8
+	VMULPS.BCST  minusTwoAVX512<>+0(SB), Z8, Z8
+	VSQRTPS      Z8, Z8
+	VPSLLD       $0x02, Z5, Z4
+	VPSRLD       $0x09, Z4, Z4
+	VPORD.BCST   oneAVX512<>+0(SB), Z4, Z4
+	VSUBPS.BCST  oneAndHalfAVX512<>+0(SB), Z4, Z4
+	VMULPS.BCST  quarterTurnAVX512<>+0(SB), Z4, Z4
+	VMULPS       Z4, Z4, Z9
+	VBROADCASTSS sin3AVX512<>+0(SB), Z10
+	VBROADCASTSS cos3AVX512<>+0(SB), Z11
+	VMULPS       Z9, Z10, Z10
+	VADDPS.BCST  sin2AVX512<>+0(SB), Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VADDPS.BCST  sin1AVX512<>+0(SB), Z10, Z10
+	VMULPS       Z9, Z10, Z10
+	VADDPS.BCST  sin0AVX512<>+0(SB), Z10, Z10
+	VMULPS       Z9, Z11, Z11
+	VADDPS.BCST  cos2AVX512<>+0(SB), Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VADDPS.BCST  cos1AVX512<>+0(SB), Z11, Z11
+	VMULPS       Z9, Z11, Z11
+	VADDPS.BCST  cos0AVX512<>+0(SB), Z11, Z11
+	VMULPS       Z4, Z10, Z10
+	VMULPS       Z8, Z10, Z10
+	VMULPS       Z8, Z11, Z11
+	VPSLLD       $0x01, Z5, Z4
+	VPMOVD2M     Z4, K1
+	VBLENDMPS    Z10, Z11, K1, Z6
+	VPMOVD2M     Z4, K1
+	VBLENDMPS    Z11, Z10, K1, Z7
+	VPANDD.BCST  signAVX512<>+0(SB), Z5, Z5
+	VPANDD.BCST  signAVX512<>+0(SB), Z4, Z4
+	VPXORD       Z5, Z6, Z6
+	VPXORD       Z5, Z7, Z7
+	VPXORD       Z4, Z7, Z7
+	VMOVUPS      Z6, (BX)
+	VMOVUPS      Z7, 64(BX)
+	ADDQ         $+128, BX
+	DECQ         SI
+	JNZ          block
+	ADDQ         $+64, AX
+	ADDQ         $+64, CX
+	DECQ         DX
+	JNZ          lanes
+	VZEROUPPER
+	RET
+
+DATA twoAVX512<>+0(SB)/4, $0x40000000
+GLOBL twoAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA sqrtHalfAVX512<>+0(SB)/4, $0x3f3504f3
+GLOBL sqrtHalfAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA minusTwoAVX512<>+0(SB)/4, $0xc0000000
+GLOBL minusTwoAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA oneAndHalfAVX512<>+0(SB)/4, $0x3fc00000
+GLOBL oneAndHalfAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA quarterTurnAVX512<>+0(SB)/4, $0x3fc90fdb
+GLOBL quarterTurnAVX512<>(SB), RODATA|NOPTR, $4
+
+DATA sin3AVX512<>+0(SB)/4, $0xb94c83b6
+GLOBL sin3AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA cos3AVX512<>+0(SB)/4, $0xbab212bf
+GLOBL cos3AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA sin2AVX512<>+0(SB)/4, $0x3c088318
+GLOBL sin2AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA sin1AVX512<>+0(SB)/4, $0xbe2aaaa0
+GLOBL sin1AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA sin0AVX512<>+0(SB)/4, $0x3f800000
+GLOBL sin0AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA cos2AVX512<>+0(SB)/4, $0x3d2a9e76
+GLOBL cos2AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA cos1AVX512<>+0(SB)/4, $0xbeffffd0
+GLOBL cos1AVX512<>(SB), RODATA|NOPTR, $4
+
+DATA cos0AVX512<>+0(SB)/4, $0x3f800000
+GLOBL cos0AVX512<>(SB), RODATA|NOPTR, $4
+
 // func productAVX2(z *float32, w *float32, x *float32, panels int, cols int)
 // Requires: AVX
 TEXT ·productAVX2(SB), NOSPLIT, $0-40
@@ -5150,3 +5302,252 @@ counted:
 	JNZ       column
 	VZEROUPPER
 	RET
+
+// func normalsAVX2(out *float32, state *[4][16]uint32, blocks int)
+// Requires: AVX, AVX2
+TEXT ·normalsAVX2(SB), NOSPLIT, $0-24
+	MOVQ out+0(FP), AX
+	MOVQ state+8(FP), CX
+	MOVQ $0x00000002, DX
+
+lanes:
+	VMOVUPS (CX), Y0
+	VMOVUPS 64(CX), Y1
+	VMOVUPS 128(CX), Y2
+	VMOVUPS 192(CX), Y3
+	MOVQ    AX, BX
+	MOVQ    blocks+16(FP), SI
+
+block:
+	VPADDD       Y3, Y0, Y4
+	VPSLLD       $0x07, Y4, Y5
+	VPSRLD       $0x19, Y4, Y4
+	VPOR         Y5, Y4, Y4
+	VPADDD       Y0, Y4, Y4
+	VPSLLD       $0x09, Y1, Y5
+	VPXOR        Y0, Y2, Y2
+	VPXOR        Y1, Y3, Y3
+	VPXOR        Y2, Y1, Y1
+	VPXOR        Y3, Y0, Y0
+	VPXOR        Y5, Y2, Y2
+	VPSLLD       $0x0b, Y3, Y5
+	VPSRLD       $0x15, Y3, Y3
+	VPOR         Y5, Y3, Y3
+	VPADDD       Y3, Y0, Y5
+	VPSLLD       $0x07, Y5, Y6
+	VPSRLD       $0x19, Y5, Y5
+	VPOR         Y6, Y5, Y5
+	VPADDD       Y0, Y5, Y5
+	VPSLLD       $0x09, Y1, Y6
+	VPXOR        Y0, Y2, Y2
+	VPXOR        Y1, Y3, Y3
+	VPXOR        Y2, Y1, Y1
+	VPXOR        Y3, Y0, Y0
+	VPXOR        Y6, Y2, Y2
+	VPSLLD       $0x0b, Y3, Y6
+	VPSRLD       $0x15, Y3, Y3
+	VPOR         Y6, Y3, Y3
+	VPSRLD       $0x09, Y4, Y4
+	VPOR         oneAVX2<>+0(SB), Y4, Y4
+	VBROADCASTSS twoAVX2<>+0(SB), Y6
+	VSUBPS       Y4, Y6, Y6
+	VPSUBD       sqrtHalfAVX2<>+0(SB), Y6, Y4
+	VPSRAD       $0x17, Y4, Y4
+	VPSLLD       $0x17, Y4, Y7
+	VPSUBD       Y7, Y6, Y7
+	VSUBPS       oneAVX2<>+0(SB), Y7, Y7
+	VBROADCASTSS log6AVX2<>+0(SB), Y6
+	VMULPS       Y7, Y6, Y6
+	VADDPS       log5AVX2<>+0(SB), Y6, Y6
+	VMULPS       Y7, Y6, Y6
+	VADDPS       log4AVX2<>+0(SB), Y6, Y6
+	VMULPS       Y7, Y6, Y6
+	VADDPS       log3AVX2<>+0(SB), Y6, Y6
+	VMULPS       Y7, Y6, Y6
+	VADDPS       log2AVX2<>+0(SB), Y6, Y6
+	VMULPS       Y7, Y6, Y6
+	VADDPS       log1AVX2<>+0(SB), Y6, Y6
+	VMULPS       Y7, Y6, Y6
+	VADDPS       log0AVX2<>+0(SB), Y6, Y6
+	VMULPS       Y7, Y6, Y6
+	VSUBPS       halfAVX2<>+0(SB), Y6, Y6
+	VMULPS       Y7, Y7, Y8
+	VMULPS       Y8, Y6, Y6
+	VADDPS       Y7, Y6, Y6
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       ln2AVX2<>+0(SB), Y4, Y4
+	VADDPS       Y4, Y6, Y6
+	VMULPS       minusTwoAVX2<>+0(SB), Y6, Y6
+	VSQRTPS      Y6, Y6
+	VPSLLD       $0x02, Y5, Y4
+	VPSRLD       $0x09, Y4, Y4
+	VPOR         oneAVX2<>+0(SB), Y4, Y4
+	VSUBPS       oneAndHalfAVX2<>+0(SB), Y4, Y4
+	VMULPS       quarterTurnAVX2<>+0(SB), Y4, Y4
+	VMULPS       Y4, Y4, Y7
+	VBROADCASTSS sin3AVX2<>+0(SB), Y8
+	VBROADCASTSS cos3AVX2<>+0(SB), Y9
+	VMULPS       Y7, Y8, Y8
+	VADDPS       sin2AVX2<>+0(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       sin1AVX2<>+0(SB), Y8, Y8
+	VMULPS       Y7, Y8, Y8
+	VADDPS       sin0AVX2<>+0(SB), Y8, Y8
+	VMULPS       Y7, Y9, Y9
+	VADDPS       cos2AVX2<>+0(SB), Y9, Y9
+	VMULPS       Y7, Y9, Y9
+	VADDPS       cos1AVX2<>+0(SB), Y9, Y9
+	VMULPS       Y7, Y9, Y9
+	VADDPS       cos0AVX2<>+0(SB), Y9, Y9
+	VMULPS       Y4, Y8, Y8
+	VMULPS       Y6, Y8, Y8
+	VMULPS       Y6, Y9, Y9
+	VPSLLD       $0x01, Y5, Y4
+	VBLENDVPS    Y4, Y8, Y9, Y6
+	VBLENDVPS    Y4, Y9, Y8, Y7
+	VPAND        signAVX2<>+0(SB), Y5, Y5
+	VPAND        signAVX2<>+0(SB), Y4, Y4
+	VPXOR        Y5, Y6, Y6
+	VPXOR        Y5, Y7, Y7
+	VPXOR        Y4, Y7, Y7
+	VMOVUPS      Y6, (BX)
+	VMOVUPS      Y7, 64(BX)
+	ADDQ         $+128, BX
+	DECQ         SI
+	JNZ          block
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	DECQ         DX
+	JNZ          lanes
+	VZEROUPPER
+	RET
+
+DATA twoAVX2<>+0(SB)/4, $0x40000000
+DATA twoAVX2<>+4(SB)/4, $0x40000000
+DATA twoAVX2<>+8(SB)/4, $0x40000000
+DATA twoAVX2<>+12(SB)/4, $0x40000000
+DATA twoAVX2<>+16(SB)/4, $0x40000000
+DATA twoAVX2<>+20(SB)/4, $0x40000000
+DATA twoAVX2<>+24(SB)/4, $0x40000000
+DATA twoAVX2<>+28(SB)/4, $0x40000000
+GLOBL twoAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA sqrtHalfAVX2<>+0(SB)/4, $0x3f3504f3
+DATA sqrtHalfAVX2<>+4(SB)/4, $0x3f3504f3
+DATA sqrtHalfAVX2<>+8(SB)/4, $0x3f3504f3
+DATA sqrtHalfAVX2<>+12(SB)/4, $0x3f3504f3
+DATA sqrtHalfAVX2<>+16(SB)/4, $0x3f3504f3
+DATA sqrtHalfAVX2<>+20(SB)/4, $0x3f3504f3
+DATA sqrtHalfAVX2<>+24(SB)/4, $0x3f3504f3
+DATA sqrtHalfAVX2<>+28(SB)/4, $0x3f3504f3
+GLOBL sqrtHalfAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA minusTwoAVX2<>+0(SB)/4, $0xc0000000
+DATA minusTwoAVX2<>+4(SB)/4, $0xc0000000
+DATA minusTwoAVX2<>+8(SB)/4, $0xc0000000
+DATA minusTwoAVX2<>+12(SB)/4, $0xc0000000
+DATA minusTwoAVX2<>+16(SB)/4, $0xc0000000
+DATA minusTwoAVX2<>+20(SB)/4, $0xc0000000
+DATA minusTwoAVX2<>+24(SB)/4, $0xc0000000
+DATA minusTwoAVX2<>+28(SB)/4, $0xc0000000
+GLOBL minusTwoAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA oneAndHalfAVX2<>+0(SB)/4, $0x3fc00000
+DATA oneAndHalfAVX2<>+4(SB)/4, $0x3fc00000
+DATA oneAndHalfAVX2<>+8(SB)/4, $0x3fc00000
+DATA oneAndHalfAVX2<>+12(SB)/4, $0x3fc00000
+DATA oneAndHalfAVX2<>+16(SB)/4, $0x3fc00000
+DATA oneAndHalfAVX2<>+20(SB)/4, $0x3fc00000
+DATA oneAndHalfAVX2<>+24(SB)/4, $0x3fc00000
+DATA oneAndHalfAVX2<>+28(SB)/4, $0x3fc00000
+GLOBL oneAndHalfAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA quarterTurnAVX2<>+0(SB)/4, $0x3fc90fdb
+DATA quarterTurnAVX2<>+4(SB)/4, $0x3fc90fdb
+DATA quarterTurnAVX2<>+8(SB)/4, $0x3fc90fdb
+DATA quarterTurnAVX2<>+12(SB)/4, $0x3fc90fdb
+DATA quarterTurnAVX2<>+16(SB)/4, $0x3fc90fdb
+DATA quarterTurnAVX2<>+20(SB)/4, $0x3fc90fdb
+DATA quarterTurnAVX2<>+24(SB)/4, $0x3fc90fdb
+DATA quarterTurnAVX2<>+28(SB)/4, $0x3fc90fdb
+GLOBL quarterTurnAVX2<>(SB), RODATA|NOPTR, $32
+
+DATA sin3AVX2<>+0(SB)/4, $0xb94c83b6
+DATA sin3AVX2<>+4(SB)/4, $0xb94c83b6
+DATA sin3AVX2<>+8(SB)/4, $0xb94c83b6
+DATA sin3AVX2<>+12(SB)/4, $0xb94c83b6
+DATA sin3AVX2<>+16(SB)/4, $0xb94c83b6
+DATA sin3AVX2<>+20(SB)/4, $0xb94c83b6
+DATA sin3AVX2<>+24(SB)/4, $0xb94c83b6
+DATA sin3AVX2<>+28(SB)/4, $0xb94c83b6
+GLOBL sin3AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA cos3AVX2<>+0(SB)/4, $0xbab212bf
+DATA cos3AVX2<>+4(SB)/4, $0xbab212bf
+DATA cos3AVX2<>+8(SB)/4, $0xbab212bf
+DATA cos3AVX2<>+12(SB)/4, $0xbab212bf
+DATA cos3AVX2<>+16(SB)/4, $0xbab212bf
+DATA cos3AVX2<>+20(SB)/4, $0xbab212bf
+DATA cos3AVX2<>+24(SB)/4, $0xbab212bf
+DATA cos3AVX2<>+28(SB)/4, $0xbab212bf
+GLOBL cos3AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA sin2AVX2<>+0(SB)/4, $0x3c088318
+DATA sin2AVX2<>+4(SB)/4, $0x3c088318
+DATA sin2AVX2<>+8(SB)/4, $0x3c088318
+DATA sin2AVX2<>+12(SB)/4, $0x3c088318
+DATA sin2AVX2<>+16(SB)/4, $0x3c088318
+DATA sin2AVX2<>+20(SB)/4, $0x3c088318
+DATA sin2AVX2<>+24(SB)/4, $0x3c088318
+DATA sin2AVX2<>+28(SB)/4, $0x3c088318
+GLOBL sin2AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA sin1AVX2<>+0(SB)/4, $0xbe2aaaa0
+DATA sin1AVX2<>+4(SB)/4, $0xbe2aaaa0
+DATA sin1AVX2<>+8(SB)/4, $0xbe2aaaa0
+DATA sin1AVX2<>+12(SB)/4, $0xbe2aaaa0
+DATA sin1AVX2<>+16(SB)/4, $0xbe2aaaa0
+DATA sin1AVX2<>+20(SB)/4, $0xbe2aaaa0
+DATA sin1AVX2<>+24(SB)/4, $0xbe2aaaa0
+DATA sin1AVX2<>+28(SB)/4, $0xbe2aaaa0
+GLOBL sin1AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA sin0AVX2<>+0(SB)/4, $0x3f800000
+DATA sin0AVX2<>+4(SB)/4, $0x3f800000
+DATA sin0AVX2<>+8(SB)/4, $0x3f800000
+DATA sin0AVX2<>+12(SB)/4, $0x3f800000
+DATA sin0AVX2<>+16(SB)/4, $0x3f800000
+DATA sin0AVX2<>+20(SB)/4, $0x3f800000
+DATA sin0AVX2<>+24(SB)/4, $0x3f800000
+DATA sin0AVX2<>+28(SB)/4, $0x3f800000
+GLOBL sin0AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA cos2AVX2<>+0(SB)/4, $0x3d2a9e76
+DATA cos2AVX2<>+4(SB)/4, $0x3d2a9e76
+DATA cos2AVX2<>+8(SB)/4, $0x3d2a9e76
+DATA cos2AVX2<>+12(SB)/4, $0x3d2a9e76
+DATA cos2AVX2<>+16(SB)/4, $0x3d2a9e76
+DATA cos2AVX2<>+20(SB)/4, $0x3d2a9e76
+DATA cos2AVX2<>+24(SB)/4, $0x3d2a9e76
+DATA cos2AVX2<>+28(SB)/4, $0x3d2a9e76
+GLOBL cos2AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA cos1AVX2<>+0(SB)/4, $0xbeffffd0
+DATA cos1AVX2<>+4(SB)/4, $0xbeffffd0
+DATA cos1AVX2<>+8(SB)/4, $0xbeffffd0
+DATA cos1AVX2<>+12(SB)/4, $0xbeffffd0
+DATA cos1AVX2<>+16(SB)/4, $0xbeffffd0
+DATA cos1AVX2<>+20(SB)/4, $0xbeffffd0
+DATA cos1AVX2<>+24(SB)/4, $0xbeffffd0
+DATA cos1AVX2<>+28(SB)/4, $0xbeffffd0
+GLOBL cos1AVX2<>(SB), RODATA|NOPTR, $32
+
+DATA cos0AVX2<>+0(SB)/4, $0x3f800000
+DATA cos0AVX2<>+4(SB)/4, $0x3f800000
+DATA cos0AVX2<>+8(SB)/4, $0x3f800000
+DATA cos0AVX2<>+12(SB)/4, $0x3f800000
+DATA cos0AVX2<>+16(SB)/4, $0x3f800000
+DATA cos0AVX2<>+20(SB)/4, $0x3f800000
+DATA cos0AVX2<>+24(SB)/4, $0x3f800000
+DATA cos0AVX2<>+28(SB)/4, $0x3f800000
+GLOBL cos0AVX2<>(SB), RODATA|NOPTR, $32

@@ -1,6 +1,9 @@
 package vec
 
-import "math"
+import (
+	"math"
+	"math/bits"
+)
 
 // portable is plain Go, for every platform.
 var portable = kernel{
@@ -11,6 +14,8 @@ var portable = kernel{
 
 	topK:   topKPortable,
 	groups: groupsPortable,
+
+	normals: normalsPortable,
 
 	sigmoid: sigmoidPortable, sigmoidBackward: sigmoidBackwardPortable,
 	softmax: softmaxPortable, softmaxBackward: softmaxBackwardPortable,
@@ -261,4 +266,56 @@ func groupsPortable(q *Selector, allowed []uint64, s, bias []float32, rows, kept
 			}
 		}
 	}
+}
+
+func normalsPortable(dst []float32, key uint64) {
+	s := seeded(key)
+	next := func(l int) uint32 {
+		a, b, c, d := s[0][l], s[1][l], s[2][l], s[3][l]
+		out := bits.RotateLeft32(a+d, 7) + a
+		t := b << 9
+		c ^= a
+		d ^= b
+		b ^= c
+		a ^= d
+		c ^= t
+		s[0][l], s[1][l], s[2][l], s[3][l] = a, b, c, bits.RotateLeft32(d, 11)
+		return out
+	}
+	for ; len(dst) >= 2*streams; dst = dst[2*streams:] {
+		for l := range streams {
+			u1 := next(l)
+			u2 := next(l)
+			dst[l], dst[streams+l] = boxMuller(u1, u2)
+		}
+	}
+}
+
+// boxMuller turns two uniform words into two independent standard normal numbers: the radius √(−2 ln u1) and an angle of
+// which the polynomials cover one quarter turn; two bits of u2 choose the quadrant.
+func boxMuller(u1, u2 uint32) (float32, float32) {
+	x := 2 - math.Float32frombits(u1>>9|0x3f800000) // (0, 1]
+	r := float32(math.Sqrt(float64(-2 * Log(x))))
+	a := math.Float32frombits(u2<<2>>9|0x3f800000) - 1.5
+	a *= float32(math.Pi / 2)
+	z := float32(a * a)
+	const s0, s1, s2, s3 = 0.999999997, -0.166666507, 0.00833203688, -0.00019504022
+	const c0, c1, c2, c3 = 0.999999972, -0.499998567, 0.0416550269, -0.00135859085
+	sn, cs := float32(s3), float32(c3)
+	sn = float32(sn*z) + s2
+	cs = float32(cs*z) + c2
+	sn = float32(sn*z) + s1
+	cs = float32(cs*z) + c1
+	sn = float32(sn*z) + s0
+	cs = float32(cs*z) + c0
+	sn = float32(float32(sn*a) * r)
+	cs *= r
+	sign := u2 & 0x80000000
+	turn := u2 << 1
+	g0, g1 := cs, sn
+	if turn&0x80000000 != 0 {
+		g0, g1 = sn, cs
+	}
+	return math.Float32frombits(math.Float32bits(g0) ^ sign),
+		math.Float32frombits(math.Float32bits(g1) ^ (turn&0x80000000 ^ sign))
 }

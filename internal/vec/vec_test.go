@@ -44,6 +44,25 @@ func TestExpAndLogAreClose(t *testing.T) {
 	}
 }
 
+func TestNormalsHaveTheSameBits(t *testing.T) {
+	t.Cleanup(func() { Use("auto") })
+	for _, n := range []int{0, 32, 64, 4096, 1 << 20} {
+		want := make([]float32, n)
+		Use("portable")
+		Normals(want, uint64(n))
+		for _, kernel := range Kernels() {
+			Use(kernel)
+			got := guarded(t, n)
+			Normals(got, uint64(n))
+			for i := range got {
+				if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+					t.Fatalf("%s: number %d of %d is %x, portable %x", kernel, i, n, got[i], want[i])
+				}
+			}
+		}
+	}
+}
+
 func TestNormalsHaveTheirMoments(t *testing.T) {
 	const n = 1 << 20
 	x := make([]float32, n)

@@ -28,6 +28,8 @@ type assembly struct {
 	best   [6]best // of 2^i
 	choose func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int)
 	groups func(allowed *uint64, rank, s, bias *float32, groups, size, kept int)
+
+	normals func(dst []float32, key uint64)
 }
 
 type best func(list *int32, s, bias *float32, allowed *uint64, groups, size int)
@@ -35,10 +37,10 @@ type best func(list *int32, s, bias *float32, allowed *uint64, groups, size int)
 var (
 	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
 		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
-		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, groupsAVX512}
+		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, groupsAVX512, drawAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
 		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
-		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, groupsAVX2}
+		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, groupsAVX2, drawAVX2}
 )
 
 func (a assembly) kernel(name string) *kernel {
@@ -46,7 +48,7 @@ func (a assembly) kernel(name string) *kernel {
 		sigmoid: a.scoring(a.sigmoid), softmax: a.scoring(a.softmax), sqrtSoftplus: a.scoring(a.sqrtSoftplus),
 		sigmoidBackward: a.scoring(a.sigmoidBackward), softmaxBackward: a.scoring(a.softmaxBackward),
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
-		topK:                 a.topK, groups: a.bestGroups}
+		topK:                 a.topK, groups: a.bestGroups, normals: a.normals}
 }
 
 func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
@@ -118,4 +120,18 @@ func (q *Selector) withoutNegativeZeros(bias []float32, rows int) []float32 {
 		q.bias[e] += v
 	}
 	return q.bias[:rows]
+}
+
+// Called by name, the generated functions let the state stay on the stack.
+
+func drawAVX512(dst []float32, key uint64) {
+	if s := seeded(key); len(dst) > 0 {
+		normalsAVX512(&dst[0], &s, len(dst)/(2*streams))
+	}
+}
+
+func drawAVX2(dst []float32, key uint64) {
+	if s := seeded(key); len(dst) > 0 {
+		normalsAVX2(&dst[0], &s, len(dst)/(2*streams))
+	}
 }

@@ -24,6 +24,7 @@ func main() {
 		t.softmax()
 		t.sqrtSoftplus()
 		t.topK()
+		t.normals()
 	}
 	Generate()
 }
