@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -178,9 +179,19 @@ func (r *Result) compare() {
 			}
 			if c, ok := AtEqualQuality(s, family); ok {
 				r.Comparisons = append(r.Comparisons, c)
+			} else if weakest := keptLeast(family); (s.Traits.Loss || s.Traits.Rate > 0) && s.Metrics["affinity_kept"].Mean < weakest.Metrics["affinity_kept"].Mean {
+				r.Warnings = append(r.Warnings, fmt.Sprintf("%s keeps less affinity than %s, so %s cannot be compared with it at equal quality: add it at a greater strength",
+					s.Traits.Spec, weakest.Traits.Spec, name))
 			}
 		}
 	}
+}
+
+// keptLeast returns the strategy that keeps the least affinity.
+func keptLeast(family []*StrategyResult) *StrategyResult {
+	return slices.MinFunc(family, func(a, b *StrategyResult) int {
+		return cmp.Compare(a.Metrics["affinity_kept"].Mean, b.Metrics["affinity_kept"].Mean)
+	})
 }
 
 // Family returns the strategies that differ from each other in strength alone, strength 0 included.
