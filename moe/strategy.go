@@ -17,7 +17,7 @@ type Strategy interface {
 	// PrepareLoss fixes the prices of the step's losses from its counts; see Traits.Loss.
 	PrepareLoss(b *Batch, chosen, fresh *Counts)
 	// AddLossGradient adds ∂L/∂s of the strategy's losses for one tile to g [E][64] and returns the tile's part of L.
-	AddLossGradient(b *Batch, tile int, s, g []float32) float64
+	AddLossGradient(b *Batch, tile int, s, g []float32, w *Scratch) float64
 	// Update moves the state from the counts of a finished step.
 	Update(step int, chosen *Counts)
 	// Bias returns the selection bias b [E] as it stands, or nil where there is none. The caller must not keep it.
@@ -69,13 +69,15 @@ func (g Gate) Sum(chosen float32) float32 {
 	return float32(g.Scale * chosen)
 }
 
-// Scratch is what routing one tile needs beside its result. One worker owns it.
+// Scratch is what work on one tile needs beside its result. One worker owns it.
 type Scratch struct {
 	Select  *vec.Selector
-	Allowed []uint64 // [G]
+	Allowed []uint64   // [G]
+	Rows    [4]vec.Row // sums by token
+	Grad    []float32  // ∂L/∂s, then ∂L/∂z, of one tile [E][64]
 }
 
 // NewScratch returns the scratch of a layer.
 func NewScratch(l Layer) *Scratch {
-	return &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups)}
+	return &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups), Grad: make([]float32, l.Experts*vec.Lanes)}
 }

@@ -77,6 +77,11 @@ type syntheticStream struct {
 	topic     []float32 // q of one document
 	base      []float32 // a_common·m + a_domain·c + a_sequence·q of each document, [document][d]
 	tile      []float32 // scratch of products with tiles
+
+	// Of the tile being filled: which document each token belongs to, and the parts of its vector.
+	document     [moe.TileTokens]int32
+	bases, kinds []float32
+	energy       vec.Row
 }
 
 // document is a run of tokens of one domain and topic inside a sequence.
@@ -90,7 +95,8 @@ type document struct {
 func newSyntheticStream(s *Scenario, seed, world uint64) *syntheticStream {
 	y := s.Synthetic
 	d := s.Width
-	g := &syntheticStream{s: s, y: y, seed: seed, world: world, tile: vec.NewScratch(d)}
+	g := &syntheticStream{s: s, y: y, seed: seed, world: world, tile: vec.NewScratch(d),
+		bases: make([]float32, d*vec.Lanes), kinds: make([]float32, d*vec.Lanes)}
 	g.common, g.topic = make([]float32, padded(d)), make([]float32, padded(d))
 	g.weights = normals(rng.Key(world, rng.World, drawExperts), s.Experts*d)
 	scale := float32(y.LogitScale / math.Sqrt(float64(d)))
@@ -224,8 +230,6 @@ func (g *syntheticStream) Fill(b *moe.Batch, tile int) {
 	ids := rng.Key(g.seed, rng.Token, uint64(m.Purpose), uint64(m.Index))
 	aNoise := float32(math.Sqrt((1 - g.y.CommonEnergy) * g.y.Energy.Noise))
 	doc := 0
-	var base [moe.TileTokens][]float32
-	var kind [moe.TileTokens][]float32
 	for l := range moe.TileTokens {
 		token := t.Start + min(l, t.Tokens-1)
 		for g.documents[doc].To <= token {
@@ -242,30 +246,19 @@ func (g *syntheticStream) Fill(b *moe.Batch, tile int) {
 			id = g.order[dc.domain][id]
 		}
 		t.Token[l], t.Domain[l] = id, int32(dc.domain)
-		base[l] = g.base[doc*d : (doc+1)*d]
-		kind[l] = g.types[int(id)*d : (int(id)+1)*d]
+		g.document[l] = int32(doc)
 	}
-	var energy [moe.TileTokens]float32
-	for k := range d {
-		x := (*vec.Row)(t.X[k*moe.TileTokens:])
-		for l := range x {
-			v := base[l][k] + kind[l][k] + float32(aNoise*x[l])
-			x[l] = v
-			energy[l] += float32(v * v)
-		}
-	}
-	for l, e := range energy {
-		energy[l] = 0
+	vec.Gather(g.bases, g.base, g.document[:], d)
+	vec.Gather(g.kinds, g.types, t.Token[:], d)
+	factor := &g.energy
+	vec.Mix(factor, t.X, g.bases, g.kinds, aNoise, d)
+	for l, e := range factor {
+		factor[l] = 0
 		if l < t.Tokens {
-			energy[l] = float32(math.Sqrt(float64(float32(d) / max(e, 1e-30))))
+			factor[l] = float32(math.Sqrt(float64(float32(d) / max(e, 1e-30))))
 		}
 	}
-	for k := range d {
-		x := (*vec.Row)(t.X[k*moe.TileTokens:])
-		for l := range x {
-			x[l] *= energy[l]
-		}
-	}
+	vec.Scale(t.X, factor, d)
 	g.oracle.Times(t.Z, t.X, g.tile)
 	if g.y.OffsetSpread > 0 {
 		for e, o := range g.offset {

@@ -144,23 +144,8 @@ func (g *traceStream) Fill(b *moe.Batch, tile int) {
 			t.Domain[l] = d.Domain[source[l]]
 		}
 	}
-	gather(t.Z, d.Scores, source, d.Experts)
+	vec.Gather(t.Z, d.Scores, source, d.Experts)
 	if d.Hidden != nil {
-		gather(t.X, d.Hidden, source, d.Width)
-	}
-}
-
-// gather transposes rows of a row-major table into a tile; lanes without a row become zero.
-func gather(tile, table []float32, source []int32, width int) {
-	for l := range vec.Lanes {
-		if l >= len(source) {
-			for k := range width {
-				tile[k*vec.Lanes+l] = 0
-			}
-			continue
-		}
-		for k, v := range table[int(source[l])*width : (int(source[l])+1)*width] {
-			tile[k*vec.Lanes+l] = v
-		}
+		vec.Gather(t.X, d.Hidden, source, d.Width)
 	}
 }

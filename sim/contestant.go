@@ -85,14 +85,13 @@ func (x *contestant) learn(b *moe.Batch, o *oracle, step int, row *StepRow) {
 		x.strategy.PrepareLoss(b, &x.chosen, &x.fresh)
 	}
 	weight := float32(1 / (float64(b.Tokens) * o.target))
-	g := x.learner.g
+	g := x.scratch.Grad
 	var task, balance float64
 	for i := range b.Tiles {
-		clear(g)
 		s := x.tileScores(i)
-		task += layerError(o, i, s, x.assigned.Tile(i), x.layer.TopK, weight, g)
+		task += layerError(o, i, s, x.assigned.Tile(i), x.layer.TopK, weight, x.scratch)
 		if x.traits.Loss {
-			balance += x.strategy.AddLossGradient(b, i, s, g)
+			balance += x.strategy.AddLossGradient(b, i, s, g, x.scratch)
 		}
 		x.strategy.ScoreBackward(g, s)
 		x.learner.accumulate(b, i, g)
@@ -123,16 +122,16 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) StepRow {
 // affinity is Σ s* over the chosen, of the whole batch.
 func (x *contestant) affinity(b *moe.Batch, o *oracle) (sum float64) {
 	for i := range b.Tiles {
-		sum += affinity(o.tileScores(i), x.assigned.Tile(i))
+		sum += x.tileAffinity(o, i)
 	}
 	return sum
 }
 
-func affinity(s []float32, mask []uint64) (sum float64) {
-	for e, m := range mask {
-		for ; m != 0; m &= m - 1 {
-			sum += float64(s[e*vec.Lanes+bits.TrailingZeros64(m)])
-		}
+func (x *contestant) tileAffinity(o *oracle, i int) (sum float64) {
+	row := &x.scratch.Rows[0]
+	vec.SumChosen(row, o.tileScores(i), x.assigned.Tile(i))
+	for _, v := range row {
+		sum += float64(v)
 	}
 	return sum
 }

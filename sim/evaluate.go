@@ -78,16 +78,16 @@ func (r *replicate) evaluateBatch(x *contestant, y *tally) error {
 			x.route(i, &b.Tiles[i])
 		}
 		mask, s := x.assigned.Tile(i), x.tileScores(i)
-		y.affinity += affinity(o.tileScores(i), mask)
-		y.error += layerError(o, i, s, mask, x.layer.TopK, 0, nil)
+		y.affinity += x.tileAffinity(o, i)
+		y.error += layerError(o, i, s, mask, x.layer.TopK, 0, x.scratch)
 		y.displaced += displaced(o.tileScores(i), mask)
 		for e, m := range o.tileMask(i) {
 			y.agreed += int64(bits.OnesCount64(m & mask[e]))
 			y.load[e] += int64(bits.OnesCount64(mask[e]))
 		}
 		y.addDomains(&b.Tiles[i], mask)
-		var sum vec.Row
-		sumChosen(&sum, s, mask)
+		sum := &x.scratch.Rows[0]
+		vec.SumChosen(sum, s, mask)
 		for t := range b.Tiles[i].Tokens {
 			y.gates += float64(x.traits.Gate.Sum(sum[t]))
 		}

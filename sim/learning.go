@@ -2,7 +2,6 @@ package sim
 
 import (
 	"math"
-	"math/bits"
 
 	"evenkeel/internal/rng"
 	"evenkeel/internal/vec"
@@ -29,7 +28,6 @@ type learner struct {
 	matrix *vec.Matrix
 	grad   [gradientChunks]*vec.Gradient
 	tile   []float32 // scratch of products with tiles
-	g      []float32 // ∂L/∂z of one tile
 
 	rate           float64
 	steps          int
@@ -66,7 +64,6 @@ func newLearner(c *Config, seed uint64, oracle []float32) *learner {
 	for i := range l.grad {
 		l.grad[i] = vec.NewGradient(c.Layer.Experts, width)
 	}
-	l.g = make([]float32, c.Layer.Experts*vec.Lanes)
 	l.pack()
 	return l
 }
@@ -140,63 +137,29 @@ func (l *learner) step(step int) {
 // squared error is Σ_e (g_te − ĝ_te)², with g the gates divided by their sum over the chosen, zero where not chosen. For
 // K = 1, g = s_te/max_j s*_tj. It returns the error of a tile's tokens, summed.
 //
-// If g is not nil it receives ∂/∂s of weight times that sum at the chosen experts, which are the only ones that a sparse
-// layer can teach; other entries must be zero already.
-func layerError(o *oracle, tile int, s []float32, mask []uint64, topK int, weight float32, g []float32) float64 {
-	ideal := o.tileScores(tile)
+// w.Grad receives ∂/∂s of weight times that sum at the chosen experts, which are the only ones that a sparse layer can
+// teach, and 0 elsewhere.
+func layerError(o *oracle, tile int, s []float32, mask []uint64, topK int, weight float32, w *moe.Scratch) float64 {
 	invIdeal := (*vec.Row)(o.inverse[tile*vec.Lanes:])
-	var inv, mean, err vec.Row
+	inv, err, mean := &w.Rows[0], &w.Rows[1], &w.Rows[2]
 	if topK == 1 {
-		inv = *invIdeal
+		*inv = *invIdeal
 	} else {
-		sumChosen(&inv, s, mask)
+		vec.SumChosen(inv, s, mask)
 		for t, v := range inv {
 			if v != 0 {
 				inv[t] = 1 / v
 			}
 		}
 	}
-	for e, m := range mask {
-		for ; m != 0; m &= m - 1 {
-			t := bits.TrailingZeros64(m)
-			i := e*vec.Lanes + t
-			gate := float32(s[i] * inv[t])
-			target := float32(ideal[i] * invIdeal[t])
-			r := gate - target
-			err[t] += float32(r*r) - float32(target*target)
-			if g != nil {
-				u := float32(2 * weight * r)
-				g[i] = u
-				mean[t] += float32(u * gate)
-			}
-		}
+	vec.GateError(err, mean, w.Grad, s, o.tileScores(tile), mask, inv, invIdeal, 2*weight)
+	if topK == 1 {
+		*mean = vec.Row{}
 	}
-	if g != nil {
-		for e, m := range mask {
-			for ; m != 0; m &= m - 1 {
-				t := bits.TrailingZeros64(m)
-				i := e*vec.Lanes + t
-				if topK > 1 {
-					g[i] -= mean[t]
-				}
-				g[i] *= inv[t]
-			}
-		}
-	}
+	vec.GateGradient(w.Grad, mean, inv, mask)
 	var sum float64
 	for t, v := range err {
 		sum += float64(v) + float64(o.energy[tile*vec.Lanes+t])
 	}
 	return sum
-}
-
-// sumChosen adds up the scores of the chosen experts of every token, experts in order.
-func sumChosen(sum *vec.Row, s []float32, mask []uint64) {
-	*sum = vec.Row{}
-	for e, m := range mask {
-		for ; m != 0; m &= m - 1 {
-			t := bits.TrailingZeros64(m)
-			sum[t] += s[e*vec.Lanes+t]
-		}
-	}
 }

@@ -77,10 +77,11 @@ func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 				l.theta[i] = float32(r.NormFloat64()) / 2
 			}
 			l.pack()
-			s, g := make([]float32, 9*vec.Lanes), make([]float32, 9*vec.Lanes)
+			scratch := moe.NewScratch(layer)
+			s, g := make([]float32, 9*vec.Lanes), scratch.Grad
 			l.logits(s, &b.Tiles[0])
 			score.Apply(s, s, 9)
-			got := layerError(o, 0, s, mask, k, weight, g)
+			got := layerError(o, 0, s, mask, k, weight, scratch)
 			score.Backward(g, s, 9)
 			l.accumulate(b, 0, g)
 
@@ -130,11 +131,11 @@ func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 func TestTaskOfTheOracle(t *testing.T) {
 	layer := moe.Layer{Experts: 12, TopK: 4, Width: 3, Groups: 1, GroupsKept: 1}
 	b, o, _ := oneTile(rand.New(rand.NewPCG(3, 4)), layer, 64)
-	g := make([]float32, len(o.scores))
-	if got := layerError(o, 0, o.scores, o.mask, 4, 1, g); math.Abs(got-o.own) > 1e-5*o.own {
+	scratch := moe.NewScratch(layer)
+	if got := layerError(o, 0, o.scores, o.mask, 4, 1, scratch); math.Abs(got-o.own) > 1e-5*o.own {
 		t.Errorf("the oracle's choice leaves %v, want %v", got, o.own)
 	}
-	for i, v := range g {
+	for i, v := range scratch.Grad {
 		if math.Abs(float64(v)) > 1e-6 {
 			t.Fatalf("gradient %d is %v at the oracle's own gates", i, v)
 		}

@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"math/bits"
-
 	"evenkeel/internal/vec"
 	"evenkeel/moe"
 )
@@ -46,34 +44,26 @@ func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
 	s, mask := o.tileScores(i), o.tileMask(i)
 	o.layer.Score.Apply(s, t.Z, o.layer.Experts)
 	w.Select.TopK(mask, s, nil, t.Live(), nil)
-	o.total += affinity(s, mask)
-	var sum, all vec.Row
-	sumChosen(&sum, s, mask)
-	for e := range mask {
-		for l, v := range (*vec.Row)(s[e*vec.Lanes:]) {
-			all[l] += float32(v * v)
-		}
-	}
+	sum, all := &w.Rows[0], &w.Rows[1]
+	vec.SumChosen(sum, s, mask)
+	vec.SumSquares(all, s, len(mask))
 	inverse := (*vec.Row)(o.inverse[i*vec.Lanes:])
-	for l := range vec.Lanes {
+	for l, v := range sum {
 		inverse[l] = 0
-		if sum[l] != 0 {
-			inverse[l] = 1 / sum[l]
+		if v != 0 {
+			inverse[l] = 1 / v
 		}
 		e := float32(all[l] * float32(inverse[l]*inverse[l]))
 		if l >= t.Tokens {
 			e = 0
 		}
 		o.energy[i*vec.Lanes+l] = e
+		o.total += float64(v)
 		o.target += float64(e)
-		o.own += float64(e)
 	}
-	for e, m := range mask {
-		for ; m != 0; m &= m - 1 {
-			l := bits.TrailingZeros64(m)
-			g := float32(s[e*vec.Lanes+l] * inverse[l])
-			o.own -= float64(float32(g * g))
-		}
+	vec.GateError(sum, all, w.Grad, s, s, mask, inverse, inverse, 0)
+	for l, v := range sum {
+		o.own += float64(v) + float64(o.energy[i*vec.Lanes+l])
 	}
 }
 

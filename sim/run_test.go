@@ -106,7 +106,7 @@ func TestFrozenRouterWithoutBalancingIsTheOracle(t *testing.T) {
 		r := run(t, configure(t, scenario, []string{"steps=8", "seeds=[1]", "tokens=512"}, sim.Frozen, "none", "round-robin", "random", "balanced-optimum"))
 		m := r.Strategies[0].Metrics
 		// Plain top-K buys affinity with imbalance, the optimum is the reference, and an even choice blind to affinity is below it.
-		if own, bound, blind := m["regret_to_optimum"].Mean, r.Strategies[3].Metrics["regret_to_optimum"].Mean, r.Strategies[1].Metrics["regret_to_optimum"].Mean; !(own < 0) || bound != 0 || !(blind > 0) {
+		if own, bound, blind := m["regret_to_optimum"].Mean, r.Strategies[3].Metrics["regret_to_optimum"].Mean, r.Strategies[1].Metrics["regret_to_optimum"].Mean; !(own < 0) || math.Abs(bound) > 1e-7 || !(blind > 0) {
 			t.Errorf("%s: regret of none %v, of the optimum %v, of round robin %v", scenario, own, bound, blind)
 		}
 		// A random choice changes with every step: all but K/E of it.

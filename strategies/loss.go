@@ -98,40 +98,33 @@ func setPrices(w []float32, n []int64, layer moe.Layer, tokens int) {
 }
 
 // addGradient adds ∂L/∂s of one tile to g and returns the tile's part of L.
-func (l *balanceLoss) addGradient(b *moe.Batch, tile int, s, g []float32) (loss float64) {
+func (l *balanceLoss) addGradient(b *moe.Batch, tile int, s, g []float32, w *moe.Scratch) (loss float64) {
 	e := b.Layer.Experts
 	b.Segments(tile, l.units, func(unit, from, to int) {
-		w := l.prices[unit*e : (unit+1)*e]
+		prices := l.prices[unit*e : (unit+1)*e]
 		share := l.coeff / (float64(len(l.units)) * float64(l.units[unit].Len()))
-		loss += l.addSegment(w, share, s, g, from, to)
+		loss += l.addSegment(prices, share, s, g, from, to, w)
 	})
 	return loss
 }
 
 // addSegment is addGradient for the lanes of one unit; share is α/(|U|·T_u).
-func (l *balanceLoss) addSegment(w []float32, share float64, s, g []float32, from, to int) (loss float64) {
-	var price, sum vec.Row // Σ_e w_e·s_te and Z_t
-	for x, p := range w {
-		for t, v := range s[x*vec.Lanes+from : x*vec.Lanes+to] {
-			price[t] += float32(p * v)
-			sum[t] += v
-		}
-	}
-	for t := range to - from {
-		if l.softmax {
+func (l *balanceLoss) addSegment(prices []float32, share float64, s, g []float32, from, to int, w *moe.Scratch) (loss float64) {
+	price, sum := &w.Rows[0], &w.Rows[1] // Σ_e w_e·s_te and Z_t, then the offset and scale of the gradient
+	vec.WeightedSum(price, sum, s, prices)
+	for t := range price {
+		switch {
+		case t < from || t >= to:
+			price[t], sum[t] = 0, 0
+		case l.softmax:
 			loss += float64(share * float64(price[t]))
 			price[t], sum[t] = 0, float32(share)
-			continue
-		}
-		mean := price[t] / sum[t]
-		loss += float64(share * float64(mean))
-		price[t], sum[t] = mean, float32(share)/sum[t]
-	}
-	for x, p := range w {
-		row := g[x*vec.Lanes+from : x*vec.Lanes+to]
-		for t := range row {
-			row[t] += float32(sum[t] * (p - price[t]))
+		default:
+			mean := price[t] / sum[t]
+			loss += float64(share * float64(mean))
+			price[t], sum[t] = mean, float32(share)/sum[t]
 		}
 	}
+	vec.AddPrices(g, prices, price, sum)
 	return loss
 }

@@ -114,7 +114,7 @@ func TestContract(t *testing.T) {
 				s.Route(&b.Tiles[0], scores[:layer.Experts*vec.Lanes], w, a.Tile(0), a.FreshTile(0))
 				counts.Count(b, a.Mask)
 				s.PrepareLoss(b, &counts, &counts)
-				s.AddLossGradient(b, 0, scores, g)
+				s.AddLossGradient(b, 0, scores, g, w)
 				s.Update(1, &counts)
 			}
 			step()
@@ -276,7 +276,7 @@ func TestLossGradients(t *testing.T) {
 			for i := range b.Tiles {
 				n := layer.Experts * vec.Lanes
 				g := make([]float32, n)
-				got := s.AddLossGradient(b, i, scores[i*n:(i+1)*n], g)
+				got := s.AddLossGradient(b, i, scores[i*n:(i+1)*n], g, moe.NewScratch(layer))
 				want = definition(b, i, loss, layer.Score)
 				if math.Abs(got-want) > 1e-6*math.Abs(want) {
 					t.Errorf("%s %s: tile %d has loss %v, want %v", text, layer.Score, i, got, want)
@@ -355,7 +355,7 @@ func TestLossAtBalance(t *testing.T) {
 			for i := range b.Tiles {
 				n := layer.Experts * vec.Lanes
 				g := make([]float32, n)
-				loss += s.AddLossGradient(b, i, scores[i*n:(i+1)*n], g)
+				loss += s.AddLossGradient(b, i, scores[i*n:(i+1)*n], g, moe.NewScratch(layer))
 				for _, v := range g {
 					gradient = max(gradient, math.Abs(float64(v)))
 				}

@@ -63,9 +63,9 @@ func (r *strategy) PrepareLoss(b *moe.Batch, chosen, fresh *moe.Counts) {
 }
 
 // AddLossGradient implements moe.Strategy.
-func (r *strategy) AddLossGradient(b *moe.Batch, tile int, s, g []float32) (loss float64) {
+func (r *strategy) AddLossGradient(b *moe.Batch, tile int, s, g []float32, w *moe.Scratch) (loss float64) {
 	for _, l := range r.losses {
-		loss += l.addGradient(b, tile, s, g)
+		loss += l.addGradient(b, tile, s, g, w)
 	}
 	return loss
 }

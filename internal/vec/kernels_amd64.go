@@ -94,6 +94,51 @@ func groupsAVX512(allowed *uint64, rank *float32, s *float32, bias *float32, gro
 //go:noescape
 func normalsAVX512(out *float32, state *[4][16]uint32, blocks int)
 
+// sumChosenAVX512 sets sum[t] = Σ s[e][t] over the rows whose mask has bit t.
+//
+//go:noescape
+func sumChosenAVX512(sum *float32, s *float32, mask *uint64, rows int)
+
+// sumSquaresAVX512 sets sum[t] = Σ s[e][t]².
+//
+//go:noescape
+func sumSquaresAVX512(sum *float32, s *float32, rows int)
+
+// gateErrorAVX512 is GateError.
+//
+//go:noescape
+func gateErrorAVX512(err *float32, mean *float32, grad *float32, s *float32, ideal *float32, mask *uint64, inverse *float32, invIdeal *float32, weight float32, rows int)
+
+// gateGradientAVX512 sets grad = (grad − mean)·inverse where chosen.
+//
+//go:noescape
+func gateGradientAVX512(grad *float32, mean *float32, inverse *float32, mask *uint64, rows int)
+
+// weightedAVX512 sets sum[t] = Σ weights[e]·s[e][t] and all[t] = Σ s[e][t].
+//
+//go:noescape
+func weightedAVX512(sum *float32, all *float32, s *float32, weights *float32, rows int)
+
+// addPricesAVX512 adds scale[t]·(weights[e] − offset[t]) to grad[e][t].
+//
+//go:noescape
+func addPricesAVX512(grad *float32, weights *float32, offset *float32, scale *float32, rows int)
+
+// mixAVX512 sets x = (a + b) + noise·x and energy[t] = Σ x².
+//
+//go:noescape
+func mixAVX512(energy *float32, x *float32, a *float32, b *float32, noise float32, rows int)
+
+// scaleAVX512 multiplies x[e][t] by factor[t].
+//
+//go:noescape
+func scaleAVX512(x *float32, factor *float32, rows int)
+
+// gatherAVX512 sets out[c][t] = table[source[t]][c] for blocks of as many columns c as a vector has lanes.
+//
+//go:noescape
+func gatherAVX512(out *float32, table *float32, source *int32, blocks int, width int)
+
 // productAVX2 computes z[8p+i][t] = Σ_c w[p][c][i]·x[c][t] for panels of 8 rows.
 //
 //go:noescape
@@ -183,3 +228,48 @@ func groupsAVX2(allowed *uint64, rank *float32, s *float32, bias *float32, group
 //
 //go:noescape
 func normalsAVX2(out *float32, state *[4][16]uint32, blocks int)
+
+// sumChosenAVX2 sets sum[t] = Σ s[e][t] over the rows whose mask has bit t.
+//
+//go:noescape
+func sumChosenAVX2(sum *float32, s *float32, mask *uint64, rows int)
+
+// sumSquaresAVX2 sets sum[t] = Σ s[e][t]².
+//
+//go:noescape
+func sumSquaresAVX2(sum *float32, s *float32, rows int)
+
+// gateErrorAVX2 is GateError.
+//
+//go:noescape
+func gateErrorAVX2(err *float32, mean *float32, grad *float32, s *float32, ideal *float32, mask *uint64, inverse *float32, invIdeal *float32, weight float32, rows int)
+
+// gateGradientAVX2 sets grad = (grad − mean)·inverse where chosen.
+//
+//go:noescape
+func gateGradientAVX2(grad *float32, mean *float32, inverse *float32, mask *uint64, rows int)
+
+// weightedAVX2 sets sum[t] = Σ weights[e]·s[e][t] and all[t] = Σ s[e][t].
+//
+//go:noescape
+func weightedAVX2(sum *float32, all *float32, s *float32, weights *float32, rows int)
+
+// addPricesAVX2 adds scale[t]·(weights[e] − offset[t]) to grad[e][t].
+//
+//go:noescape
+func addPricesAVX2(grad *float32, weights *float32, offset *float32, scale *float32, rows int)
+
+// mixAVX2 sets x = (a + b) + noise·x and energy[t] = Σ x².
+//
+//go:noescape
+func mixAVX2(energy *float32, x *float32, a *float32, b *float32, noise float32, rows int)
+
+// scaleAVX2 multiplies x[e][t] by factor[t].
+//
+//go:noescape
+func scaleAVX2(x *float32, factor *float32, rows int)
+
+// gatherAVX2 sets out[c][t] = table[source[t]][c] for blocks of as many columns c as a vector has lanes.
+//
+//go:noescape
+func gatherAVX2(out *float32, table *float32, source *int32, blocks int, width int)

@@ -2641,6 +2641,448 @@ GLOBL cos1AVX512<>(SB), RODATA|NOPTR, $4
 DATA cos0AVX512<>+0(SB)/4, $0x3f800000
 GLOBL cos0AVX512<>(SB), RODATA|NOPTR, $4
 
+// func sumChosenAVX512(sum *float32, s *float32, mask *uint64, rows int)
+// Requires: AVX, AVX512F
+TEXT ·sumChosenAVX512(SB), NOSPLIT, $0-32
+	MOVQ s+8(FP), AX
+	MOVQ mask+16(FP), CX
+	MOVQ sum+0(FP), DX
+	MOVQ $0x00000004, BX
+
+column:
+	VPXORD Z0, Z0, Z0
+	MOVQ   AX, SI
+	MOVQ   CX, DI
+	MOVQ   rows+24(FP), R8
+
+row:
+	VMOVUPS (SI), Z1
+	KMOVW   (DI), K1
+	VADDPS  Z1, Z0, K1, Z0
+	ADDQ    $+256, SI
+	ADDQ    $+8, DI
+	DECQ    R8
+	JNZ     row
+	VMOVUPS Z0, (DX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, DX
+	ADDQ    $+2, CX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func sumSquaresAVX512(sum *float32, s *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
+	MOVQ s+8(FP), AX
+	MOVQ sum+0(FP), CX
+	MOVQ $0x00000004, DX
+
+column:
+	VPXORD Z0, Z0, Z0
+	MOVQ   AX, BX
+	MOVQ   rows+16(FP), SI
+
+row:
+	VMOVUPS (BX), Z1
+	VMULPS  Z1, Z1, Z1
+	VADDPS  Z1, Z0, Z0
+	ADDQ    $+256, BX
+	DECQ    SI
+	JNZ     row
+	VMOVUPS Z0, (CX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	DECQ    DX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func gateErrorAVX512(err *float32, mean *float32, grad *float32, s *float32, ideal *float32, mask *uint64, inverse *float32, invIdeal *float32, weight float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·gateErrorAVX512(SB), NOSPLIT, $0-80
+	VBROADCASTSS weight+64(FP), Z0
+	MOVQ         grad+16(FP), AX
+	MOVQ         s+24(FP), CX
+	MOVQ         ideal+32(FP), DX
+	MOVQ         mask+40(FP), BX
+	MOVQ         err+0(FP), SI
+	MOVQ         mean+8(FP), DI
+	MOVQ         inverse+48(FP), R8
+	MOVQ         invIdeal+56(FP), R9
+	MOVQ         $0x00000004, R10
+
+column:
+	VMOVUPS (R8), Z1
+	VMOVUPS (R9), Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	MOVQ    AX, R11
+	MOVQ    CX, R12
+	MOVQ    DX, R13
+	MOVQ    BX, R14
+	MOVQ    rows+72(FP), R15
+
+row:
+	KMOVW     (R14), K1
+	VMULPS    (R12), Z1, Z5
+	VMULPS    (R13), Z2, Z6
+	VSUBPS    Z6, Z5, Z7
+	VMULPS    Z7, Z7, Z8
+	VMULPS    Z6, Z6, Z6
+	VSUBPS    Z6, Z8, Z8
+	VADDPS    Z8, Z3, K1, Z3
+	VMULPS    Z0, Z7, Z7
+	VMOVAPS.Z Z7, K1, Z7
+	VMOVUPS   Z7, (R11)
+	VMULPS    Z5, Z7, Z5
+	VADDPS    Z5, Z4, Z4
+	ADDQ      $+256, R11
+	ADDQ      $+256, R12
+	ADDQ      $+256, R13
+	ADDQ      $+8, R14
+	DECQ      R15
+	JNZ       row
+	VMOVUPS   Z3, (SI)
+	VMOVUPS   Z4, (DI)
+	ADDQ      $+64, AX
+	ADDQ      $+64, CX
+	ADDQ      $+64, DX
+	ADDQ      $+64, SI
+	ADDQ      $+64, DI
+	ADDQ      $+64, R8
+	ADDQ      $+64, R9
+	ADDQ      $+2, BX
+	DECQ      R10
+	JNZ       column
+	VZEROUPPER
+	RET
+
+// func gateGradientAVX512(grad *float32, mean *float32, inverse *float32, mask *uint64, rows int)
+// Requires: AVX, AVX512F
+TEXT ·gateGradientAVX512(SB), NOSPLIT, $0-40
+	MOVQ grad+0(FP), AX
+	MOVQ mask+24(FP), CX
+	MOVQ mean+8(FP), DX
+	MOVQ inverse+16(FP), BX
+	MOVQ $0x00000004, SI
+
+column:
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	MOVQ    AX, DI
+	MOVQ    CX, R8
+	MOVQ    rows+32(FP), R9
+
+row:
+	VMOVUPS   (DI), Z2
+	VSUBPS    Z0, Z2, Z2
+	VMULPS    Z1, Z2, Z2
+	KMOVW     (R8), K1
+	VMOVAPS.Z Z2, K1, Z2
+	VMOVUPS   Z2, (DI)
+	ADDQ      $+256, DI
+	ADDQ      $+8, R8
+	DECQ      R9
+	JNZ       row
+	ADDQ      $+64, AX
+	ADDQ      $+64, DX
+	ADDQ      $+64, BX
+	ADDQ      $+2, CX
+	DECQ      SI
+	JNZ       column
+	VZEROUPPER
+	RET
+
+// func weightedAVX512(sum *float32, all *float32, s *float32, weights *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·weightedAVX512(SB), NOSPLIT, $0-40
+	MOVQ weights+24(FP), AX
+	MOVQ s+16(FP), CX
+	MOVQ sum+0(FP), DX
+	MOVQ all+8(FP), BX
+	MOVQ $0x00000004, SI
+
+column:
+	MOVQ   AX, DI
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	MOVQ   CX, R8
+	MOVQ   rows+32(FP), R9
+
+row:
+	VMOVUPS     (R8), Z2
+	VMULPS.BCST (DI), Z2, Z3
+	VADDPS      Z3, Z0, Z0
+	VADDPS      Z2, Z1, Z1
+	ADDQ        $+4, DI
+	ADDQ        $+256, R8
+	DECQ        R9
+	JNZ         row
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, (BX)
+	ADDQ        $+64, CX
+	ADDQ        $+64, DX
+	ADDQ        $+64, BX
+	DECQ        SI
+	JNZ         column
+	VZEROUPPER
+	RET
+
+// func addPricesAVX512(grad *float32, weights *float32, offset *float32, scale *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·addPricesAVX512(SB), NOSPLIT, $0-40
+	MOVQ weights+8(FP), AX
+	MOVQ grad+0(FP), CX
+	MOVQ offset+16(FP), DX
+	MOVQ scale+24(FP), BX
+	MOVQ $0x00000004, SI
+
+column:
+	MOVQ    AX, DI
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	MOVQ    CX, R8
+	MOVQ    rows+32(FP), R9
+
+row:
+	VBROADCASTSS (DI), Z2
+	VSUBPS       Z0, Z2, Z2
+	VMULPS       Z1, Z2, Z2
+	VADDPS       (R8), Z2, Z2
+	VMOVUPS      Z2, (R8)
+	ADDQ         $+4, DI
+	ADDQ         $+256, R8
+	DECQ         R9
+	JNZ          row
+	ADDQ         $+64, CX
+	ADDQ         $+64, DX
+	ADDQ         $+64, BX
+	DECQ         SI
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func mixAVX512(energy *float32, x *float32, a *float32, b *float32, noise float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·mixAVX512(SB), NOSPLIT, $0-48
+	VBROADCASTSS noise+32(FP), Z0
+	MOVQ         x+8(FP), AX
+	MOVQ         a+16(FP), CX
+	MOVQ         b+24(FP), DX
+	MOVQ         energy+0(FP), BX
+	MOVQ         $0x00000004, SI
+
+column:
+	VPXORD Z1, Z1, Z1
+	MOVQ   AX, DI
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   rows+40(FP), R10
+
+row:
+	VMOVUPS (R8), Z3
+	VADDPS  (R9), Z3, Z3
+	VMULPS  (DI), Z0, Z2
+	VADDPS  Z2, Z3, Z2
+	VMOVUPS Z2, (DI)
+	VMULPS  Z2, Z2, Z2
+	VADDPS  Z2, Z1, Z1
+	ADDQ    $+256, DI
+	ADDQ    $+256, R8
+	ADDQ    $+256, R9
+	DECQ    R10
+	JNZ     row
+	VMOVUPS Z1, (BX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	ADDQ    $+64, BX
+	DECQ    SI
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func scaleAVX512(x *float32, factor *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·scaleAVX512(SB), NOSPLIT, $0-24
+	MOVQ x+0(FP), AX
+	MOVQ factor+8(FP), CX
+	MOVQ $0x00000004, DX
+
+column:
+	VMOVUPS (CX), Z0
+	MOVQ    AX, BX
+	MOVQ    rows+16(FP), SI
+
+row:
+	VMULPS  (BX), Z0, Z1
+	VMOVUPS Z1, (BX)
+	ADDQ    $+256, BX
+	DECQ    SI
+	JNZ     row
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	DECQ    DX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func gatherAVX512(out *float32, table *float32, source *int32, blocks int, width int)
+// Requires: AVX, AVX512F
+TEXT ·gatherAVX512(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ source+16(FP), CX
+	MOVQ width+32(FP), DX
+	SHLQ $0x02, DX
+	MOVQ $0x00000004, BX
+
+lanes:
+	MOVQ AX, SI
+	MOVQ table+8(FP), DI
+	MOVQ blocks+24(FP), R8
+
+block:
+	MOVLQSX    (CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z0
+	MOVLQSX    4(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z1
+	MOVLQSX    8(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z2
+	MOVLQSX    12(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z3
+	MOVLQSX    16(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z4
+	MOVLQSX    20(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z5
+	MOVLQSX    24(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z6
+	MOVLQSX    28(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z7
+	MOVLQSX    32(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z8
+	MOVLQSX    36(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z9
+	MOVLQSX    40(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z10
+	MOVLQSX    44(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z11
+	MOVLQSX    48(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z12
+	MOVLQSX    52(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z13
+	MOVLQSX    56(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z14
+	MOVLQSX    60(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Z15
+	VUNPCKLPS  Z1, Z0, Z16
+	VUNPCKHPS  Z1, Z0, Z0
+	VUNPCKLPS  Z3, Z2, Z1
+	VUNPCKHPS  Z3, Z2, Z2
+	VUNPCKLPS  Z5, Z4, Z3
+	VUNPCKHPS  Z5, Z4, Z4
+	VUNPCKLPS  Z7, Z6, Z5
+	VUNPCKHPS  Z7, Z6, Z6
+	VUNPCKLPS  Z9, Z8, Z7
+	VUNPCKHPS  Z9, Z8, Z8
+	VUNPCKLPS  Z11, Z10, Z9
+	VUNPCKHPS  Z11, Z10, Z10
+	VUNPCKLPS  Z13, Z12, Z11
+	VUNPCKHPS  Z13, Z12, Z12
+	VUNPCKLPS  Z15, Z14, Z13
+	VUNPCKHPS  Z15, Z14, Z14
+	VUNPCKLPD  Z1, Z16, Z15
+	VUNPCKHPD  Z1, Z16, Z1
+	VUNPCKLPD  Z2, Z0, Z16
+	VUNPCKHPD  Z2, Z0, Z0
+	VUNPCKLPD  Z5, Z3, Z2
+	VUNPCKHPD  Z5, Z3, Z3
+	VUNPCKLPD  Z6, Z4, Z5
+	VUNPCKHPD  Z6, Z4, Z4
+	VUNPCKLPD  Z9, Z7, Z6
+	VUNPCKHPD  Z9, Z7, Z7
+	VUNPCKLPD  Z10, Z8, Z9
+	VUNPCKHPD  Z10, Z8, Z8
+	VUNPCKLPD  Z13, Z11, Z10
+	VUNPCKHPD  Z13, Z11, Z11
+	VUNPCKLPD  Z14, Z12, Z13
+	VUNPCKHPD  Z14, Z12, Z12
+	VSHUFF32X4 $0x88, Z2, Z15, Z14
+	VSHUFF32X4 $0xdd, Z2, Z15, Z2
+	VSHUFF32X4 $0x88, Z3, Z1, Z15
+	VSHUFF32X4 $0xdd, Z3, Z1, Z1
+	VSHUFF32X4 $0x88, Z5, Z16, Z3
+	VSHUFF32X4 $0xdd, Z5, Z16, Z5
+	VSHUFF32X4 $0x88, Z4, Z0, Z16
+	VSHUFF32X4 $0xdd, Z4, Z0, Z0
+	VSHUFF32X4 $0x88, Z10, Z6, Z4
+	VSHUFF32X4 $0xdd, Z10, Z6, Z6
+	VSHUFF32X4 $0x88, Z11, Z7, Z10
+	VSHUFF32X4 $0xdd, Z11, Z7, Z7
+	VSHUFF32X4 $0x88, Z13, Z9, Z11
+	VSHUFF32X4 $0xdd, Z13, Z9, Z9
+	VSHUFF32X4 $0x88, Z12, Z8, Z13
+	VSHUFF32X4 $0xdd, Z12, Z8, Z17
+	VSHUFF32X4 $0x88, Z4, Z14, Z8
+	VSHUFF32X4 $0x88, Z6, Z2, Z12
+	VSHUFF32X4 $0xdd, Z4, Z14, Z4
+	VSHUFF32X4 $0xdd, Z6, Z2, Z14
+	VSHUFF32X4 $0x88, Z10, Z15, Z2
+	VSHUFF32X4 $0x88, Z7, Z1, Z6
+	VSHUFF32X4 $0xdd, Z10, Z15, Z10
+	VSHUFF32X4 $0xdd, Z7, Z1, Z15
+	VSHUFF32X4 $0x88, Z11, Z3, Z1
+	VSHUFF32X4 $0x88, Z9, Z5, Z7
+	VSHUFF32X4 $0xdd, Z11, Z3, Z3
+	VSHUFF32X4 $0xdd, Z9, Z5, Z11
+	VSHUFF32X4 $0x88, Z13, Z16, Z5
+	VSHUFF32X4 $0x88, Z17, Z0, Z9
+	VSHUFF32X4 $0xdd, Z13, Z16, Z13
+	VSHUFF32X4 $0xdd, Z17, Z0, Z0
+	VMOVUPS    Z8, (SI)
+	VMOVUPS    Z2, 256(SI)
+	VMOVUPS    Z1, 512(SI)
+	VMOVUPS    Z5, 768(SI)
+	VMOVUPS    Z12, 1024(SI)
+	VMOVUPS    Z6, 1280(SI)
+	VMOVUPS    Z7, 1536(SI)
+	VMOVUPS    Z9, 1792(SI)
+	VMOVUPS    Z4, 2048(SI)
+	VMOVUPS    Z10, 2304(SI)
+	VMOVUPS    Z3, 2560(SI)
+	VMOVUPS    Z13, 2816(SI)
+	VMOVUPS    Z14, 3072(SI)
+	VMOVUPS    Z15, 3328(SI)
+	VMOVUPS    Z11, 3584(SI)
+	VMOVUPS    Z0, 3840(SI)
+	ADDQ       $+64, DI
+	ADDQ       $+4096, SI
+	DECQ       R8
+	JNZ        block
+	ADDQ       $+64, CX
+	ADDQ       $+64, AX
+	DECQ       BX
+	JNZ        lanes
+	VZEROUPPER
+	RET
+
 // func productAVX2(z *float32, w *float32, x *float32, panels int, cols int)
 // Requires: AVX
 TEXT ·productAVX2(SB), NOSPLIT, $0-40
@@ -5551,3 +5993,385 @@ DATA cos0AVX2<>+20(SB)/4, $0x3f800000
 DATA cos0AVX2<>+24(SB)/4, $0x3f800000
 DATA cos0AVX2<>+28(SB)/4, $0x3f800000
 GLOBL cos0AVX2<>(SB), RODATA|NOPTR, $32
+
+// func sumChosenAVX2(sum *float32, s *float32, mask *uint64, rows int)
+// Requires: AVX, AVX2
+TEXT ·sumChosenAVX2(SB), NOSPLIT, $0-32
+	MOVQ s+8(FP), AX
+	MOVQ mask+16(FP), CX
+	MOVQ sum+0(FP), DX
+	MOVQ $0x00000008, BX
+
+column:
+	VXORPS Y0, Y0, Y0
+	MOVQ   AX, SI
+	MOVQ   CX, DI
+	MOVQ   rows+24(FP), R8
+
+row:
+	VMOVUPS      (SI), Y1
+	VPBROADCASTB (DI), Y2
+	VMOVDQU      laneBits<>+0(SB), Y3
+	VPAND        Y3, Y2, Y2
+	VPCMPEQD     Y3, Y2, Y2
+	VANDPS       Y2, Y1, Y1
+	VADDPS       Y1, Y0, Y0
+	ADDQ         $+256, SI
+	ADDQ         $+8, DI
+	DECQ         R8
+	JNZ          row
+	VMOVUPS      Y0, (DX)
+	ADDQ         $+32, AX
+	ADDQ         $+32, DX
+	ADDQ         $+1, CX
+	DECQ         BX
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func sumSquaresAVX2(sum *float32, s *float32, rows int)
+// Requires: AVX
+TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-24
+	MOVQ s+8(FP), AX
+	MOVQ sum+0(FP), CX
+	MOVQ $0x00000008, DX
+
+column:
+	VXORPS Y0, Y0, Y0
+	MOVQ   AX, BX
+	MOVQ   rows+16(FP), SI
+
+row:
+	VMOVUPS (BX), Y1
+	VMULPS  Y1, Y1, Y1
+	VADDPS  Y1, Y0, Y0
+	ADDQ    $+256, BX
+	DECQ    SI
+	JNZ     row
+	VMOVUPS Y0, (CX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	DECQ    DX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func gateErrorAVX2(err *float32, mean *float32, grad *float32, s *float32, ideal *float32, mask *uint64, inverse *float32, invIdeal *float32, weight float32, rows int)
+// Requires: AVX, AVX2
+TEXT ·gateErrorAVX2(SB), NOSPLIT, $0-80
+	VBROADCASTSS weight+64(FP), Y0
+	MOVQ         grad+16(FP), AX
+	MOVQ         s+24(FP), CX
+	MOVQ         ideal+32(FP), DX
+	MOVQ         mask+40(FP), BX
+	MOVQ         err+0(FP), SI
+	MOVQ         mean+8(FP), DI
+	MOVQ         inverse+48(FP), R8
+	MOVQ         invIdeal+56(FP), R9
+	MOVQ         $0x00000008, R10
+
+column:
+	VMOVUPS (R8), Y1
+	VMOVUPS (R9), Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	MOVQ    AX, R11
+	MOVQ    CX, R12
+	MOVQ    DX, R13
+	MOVQ    BX, R14
+	MOVQ    rows+72(FP), R15
+
+row:
+	VPBROADCASTB (R14), Y5
+	VMOVDQU      laneBits<>+0(SB), Y6
+	VPAND        Y6, Y5, Y5
+	VPCMPEQD     Y6, Y5, Y5
+	VMULPS       (R12), Y1, Y6
+	VMULPS       (R13), Y2, Y7
+	VSUBPS       Y7, Y6, Y8
+	VMULPS       Y8, Y8, Y9
+	VMULPS       Y7, Y7, Y7
+	VSUBPS       Y7, Y9, Y9
+	VANDPS       Y5, Y9, Y9
+	VADDPS       Y9, Y3, Y3
+	VMULPS       Y0, Y8, Y8
+	VANDPS       Y5, Y8, Y8
+	VMOVUPS      Y8, (R11)
+	VMULPS       Y6, Y8, Y6
+	VADDPS       Y6, Y4, Y4
+	ADDQ         $+256, R11
+	ADDQ         $+256, R12
+	ADDQ         $+256, R13
+	ADDQ         $+8, R14
+	DECQ         R15
+	JNZ          row
+	VMOVUPS      Y3, (SI)
+	VMOVUPS      Y4, (DI)
+	ADDQ         $+32, AX
+	ADDQ         $+32, CX
+	ADDQ         $+32, DX
+	ADDQ         $+32, SI
+	ADDQ         $+32, DI
+	ADDQ         $+32, R8
+	ADDQ         $+32, R9
+	ADDQ         $+1, BX
+	DECQ         R10
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func gateGradientAVX2(grad *float32, mean *float32, inverse *float32, mask *uint64, rows int)
+// Requires: AVX, AVX2
+TEXT ·gateGradientAVX2(SB), NOSPLIT, $0-40
+	MOVQ grad+0(FP), AX
+	MOVQ mask+24(FP), CX
+	MOVQ mean+8(FP), DX
+	MOVQ inverse+16(FP), BX
+	MOVQ $0x00000008, SI
+
+column:
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	MOVQ    AX, DI
+	MOVQ    CX, R8
+	MOVQ    rows+32(FP), R9
+
+row:
+	VMOVUPS      (DI), Y2
+	VSUBPS       Y0, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VPBROADCASTB (R8), Y3
+	VMOVDQU      laneBits<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VPCMPEQD     Y4, Y3, Y3
+	VANDPS       Y3, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         $+256, DI
+	ADDQ         $+8, R8
+	DECQ         R9
+	JNZ          row
+	ADDQ         $+32, AX
+	ADDQ         $+32, DX
+	ADDQ         $+32, BX
+	ADDQ         $+1, CX
+	DECQ         SI
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func weightedAVX2(sum *float32, all *float32, s *float32, weights *float32, rows int)
+// Requires: AVX
+TEXT ·weightedAVX2(SB), NOSPLIT, $0-40
+	MOVQ weights+24(FP), AX
+	MOVQ s+16(FP), CX
+	MOVQ sum+0(FP), DX
+	MOVQ all+8(FP), BX
+	MOVQ $0x00000008, SI
+
+column:
+	MOVQ   AX, DI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   CX, R8
+	MOVQ   rows+32(FP), R9
+
+row:
+	VMOVUPS      (R8), Y2
+	VBROADCASTSS (DI), Y3
+	VMULPS       Y3, Y2, Y3
+	VADDPS       Y3, Y0, Y0
+	VADDPS       Y2, Y1, Y1
+	ADDQ         $+4, DI
+	ADDQ         $+256, R8
+	DECQ         R9
+	JNZ          row
+	VMOVUPS      Y0, (DX)
+	VMOVUPS      Y1, (BX)
+	ADDQ         $+32, CX
+	ADDQ         $+32, DX
+	ADDQ         $+32, BX
+	DECQ         SI
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func addPricesAVX2(grad *float32, weights *float32, offset *float32, scale *float32, rows int)
+// Requires: AVX
+TEXT ·addPricesAVX2(SB), NOSPLIT, $0-40
+	MOVQ weights+8(FP), AX
+	MOVQ grad+0(FP), CX
+	MOVQ offset+16(FP), DX
+	MOVQ scale+24(FP), BX
+	MOVQ $0x00000008, SI
+
+column:
+	MOVQ    AX, DI
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	MOVQ    CX, R8
+	MOVQ    rows+32(FP), R9
+
+row:
+	VBROADCASTSS (DI), Y2
+	VSUBPS       Y0, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VADDPS       (R8), Y2, Y2
+	VMOVUPS      Y2, (R8)
+	ADDQ         $+4, DI
+	ADDQ         $+256, R8
+	DECQ         R9
+	JNZ          row
+	ADDQ         $+32, CX
+	ADDQ         $+32, DX
+	ADDQ         $+32, BX
+	DECQ         SI
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func mixAVX2(energy *float32, x *float32, a *float32, b *float32, noise float32, rows int)
+// Requires: AVX
+TEXT ·mixAVX2(SB), NOSPLIT, $0-48
+	VBROADCASTSS noise+32(FP), Y0
+	MOVQ         x+8(FP), AX
+	MOVQ         a+16(FP), CX
+	MOVQ         b+24(FP), DX
+	MOVQ         energy+0(FP), BX
+	MOVQ         $0x00000008, SI
+
+column:
+	VXORPS Y1, Y1, Y1
+	MOVQ   AX, DI
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   rows+40(FP), R10
+
+row:
+	VMOVUPS (R8), Y3
+	VADDPS  (R9), Y3, Y3
+	VMULPS  (DI), Y0, Y2
+	VADDPS  Y2, Y3, Y2
+	VMOVUPS Y2, (DI)
+	VMULPS  Y2, Y2, Y2
+	VADDPS  Y2, Y1, Y1
+	ADDQ    $+256, DI
+	ADDQ    $+256, R8
+	ADDQ    $+256, R9
+	DECQ    R10
+	JNZ     row
+	VMOVUPS Y1, (BX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+32, DX
+	ADDQ    $+32, BX
+	DECQ    SI
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func scaleAVX2(x *float32, factor *float32, rows int)
+// Requires: AVX
+TEXT ·scaleAVX2(SB), NOSPLIT, $0-24
+	MOVQ x+0(FP), AX
+	MOVQ factor+8(FP), CX
+	MOVQ $0x00000008, DX
+
+column:
+	VMOVUPS (CX), Y0
+	MOVQ    AX, BX
+	MOVQ    rows+16(FP), SI
+
+row:
+	VMULPS  (BX), Y0, Y1
+	VMOVUPS Y1, (BX)
+	ADDQ    $+256, BX
+	DECQ    SI
+	JNZ     row
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	DECQ    DX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func gatherAVX2(out *float32, table *float32, source *int32, blocks int, width int)
+// Requires: AVX
+TEXT ·gatherAVX2(SB), NOSPLIT, $0-40
+	MOVQ out+0(FP), AX
+	MOVQ source+16(FP), CX
+	MOVQ width+32(FP), DX
+	SHLQ $0x02, DX
+	MOVQ $0x00000008, BX
+
+lanes:
+	MOVQ AX, SI
+	MOVQ table+8(FP), DI
+	MOVQ blocks+24(FP), R8
+
+block:
+	MOVLQSX    (CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Y0
+	MOVLQSX    4(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Y1
+	MOVLQSX    8(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Y2
+	MOVLQSX    12(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Y3
+	MOVLQSX    16(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Y4
+	MOVLQSX    20(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Y5
+	MOVLQSX    24(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Y6
+	MOVLQSX    28(CX), R9
+	IMULQ      DX, R9
+	VMOVUPS    (DI)(R9*1), Y7
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VUNPCKLPD  Y1, Y8, Y7
+	VUNPCKHPD  Y1, Y8, Y1
+	VUNPCKLPD  Y2, Y0, Y8
+	VUNPCKHPD  Y2, Y0, Y0
+	VUNPCKLPD  Y5, Y3, Y2
+	VUNPCKHPD  Y5, Y3, Y3
+	VUNPCKLPD  Y6, Y4, Y5
+	VUNPCKHPD  Y6, Y4, Y4
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VPERM2F128 $0x31, Y2, Y7, Y7
+	VPERM2F128 $0x20, Y3, Y1, Y2
+	VPERM2F128 $0x31, Y3, Y1, Y3
+	VPERM2F128 $0x20, Y5, Y8, Y1
+	VPERM2F128 $0x31, Y5, Y8, Y8
+	VPERM2F128 $0x20, Y4, Y0, Y5
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y6, (SI)
+	VMOVUPS    Y2, 256(SI)
+	VMOVUPS    Y1, 512(SI)
+	VMOVUPS    Y5, 768(SI)
+	VMOVUPS    Y7, 1024(SI)
+	VMOVUPS    Y3, 1280(SI)
+	VMOVUPS    Y8, 1536(SI)
+	VMOVUPS    Y0, 1792(SI)
+	ADDQ       $+32, DI
+	ADDQ       $+2048, SI
+	DECQ       R8
+	JNZ        block
+	ADDQ       $+32, CX
+	ADDQ       $+32, AX
+	DECQ       BX
+	JNZ        lanes
+	VZEROUPPER
+	RET

@@ -17,6 +17,11 @@ var portable = kernel{
 
 	normals: normalsPortable,
 
+	sumChosen: sumChosenPortable, sumSquares: sumSquaresPortable,
+	gateError: gateErrorPortable, gateGradient: gateGradientPortable,
+	weightedSum: weightedSumPortable, addPrices: addPricesPortable,
+	mix: mixPortable, scale: scalePortable, gather: gatherPortable,
+
 	sigmoid: sigmoidPortable, sigmoidBackward: sigmoidBackwardPortable,
 	softmax: softmaxPortable, softmaxBackward: softmaxBackwardPortable,
 	sqrtSoftplus: sqrtSoftplusPortable, sqrtSoftplusBackward: sqrtSoftplusBackwardPortable,
@@ -318,4 +323,111 @@ func boxMuller(u1, u2 uint32) (float32, float32) {
 	}
 	return math.Float32frombits(math.Float32bits(g0) ^ sign),
 		math.Float32frombits(math.Float32bits(g1) ^ (turn&0x80000000 ^ sign))
+}
+
+func sumChosenPortable(sum *Row, s []float32, mask []uint64) {
+	*sum = Row{}
+	for e, m := range mask {
+		for ; m != 0; m &= m - 1 {
+			t := bits.TrailingZeros64(m)
+			sum[t] += s[e*Lanes+t]
+		}
+	}
+}
+
+func sumSquaresPortable(sum *Row, s []float32, rows int) {
+	*sum = Row{}
+	for e := range rows {
+		for t, v := range row(s, e) {
+			sum[t] += float32(v * v)
+		}
+	}
+}
+
+func gateErrorPortable(err, mean *Row, g, s, ideal []float32, mask []uint64, inverse, invIdeal *Row, weight float32) {
+	*err, *mean = Row{}, Row{}
+	clear(g)
+	for e, m := range mask {
+		for ; m != 0; m &= m - 1 {
+			t := bits.TrailingZeros64(m)
+			i := e*Lanes + t
+			gate := float32(s[i] * inverse[t])
+			target := float32(ideal[i] * invIdeal[t])
+			r := gate - target
+			err[t] += float32(r*r) - float32(target*target)
+			r = float32(r * weight)
+			g[i] = r
+			mean[t] += float32(r * gate)
+		}
+	}
+}
+
+func gateGradientPortable(g []float32, mean, inverse *Row, mask []uint64) {
+	for e, m := range mask {
+		for ; m != 0; m &= m - 1 {
+			t := bits.TrailingZeros64(m)
+			i := e*Lanes + t
+			g[i] = float32((g[i] - mean[t]) * inverse[t])
+		}
+	}
+}
+
+func weightedSumPortable(sum, all *Row, s, weights []float32) {
+	*sum, *all = Row{}, Row{}
+	for e, w := range weights {
+		for t, v := range row(s, e) {
+			sum[t] += float32(w * v)
+			all[t] += v
+		}
+	}
+}
+
+func addPricesPortable(g, weights []float32, offset, scale *Row) {
+	for e, w := range weights {
+		gr := row(g, e)
+		for t := range gr {
+			gr[t] += float32(scale[t] * (w - offset[t]))
+		}
+	}
+}
+
+func mixPortable(energy *Row, x, a, b []float32, noise float32, rows int) {
+	*energy = Row{}
+	for k := range rows {
+		xr, ar, br := row(x, k), row(a, k), row(b, k)
+		for t, v := range xr {
+			v = (ar[t] + br[t]) + float32(noise*v)
+			xr[t] = v
+			energy[t] += float32(v * v)
+		}
+	}
+}
+
+func scalePortable(x []float32, factor *Row, rows int) {
+	for k := range rows {
+		xr := row(x, k)
+		for t, f := range factor {
+			xr[t] *= f
+		}
+	}
+}
+
+func gatherPortable(tile, table []float32, source []int32, width int) {
+	gatherColumns(tile, table, source, width, 0)
+}
+
+// gatherColumns gathers the columns of the table from one on.
+func gatherColumns(tile, table []float32, source []int32, width, from int) {
+	for t := range Lanes {
+		if t >= len(source) {
+			for c := from; c < width; c++ {
+				tile[c*Lanes+t] = 0
+			}
+			continue
+		}
+		line := table[int(source[t])*width : (int(source[t])+1)*width]
+		for c := from; c < width; c++ {
+			tile[c*Lanes+t] = line[c]
+		}
+	}
 }

@@ -288,6 +288,64 @@ func TestScoresHaveTheSameBits(t *testing.T) {
 	Use("auto")
 }
 
+// Every kernel of tallies and streams has the portable kernel's bits, and writes nothing outside its buffers.
+func TestTalliesHaveTheSameBits(t *testing.T) {
+	t.Cleanup(func() { Use("auto") })
+	r := rand.New(rand.NewPCG(9, 10))
+	for range 60 {
+		rows, width := 1+r.IntN(40), 1+r.IntN(70)
+		s, ideal, a, b := randomTile(r, rows), randomTile(r, rows), randomTile(r, rows), randomTile(r, rows)
+		mask, weights := make([]uint64, rows), randomTile(r, 1)[:min(rows, Lanes)]
+		for e := range mask {
+			mask[e] = r.Uint64() & r.Uint64()
+		}
+		rowOf := func() *Row { return (*Row)(randomTile(r, 1)) }
+		inverse, invIdeal, offset, scale := rowOf(), rowOf(), rowOf(), rowOf()
+		table, source := randomTile(r, width), make([]int32, Lanes-r.IntN(2)*r.IntN(Lanes)) // [64][width]
+		for i := range source {
+			source[i] = int32(r.IntN(Lanes))
+		}
+		// Each computes into two rows and a tile.
+		computations := map[string]func(one, two *Row, tile []float32){
+			"SumChosen":  func(one, _ *Row, _ []float32) { SumChosen(one, s, mask) },
+			"SumSquares": func(one, _ *Row, _ []float32) { SumSquares(one, s, rows) },
+			"GateError":  func(one, two *Row, tile []float32) { GateError(one, two, tile, s, ideal, mask, inverse, invIdeal, 0.3) },
+			"GateGradient": func(one, two *Row, tile []float32) {
+				GateError(one, two, tile, s, ideal, mask, inverse, invIdeal, 0.3)
+				GateGradient(tile, two, inverse, mask)
+			},
+			"WeightedSum": func(one, two *Row, _ []float32) { WeightedSum(one, two, s, weights) },
+			"AddPrices":   func(_, _ *Row, tile []float32) { AddPrices(tile, weights, offset, scale) },
+			"Mix":         func(one, _ *Row, tile []float32) { Mix(one, tile, a, b, 0.7, rows) },
+			"Scale":       func(_, _ *Row, tile []float32) { Scale(tile, scale, rows) },
+			"Gather":      func(_, _ *Row, tile []float32) { Gather(tile, table, source, width) },
+		}
+		start := randomTile(r, max(rows, width))
+		for name, compute := range computations {
+			n := rows
+			if name == "Gather" {
+				n = width
+			}
+			var want []float32
+			for _, kernel := range slices.Backward(Kernels()) { // portable first
+				Use(kernel)
+				one, two, tile := guarded(t, Lanes), guarded(t, Lanes), guarded(t, n*Lanes)
+				copy(tile, start)
+				compute((*Row)(one), (*Row)(two), tile)
+				got := slices.Concat(one, two, tile)
+				if want == nil {
+					want = got
+				}
+				for i := range got {
+					if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
+						t.Fatalf("%s of %s, %d rows, width %d: number %d is %x, portable %x", name, kernel, rows, width, i, got[i], want[i])
+					}
+				}
+			}
+		}
+	}
+}
+
 // referenceChoice is the plain form of a group-limited, biased top-K for one token.
 func referenceChoice(a []float32, k, groups, kept int) []int {
 	size := len(a) / groups

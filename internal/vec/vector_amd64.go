@@ -30,6 +30,17 @@ type assembly struct {
 	groups func(allowed *uint64, rank, s, bias *float32, groups, size, kept int)
 
 	normals func(dst []float32, key uint64)
+
+	sumChosen    func(sum, s *float32, mask *uint64, rows int)
+	sumSquares   func(sum, s *float32, rows int)
+	gateError    func(err, mean, grad, s, ideal *float32, mask *uint64, inverse, invIdeal *float32, weight float32, rows int)
+	gateGradient func(grad, mean, inverse *float32, mask *uint64, rows int)
+	weighted     func(sum, all, s, weights *float32, rows int)
+	addPrices    func(grad, weights, offset, scale *float32, rows int)
+
+	mix    func(energy, x, a, b *float32, noise float32, rows int)
+	scale  func(x, factor *float32, rows int)
+	gather func(out, table *float32, source *int32, blocks, width int)
 }
 
 type best func(list *int32, s, bias *float32, allowed *uint64, groups, size int)
@@ -37,10 +48,14 @@ type best func(list *int32, s, bias *float32, allowed *uint64, groups, size int)
 var (
 	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
 		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
-		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, groupsAVX512, drawAVX512}
+		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, groupsAVX512, drawAVX512,
+		sumChosenAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512,
+		mixAVX512, scaleAVX512, gatherAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
 		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
-		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, groupsAVX2, drawAVX2}
+		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, groupsAVX2, drawAVX2,
+		sumChosenAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2,
+		mixAVX2, scaleAVX2, gatherAVX2}
 )
 
 func (a assembly) kernel(name string) *kernel {
@@ -48,7 +63,9 @@ func (a assembly) kernel(name string) *kernel {
 		sigmoid: a.scoring(a.sigmoid), softmax: a.scoring(a.softmax), sqrtSoftplus: a.scoring(a.sqrtSoftplus),
 		sigmoidBackward: a.scoring(a.sigmoidBackward), softmaxBackward: a.scoring(a.softmaxBackward),
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
-		topK:                 a.topK, groups: a.bestGroups, normals: a.normals}
+		topK:                 a.topK, groups: a.bestGroups, normals: a.normals,
+		sumChosen: a.chosenSums, sumSquares: a.squareSums, gateError: a.gateErrors, gateGradient: a.gateGradients,
+		weightedSum: a.weightedSums, addPrices: a.pricesAdded, mix: a.mixed, scale: a.scaled, gather: a.gathered}
 }
 
 func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
@@ -134,4 +151,45 @@ func drawAVX2(dst []float32, key uint64) {
 	if s := seeded(key); len(dst) > 0 {
 		normalsAVX2(&dst[0], &s, len(dst)/(2*streams))
 	}
+}
+
+func (a assembly) chosenSums(sum *Row, s []float32, mask []uint64) {
+	a.sumChosen(&sum[0], &s[0], &mask[0], len(mask))
+}
+
+func (a assembly) squareSums(sum *Row, s []float32, rows int) { a.sumSquares(&sum[0], &s[0], rows) }
+
+func (a assembly) gateErrors(err, mean *Row, g, s, ideal []float32, mask []uint64, inverse, invIdeal *Row, weight float32) {
+	a.gateError(&err[0], &mean[0], &g[0], &s[0], &ideal[0], &mask[0], &inverse[0], &invIdeal[0], weight, len(mask))
+}
+
+func (a assembly) gateGradients(g []float32, mean, inverse *Row, mask []uint64) {
+	a.gateGradient(&g[0], &mean[0], &inverse[0], &mask[0], len(mask))
+}
+
+func (a assembly) weightedSums(sum, all *Row, s, weights []float32) {
+	a.weighted(&sum[0], &all[0], &s[0], &weights[0], len(weights))
+}
+
+func (a assembly) pricesAdded(g, weights []float32, offset, scale *Row) {
+	a.addPrices(&g[0], &weights[0], &offset[0], &scale[0], len(weights))
+}
+
+func (a assembly) mixed(energy *Row, x, from, with []float32, noise float32, rows int) {
+	a.mix(&energy[0], &x[0], &from[0], &with[0], noise, rows)
+}
+
+func (a assembly) scaled(x []float32, factor *Row, rows int) { a.scale(&x[0], &factor[0], rows) }
+
+func (a assembly) gathered(tile, table []float32, source []int32, width int) {
+	whole := width / a.lanes
+	if len(source) < Lanes || whole == 0 {
+		gatherPortable(tile, table, source, width)
+		return
+	}
+	for _, i := range source[:Lanes] {
+		_ = table[int(i)*width : (int(i)+1)*width]
+	}
+	a.gather(&tile[0], &table[0], &source[0], whole, width)
+	gatherColumns(tile, table, source, width, whole*a.lanes)
 }

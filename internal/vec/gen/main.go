@@ -25,6 +25,8 @@ func main() {
 		t.sqrtSoftplus()
 		t.topK()
 		t.normals()
+		t.tallies()
+		t.streams()
 	}
 	Generate()
 }
