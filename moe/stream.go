@@ -31,8 +31,12 @@ type Stream interface {
 
 // Facts say what a stream carries and what a reader of results must know about it.
 type Facts struct {
-	Trace     bool     // replayed from a router that was really trained, not drawn
-	Level     string   // of a trace: scores of all experts, or choices only
+	Trace     bool   // replayed from a router that was really trained, not drawn
+	Level     string // of a trace: scores of all experts, or choices only
+	File      string // of a trace
+	SHA256    string // of that file
+	Layer     int    // of a trace: the slot that is replayed, of so many
+	Layers    int
 	Latent    bool     // tokens have latent vectors x, so that a router can learn
 	Sequences bool     // sequence boundaries are known
 	Domains   []string // names of the domains in the order of their ids; nil where unknown

@@ -53,10 +53,10 @@ func BalanceQuality(r *sim.Result, scenario string) (Picture, error) {
 func tradeNotes(r *sim.Result, trades []trade) []string {
 	notes := []string{"Loads and affinity: " + evaluation(r) + "."}
 	if slices.ContainsFunc(trades, func(t trade) bool { return t.x.ranged() || t.y.ranged() }) {
-		notes = append(notes, "Points: mean over the seeds; bars: 95 % t-interval.")
+		notes = append(notes, "Points: mean over the seeds; bars: 95 % t-interval of each alone, not paired; a bar without a cap goes on beyond the axis.")
 	}
 	if len(families(trades)) > 0 {
-		notes = append(notes, "Grey lines join settings of one strategy in the order of the command line.")
+		notes = append(notes, "Grey lines join strategies that differ in strength alone, in the order of the command line, from strength 0 where it is shown.")
 	}
 	if slices.ContainsFunc(trades, func(t trade) bool { return t.bound }) {
 		notes = append(notes, "Hollow star and dotted line: a bound, no strategy that one could use; points below it buy affinity with imbalance.")

@@ -32,7 +32,7 @@ func Bias(r *sim.Result, scenario string) (Picture, error) {
 		if len(shots) == 0 {
 			continue
 		}
-		p := newPlot("step", "bias b")
+		p := newPlot("step", "bias b, in units of the score")
 		p.X.Tick.Marker = roundTicks{Count: 4, Whole: true}
 		p.Y.Tick.Marker = roundTicks{Count: 5}
 		addBiases(p, shots)

@@ -26,16 +26,15 @@ func LoadHeatmap(r *sim.Result, scenario string) (Picture, error) {
 	order, by := expertOrder(r)
 	low, high, unit := shotRange(r)
 	var panels []panel
-	solved := ""
+	bounds := ""
 	for _, s := range r.Strategies {
 		shots := loadShots(r, s)
 		if len(shots) == 0 {
 			continue
 		}
-		remark := ""
 		if s.Traits.Bound {
-			remark = plural(len(shots), "step")
-			solved = "Bounds are solved on few steps only; hatched: not solved."
+			bounds = specOf(s) + " is even by construction and not drawn."
+			continue
 		}
 		p := newPlot("step", "expert, by rank")
 		p.Add(heat{
@@ -46,7 +45,7 @@ func LoadHeatmap(r *sim.Result, scenario string) (Picture, error) {
 		p.X.Min, p.X.Max = low, high
 		p.X.Tick.Marker = roundTicks{Count: 4, Whole: true}
 		p.Y.Tick.Marker = rankTicks(len(order))
-		panels = append(panels, panel{heading(s, remark), p})
+		panels = append(panels, panel{heading(s, ""), p})
 	}
 	const width = pageWidth - 2*margin
 	g := newPanelGrid(panels, gridColumns(len(panels)), width-colorBarSpace, heatHeight(len(order), len(panels)), true)
@@ -54,7 +53,7 @@ func LoadHeatmap(r *sim.Result, scenario string) (Picture, error) {
 	return sheet{
 		title: loadHeatmapTitle,
 		caption: caption(r, scenario, "Loads are of single steps, over all T tokens.", firstSeed(r),
-			"In all panels experts are in the order of their mean load under "+by+", highest on top.", solved, g.events.legend),
+			"In all panels experts are in the order of their mean load under "+by+", highest on top.", bounds, g.events.legend),
 		height: g.height(),
 		body: func(c draw.Canvas) {
 			g.draw(draw.Crop(c, 0, -colorBarSpace, 0, 0))

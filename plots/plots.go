@@ -35,11 +35,14 @@ var errNothing = errors.New("the result holds nothing to draw")
 
 // WriteAll draws every figure that applies to a result into an existing folder, as NAME.svg and NAME.png, and returns the
 // names of the files. All are drawn before the first is written, and each appears whole or not at all: after an error the
-// folder holds no part of a file, and files lists those that were finished.
+// folder holds no part of a file, and files lists those that were finished. Figures of an earlier result that do not apply
+// to this one are removed.
 func WriteAll(dir string, r *sim.Result, scenarioName string) (files []string, err error) {
 	var drawn []file
+	var obsolete []string
 	for _, f := range Figures() {
 		if !f.Applies(r) {
+			obsolete = append(obsolete, f.Name+".svg", f.Name+".png")
 			continue
 		}
 		p, err := f.Draw(r, scenarioName)
@@ -56,5 +59,5 @@ func WriteAll(dir string, r *sim.Result, scenarioName string) (files []string, e
 		}
 		drawn = append(drawn, file{f.Name + ".svg", svg}, file{f.Name + ".png", png})
 	}
-	return writeFiles(dir, drawn)
+	return writeFiles(dir, drawn, obsolete)
 }

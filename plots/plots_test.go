@@ -190,7 +190,7 @@ func TestPicturesSayWhatTheyShow(t *testing.T) {
 	caption := "pretraining: E = 64 experts, K = 6 chosen, T = 2,048 tokens a step, 500 steps, seeds 1, 2, 3; router: learned."
 	all := r.Strategies
 	for name, want := range map[string][]string{
-		"load-heatmap":    {"domain mix shifts", "relative load r (1 = perfect balance)", "≤ 1/8", "≥ 8", "balanced-optimum (bound, 9 steps)", "mean load under none"},
+		"load-heatmap":    {"domain mix shifts", "relative load r (1 = perfect balance)", "≤ 1/8", "≥ 8", "balanced-optimum is even by construction", "mean load under none"},
 		"maxvio":          {"domain mix shifts", floorLabel, "balanced-optimum (a bound: its loads are balanced, MaxVio 0)", "log scale"},
 		"balance-quality": {floorLabel, "better", "balanced-optimum (bound, MaxVio 0)", "65,536 fresh tokens", "95 % t-interval"},
 		"bias":            {"domain mix shifts", "loss-free", "common-mode drift"},

@@ -9,10 +9,11 @@ import (
 
 // trade is what one strategy gives for what.
 type trade struct {
-	name, label string
-	look        look
-	bound       bool
-	x, y        measured // global MaxVio; affinity lost in percent
+	label              string
+	spec, family, zero string
+	look               look
+	bound              bool
+	x, y               measured // global MaxVio; affinity lost in percent
 }
 
 // measured is a mean with its interval, which is NaN where there is none.
@@ -35,7 +36,7 @@ func tradesOf(r *sim.Result) []trade {
 func tradeOf(s *sim.StrategyResult) (trade, bool) {
 	x, hasX := s.Metrics["maxvio_global"]
 	y, hasY := s.Metrics["affinity_kept"]
-	t := trade{name: s.Traits.Name, label: heading(s, ""), bound: s.Traits.Bound, x: measuredOf(x)}
+	t := trade{spec: s.Traits.Spec, family: s.Traits.Family, zero: s.Traits.Zero, label: heading(s, ""), bound: s.Traits.Bound, x: measuredOf(x)}
 	kept := measuredOf(y)
 	t.y = measured{100 * (1 - kept.mean), 100 * (1 - kept.high), 100 * (1 - kept.low)}
 	if t.bound && !hasX {
@@ -56,18 +57,23 @@ func measuredOf(e sim.Estimate) measured {
 	return m
 }
 
-// families are the lines through the strategies of one name, where there are several.
+// families are the lines through strategies that differ in strength alone, from strength 0 where that is drawn too.
 func families(trades []trade) []plotter.XYs {
 	var lines []plotter.XYs
 	done := map[string]bool{}
 	for _, t := range trades {
-		if done[t.name] {
+		if done[t.family] {
 			continue
 		}
-		done[t.name] = true
+		done[t.family] = true
 		var line plotter.XYs
 		for _, u := range trades {
-			if u.name == t.name && !u.bound {
+			if u.spec == t.zero && t.zero != "" {
+				line = append(line, plotter.XY{X: u.x.mean, Y: u.y.mean})
+			}
+		}
+		for _, u := range trades {
+			if u.family == t.family && !u.bound {
 				line = append(line, plotter.XY{X: u.x.mean, Y: u.y.mean})
 			}
 		}

@@ -1,6 +1,9 @@
 package plots
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -12,8 +15,8 @@ type file struct {
 }
 
 // writeFiles puts files into a folder and returns the names of those that are there. All are staged under temporary names
-// first, so that a full disk is met before any of them appears.
-func writeFiles(dir string, files []file) (written []string, err error) {
+// first, so that a full disk is met before any of them appears. Obsolete ones are removed last.
+func writeFiles(dir string, files []file, obsolete []string) (written []string, err error) {
 	staged := make([]string, 0, len(files))
 	defer func() {
 		for _, name := range staged[len(written):] {
@@ -23,7 +26,7 @@ func writeFiles(dir string, files []file) (written []string, err error) {
 	for _, f := range files {
 		name, err := stage(dir, f)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s was not written: %w", filepath.Join(dir, f.name), bare(err))
 		}
 		staged = append(staged, name)
 	}
@@ -34,7 +37,21 @@ func writeFiles(dir string, files []file) (written []string, err error) {
 		}
 		written = append(written, name)
 	}
+	for _, name := range obsolete {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return written, err
+		}
+	}
 	return written, nil
+}
+
+// bare is an error without the temporary name that it speaks of.
+func bare(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // stage writes a file under a temporary name in the folder it is for, and returns that name.

@@ -53,7 +53,7 @@ func parse(file string, text []byte) (*yaml.Node, error) {
 	case len(doc.Content) == 0 && (err == nil || strings.Contains(err.Error(), "no documents")):
 		return nil, fmt.Errorf("%s is empty: a scenario file holds at least one key, such as experts: 64", file)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %s", file, strings.TrimPrefix(oneLine(err), "yaml: "))
+		return nil, fmt.Errorf("%s is not YAML: %s", file, strings.TrimPrefix(oneLine(err), "yaml: "))
 	}
 	top := doc.Content[0]
 	if top.Kind != yaml.MappingNode {
@@ -67,6 +67,9 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 // set puts value at a dotted path below a mapping, making what is missing on the way. Numbers in the path index lists.
 func set(top *yaml.Node, path, value string) error {
 	var leaf yaml.Node
+	if strings.TrimSpace(value) == "" {
+		return fmt.Errorf("--set %s= has no value: write --set %s=VALUE", path, path)
+	}
 	if err := yaml.Load([]byte(value), &leaf); err != nil || len(leaf.Content) == 0 {
 		return fmt.Errorf("--set %s=%s: the value is not valid YAML", path, value)
 	}
@@ -129,7 +132,7 @@ func decode(node *yaml.Node, v reflect.Value, path string, lines map[string]int,
 		}
 		f, ok := known[key.Value]
 		if !ok {
-			p.add(key.Line, at, "unknown key%s", nearest.Hint(key.Value, names(v.Type())))
+			p.add(key.Line, at, "unknown key%s", hint(key.Value, path, v.Type()))
 			continue
 		}
 		if seen[key.Value] {
@@ -139,6 +142,41 @@ func decode(node *yaml.Node, v reflect.Value, path string, lines map[string]int,
 		lines[at] = value.Line
 		decodeValue(value, v.Field(f.Index[0]), f.Tag.Get("range"), at, lines, p)
 	}
+}
+
+// hint proposes a key in place of an unknown one: one of the same name that lives elsewhere, or the nearest here.
+func hint(key, path string, here reflect.Type) string {
+	if path == "" {
+		for _, known := range Keys() {
+			if strings.HasSuffix(known, "."+key) {
+				return "; did you mean " + known + "?"
+			}
+		}
+	}
+	return nearest.Hint(key, names(here))
+}
+
+// Keys lists the paths of all keys that a scenario may have.
+func Keys() []string { return keysOf(reflect.TypeFor[Scenario](), "") }
+
+func keysOf(t reflect.Type, prefix string) (keys []string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		inner := f.Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			keys = append(keys, keysOf(inner, prefix+key+".")...)
+			continue
+		}
+		keys = append(keys, prefix+key)
+	}
+	return keys
 }
 
 func decodeValue(node *yaml.Node, v reflect.Value, limits, path string, lines map[string]int, p *problems) {

@@ -88,7 +88,7 @@ func (r *dumpReader) shape() {
 		r.Level = LevelChoices
 		r.dims("topk_ids")
 	default:
-		r.fail("it holds none of logits, scores and topk_ids: its arrays are %v", r.file.Names())
+		r.fail("it holds none of logits, scores and topk_ids: rename an array of %v", r.file.Names())
 		return
 	}
 	if r.err == nil && (r.layer < 0 || r.layer >= r.Layers) {
@@ -173,6 +173,12 @@ func (r *dumpReader) readScores() {
 		array = "scores"
 	}
 	r.Scores, _ = r.table(array, r.Tokens, r.Experts, "tokens", "experts")
+	for i, v := range r.Scores {
+		if r.stored && v < 0 {
+			r.fail("scores of layer %d is %v at token %d, expert %d: scores cannot be negative; store logits instead", r.layer, v, i/r.Experts, i%r.Experts)
+			return
+		}
+	}
 }
 
 func (r *dumpReader) readChoices() {
@@ -195,6 +201,10 @@ func (r *dumpReader) readChoices() {
 		r.Notes = append(r.Notes, fmt.Sprintf("the number of experts is taken from the largest id, %d", r.Experts-1))
 	}
 	for i, e := range ids {
+		if e >= 0 && slices.Contains(ids[i-i%k:i], e) {
+			r.fail("topk_ids of layer %d has expert %d twice at token %d: the chosen experts of a token are distinct", r.layer, e, i/k)
+			return
+		}
 		if e < -1 || int(e) >= r.Experts || r.Experts > moe.MaxExperts {
 			r.fail("topk_ids of layer %d is %d at token %d, choice %d: want 0 to %d, or -1 for padding", r.layer, e, i/k, i%k,
 				min(r.Experts, moe.MaxExperts)-1)

@@ -50,7 +50,10 @@ func Load(reference string, settings []string, layer int) (*Scenario, error) {
 	name := strings.TrimSuffix(filepath.Base(reference), filepath.Ext(reference))
 	switch trace, isTrace := strings.CutPrefix(reference, "trace:"); {
 	case isTrace:
-		file, name = trace, strings.TrimSuffix(filepath.Base(trace), ".npz")
+		if trace == "" {
+			return nil, errors.New("--scenario trace: names no file: write trace:FILE.npz")
+		}
+		file, name = trace, "trace:"+filepath.Base(trace)
 		text, _ = json.Marshal(map[string]any{"trace": map[string]any{"file": trace}})
 	case strings.HasSuffix(reference, ".yaml") || strings.HasSuffix(reference, ".yml") || strings.HasSuffix(reference, ".json"):
 		if text, err = os.ReadFile(reference); err != nil {
@@ -131,6 +134,9 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 		s.Trace.Layer = layer
 	}
 	if p.list == nil && s.Trace != nil {
+		if local := s.Trace.File; name != "" && strings.HasSuffix(file, ".yaml") && !filepath.IsAbs(local) && !strings.HasPrefix(local, embedded) {
+			s.Trace.File = filepath.Join(filepath.Dir(file), local) // as seen from the YAML file
+		}
 		if err := s.readTrace(); err != nil {
 			return nil, err
 		}
@@ -297,7 +303,7 @@ func (s *Scenario) validateSeeds(p *problems) {
 func (s *Scenario) validateSynthetic(p *problems) {
 	y := s.Synthetic
 	if sum := y.Energy.Type + y.Energy.Domain + y.Energy.Sequence + y.Energy.Noise; math.Abs(sum-1) > 1e-9 {
-		p.add(s.lines["synthetic.energy"], "synthetic.energy", "the shares sum to %g: they must sum to 1", sum)
+		p.add(s.lines["synthetic.energy"], "synthetic.energy", "the shares sum to %.6g: they must sum to 1", sum)
 	}
 	if len(y.Domains) == 0 || len(y.Domains) > 255 {
 		p.add(s.lines["synthetic.domains"], "synthetic.domains", "there are %d: want 1 to 255", len(y.Domains))
@@ -311,7 +317,7 @@ func (s *Scenario) validateSynthetic(p *problems) {
 		}
 	}
 	if math.Abs(sum-1) > 1e-9 {
-		p.add(s.lines["synthetic.domains"], "synthetic.domains", "the shares sum to %g: they must sum to 1", sum)
+		p.add(s.lines["synthetic.domains"], "synthetic.domains", "the shares sum to %.6g: they must sum to 1", sum)
 	}
 }
 
@@ -344,13 +350,13 @@ func (s *Scenario) validateEvent(p *problems, i int, domains *int) {
 		return
 	}
 	for _, key := range names(reflect.TypeFor[Event]()) {
-		needed := slices.Contains(needs, key)
-		if given := s.given(path + "." + key); needed != given && key != "at" && key != "kind" {
-			verb := "needs"
-			if given {
-				verb = "has no"
-			}
-			p.add(s.lines[path], path, "an event of kind %s %s the key %s", e.Kind, verb, key)
+		needed := slices.Contains(needs, key) || key == "at" || key == "kind"
+		switch given := s.given(path + "." + key); {
+		case needed && !given:
+			p.add(s.lines[path+".kind"], path, "an event of kind %s needs the key %s", e.Kind, key)
+			return
+		case given && !needed:
+			p.add(s.lines[path+"."+key], path+"."+key, "an event of kind %s has no such key", e.Kind)
 			return
 		}
 	}
@@ -381,7 +387,7 @@ func (s *Scenario) validateEvent(p *problems, i int, domains *int) {
 			}
 		}
 		if len(e.Shares) != *domains || math.Abs(sum-1) > 1e-9 {
-			p.add(line, key, "want %d shares that sum to 1, one for each domain; got %d that sum to %g", *domains, len(e.Shares), sum)
+			p.add(line, key, "want %d shares that sum to 1, one for each domain; got %d that sum to %.6g", *domains, len(e.Shares), sum)
 		}
 	}
 	if e.Kind == newDomain {

@@ -24,8 +24,9 @@ type Result struct {
 type StrategyResult struct {
 	Traits   moe.Traits
 	Learned  string // router, offsets or nothing
-	Warnings []string
-	Runs     []*Run // one for each seed, in order
+	Notes    []string
+	Warnings []string // what a reader of the figures must not miss
+	Runs     []*Run   // one for each seed, in order
 	Metrics  map[string]Estimate
 }
 

@@ -26,7 +26,7 @@ func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
 	r := &Result{Layer: c.Layer, Facts: c.Facts, Steps: c.Steps, Tokens: c.Tokens, MicroBatches: c.MicroBatches,
 		Ranks: c.Ranks, Router: c.Router.Mode}
 	for i := range traits {
-		s := &StrategyResult{Traits: traits[i], Learned: c.Router.Mode, Warnings: slices.Clone(traits[i].Warnings), Metrics: map[string]Estimate{}}
+		s := &StrategyResult{Traits: traits[i], Learned: c.Router.Mode, Notes: slices.Clone(traits[i].Notes), Warnings: slices.Clone(traits[i].Warnings), Metrics: map[string]Estimate{}}
 		switch {
 		case c.Router.Mode == Frozen || traits[i].Oracle:
 			s.Learned = "nothing"
@@ -75,7 +75,7 @@ func (s *StrategyResult) estimate(floors map[string]float64) {
 			continue
 		}
 		if !ok {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s is the mean of the %d seeds of %d that have one: the others had not settled", key, len(values), len(s.Runs)))
+			s.Notes = append(s.Notes, fmt.Sprintf("%s is the mean of the %d seeds of %d that have one: the others had not settled", key, len(values), len(s.Runs)))
 		}
 		e := Estimate{}
 		e.Mean, e.Low, e.High = metrics.MeanInterval(values)

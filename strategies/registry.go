@@ -175,6 +175,18 @@ func (p *Preset) example() string {
 // String returns the canonical form: the knobs that differ from their defaults, in the preset's order.
 func (s Spec) String() string { return s.without("") }
 
+// Full returns the spec with every knob, so that it means the same when defaults change.
+func (s Spec) Full() string {
+	var set []string
+	for i := range s.Preset.Knobs {
+		set = append(set, s.Preset.Knobs[i].Name+"="+s.Values[s.Preset.Knobs[i].Name])
+	}
+	if set == nil {
+		return s.Preset.Name
+	}
+	return s.Preset.Name + ":" + strings.Join(set, ",")
+}
+
 // without is the canonical form that leaves a knob out.
 func (s Spec) without(knob string) string {
 	var set []string

@@ -64,10 +64,11 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 	f.StringArrayVarP(&q.strategies, "strategy", "s", nil, "a strategy, name:knob=value,...; may be repeated")
 	f.StringVar(&q.scenario, "scenario", "pretraining", "a shipped scenario, a YAML file, or trace:FILE.npz")
 	f.StringVar(&q.router, "router", "", "frozen or learned (default: learned, but frozen on streams without latent\nvectors and on traces when no strategy has a loss)")
-	f.IntVar(&q.steps, "steps", 0, "steps of a run")
-	f.IntVar(&q.seeds, "seeds", 0, "number of seeds: 1 to N")
+	f.IntVar(&q.steps, "steps", 0, "steps of a run (default: the scenario's)")
+	f.IntVar(&q.seeds, "seeds", 0, "number of seeds: 1 to N (default: the scenario's)")
 	f.StringArrayVar(&q.settings, "set", nil, "key=value of the scenario, such as experts=128 or synthetic.zipf=1.3; may be repeated")
 	f.IntVar(&q.layer, "layer", -1, "layer of a trace, from 0")
+	f.Lookup("layer").DefValue = "0"
 	f.StringVar(&q.out, "out", "", "folder for tables, manifest and pictures")
 	f.StringVar(&q.from, "from", "", "repeat the run of a manifest.json")
 	f.IntVar(&q.workers, "workers", 0, "seeds that run side by side (default: one for each processor)")
@@ -109,14 +110,30 @@ func complete(c *cobra.Command) {
 			return list, cobra.ShellCompDirectiveNoSpace
 		}
 	}
-	var names []string
+	var names, keys []string
 	for _, p := range strategies.Presets() {
 		names = append(names, p.Name)
 	}
-	for flag, list := range map[string][]string{"strategy": names, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned},
+	for _, k := range scenarios.Keys() {
+		keys = append(keys, k+"=")
+	}
+	for flag, list := range map[string][]string{"set": keys, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned},
 		"kernel": append(vec.Kernels(), "auto")} {
 		_ = c.RegisterFlagCompletionFunc(flag, words(list)) // fails only for a flag that does not exist
 	}
+	_ = c.RegisterFlagCompletionFunc("strategy", func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+		name, knobs, inside := strings.Cut(begun, ":")
+		p, err := strategies.Find(name)
+		if !inside || err != nil {
+			return names, cobra.ShellCompDirectiveNoSpace
+		}
+		done := name + ":" + knobs[:strings.LastIndex(knobs, ",")+1]
+		var list []string
+		for _, k := range p.Knobs {
+			list = append(list, done+k.Name+"=")
+		}
+		return list, cobra.ShellCompDirectiveNoSpace
+	})
 }
 
 func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
@@ -139,6 +156,9 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 	if err != nil {
 		return err
 	}
+	if err := checkMemory(c); err != nil {
+		return err
+	}
 	if err := sim.Check(c); err != nil {
 		return err
 	}
@@ -148,6 +168,9 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 	r, err := sim.Compare(ctx, c)
 	progress.clear()
 	if errors.Is(err, context.Canceled) {
+		if q.out != "" {
+			removeEmpty(q.out)
+		}
 		return failure{exitInterrupted, fmt.Errorf("%w before any seed had finished: nothing was written", errInterrupted)}
 	}
 	if err != nil {
@@ -162,6 +185,11 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 	if err != nil {
 		return failed(err)
 	}
+	if q.quiet && !q.json {
+		for _, w := range warnings(r) {
+			fmt.Fprintln(stderr, w)
+		}
+	}
 	if q.out != "" {
 		if err := writeFolder(q.out, p, r, wall); err != nil {
 			return failed(err)
@@ -169,6 +197,9 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 		if !q.json && !q.quiet {
 			fmt.Fprintf(stdout, "\nWritten to %s: summary.json, summary.csv, steps.csv, loads.csv, manifest.json and plots.\n", q.out)
 		}
+	}
+	if ctx.Err() != nil && !r.Incomplete {
+		return failure{exitInterrupted, fmt.Errorf("%w after the last step: all was written", errInterrupted)}
 	}
 	if r.Incomplete {
 		return failure{exitInterrupted, fmt.Errorf("%w: the figures cover %d of %d seeds", errInterrupted, len(r.Seeds), len(c.Seeds))}
@@ -196,6 +227,9 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	}
 	settings := q.settings
 	if flags.Changed("steps") {
+		if q.steps < 1 || q.steps > 1e8 {
+			return nil, fmt.Errorf("--steps is %d: it must be 1 to 100000000", q.steps)
+		}
 		settings = append(settings, "steps="+strconv.Itoa(q.steps))
 	}
 	if flags.Changed("seeds") {

@@ -23,14 +23,29 @@ import (
 // prepareFolder makes the folder of the results and makes sure that files can be written into it.
 func prepareFolder(dir string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "plots"), 0o755); err != nil {
-		return fmt.Errorf("--out %s: %s", dir, reason(err))
+		return fmt.Errorf("--out %s: %s; name a folder that can be made and written", dir, located(err))
 	}
 	f, err := os.CreateTemp(dir, ".evenkeel-*")
 	if err != nil {
-		return fmt.Errorf("--out %s cannot be written: %s", dir, reason(err))
+		return fmt.Errorf("--out %s cannot be written: %s; name another folder", dir, reason(err))
 	}
 	f.Close()
 	return os.Remove(f.Name())
+}
+
+// removeEmpty removes the folders that prepareFolder made, if they are still empty.
+func removeEmpty(dir string) {
+	os.Remove(filepath.Join(dir, "plots"))
+	os.Remove(dir)
+}
+
+// located is reason with the path that it concerns.
+func located(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Path + ": " + path.Err.Error()
+	}
+	return err.Error()
 }
 
 func reason(err error) string {
@@ -204,7 +219,7 @@ func newManifest(p *plan, r *sim.Result, wall time.Duration) *manifest {
 	m := &manifest{Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Kernel: vec.Kernel(),
 		Seconds: math.Round(wall.Seconds()*1000) / 1000, Router: p.mode, Seeds: r.Seeds, Incomplete: r.Incomplete}
 	for _, s := range p.specs {
-		m.Strategies = append(m.Strategies, s.String())
+		m.Strategies = append(m.Strategies, s.Full())
 	}
 	m.Scenario, _ = p.scenario.Marshal() // plain values only, so it cannot fail
 	return m

@@ -57,7 +57,12 @@ func inspectCommand(stdout io.Writer) *cobra.Command {
 		Example: `  evenkeel inspect router.npz
   evenkeel inspect tinymoe
   evenkeel inspect logits.npz --set topk=8 --set score=softmax`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("inspect takes one trace, got %d: name an .npz file or tinymoe", len(args))
+			}
+			return nil
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := strings.TrimPrefix(args[0], "trace:")
 			if slices.Contains(scenarios.Names(), name) {
@@ -82,63 +87,97 @@ func inspectCommand(stdout io.Writer) *cobra.Command {
 			return x.print(stdout)
 		},
 	}
-	c.Flags().StringArrayVar(&settings, "set", nil, "topk=K or score=NAME, where the file does not say")
+	c.Flags().StringArrayVar(&settings, "set", nil, "topk=K, experts=E or score=NAME, where the file does not say")
 	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	return c
 }
 
 func inspect(name string, settings []string) (*inspection, error) {
-	topk, score := 0, moe.Sigmoid
+	given, score := map[string]int{}, moe.Sigmoid
 	for _, s := range settings {
 		var err error
 		switch key, value, _ := strings.Cut(s, "="); key {
-		case "topk":
-			topk, err = strconv.Atoi(value)
+		case "topk", "experts":
+			if given[key], err = strconv.Atoi(value); err != nil || given[key] < 1 {
+				err = fmt.Errorf("--set %s: want a whole number of at least 1", s)
+			}
 		case "score":
+			given[key] = 1
 			score, err = moe.ParseScore(value)
 		default:
-			err = fmt.Errorf("--set %s: inspect knows topk and score", s)
+			err = fmt.Errorf("--set %s: inspect knows topk, experts and score", s)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	var x *inspection
-	for layer := 0; x == nil || layer < x.Layers; layer++ {
-		d, sum, err := scenarios.ReadDump(name, layer)
+	first, sum, err := scenarios.ReadDump(name, 0)
+	if err != nil {
+		return nil, err
+	}
+	dumps := []*scenarios.Dump{first}
+	x := &inspection{File: name, SHA256: sum, Level: first.Level, Layers: first.Layers, Tokens: first.Tokens, Experts: first.Experts,
+		TopK: first.TopK, Width: first.Width, Notes: first.Notes, Chosen: "the file's topk_ids"}
+	for layer := 1; layer < first.Layers; layer++ {
+		d, _, err := scenarios.ReadDump(name, layer)
 		if err != nil {
 			return nil, err
 		}
-		if x == nil {
-			x = &inspection{File: name, SHA256: sum, Level: d.Level, Layers: d.Layers, Tokens: d.Tokens, Experts: d.Experts, TopK: d.TopK,
-				Width: d.Width, Notes: d.Notes, Chosen: "the file's topk_ids"}
-			if topk > 0 && d.Choices == nil {
-				x.TopK = topk
-			}
-			if d.Choices == nil {
-				x.Chosen = fmt.Sprintf("the top %d of the scores", x.TopK)
-			}
-			if x.TopK == 0 {
-				return nil, fmt.Errorf("%s has no topk_ids, so it does not say how many experts a token chooses: add --set topk=K", name)
-			}
-			if x.TopK < 1 || x.TopK > d.Experts {
-				return nil, fmt.Errorf("topk is %d: it must be 1 to experts, which is %d", x.TopK, d.Experts)
-			}
-		}
+		dumps = append(dumps, d)
 		x.Experts = max(x.Experts, d.Experts)
-		x.Loads = append(x.Loads, loadsOf(d, layer, x.TopK, score))
+	}
+	if err := x.settle(first, given); err != nil {
+		return nil, err
+	}
+	for layer, d := range dumps {
+		x.Loads = append(x.Loads, loadsOf(d, layer, x.Experts, x.TopK, score))
 	}
 	return x, nil
 }
 
+// settle completes what the file says by the settings, which must not contradict it.
+func (x *inspection) settle(d *scenarios.Dump, given map[string]int) error {
+	experts, topk := given["experts"], given["topk"]
+	switch {
+	case topk > 0 && d.Choices != nil && topk != d.TopK:
+		return fmt.Errorf("--set topk=%d: the topk_ids of %s hold %d experts per token, and their loads are shown; leave it out", topk, x.File, d.TopK)
+	case given["score"] > 0 && (d.Stored() || d.Choices != nil):
+		return fmt.Errorf("--set score: the loads of %s do not depend on a score function, since it holds choices or scores; leave it out", x.File)
+	case experts > 0 && d.Level == scenarios.LevelScores && experts != x.Experts:
+		return fmt.Errorf("--set experts=%d: %s has the scores of %d", experts, x.File, x.Experts)
+	case experts > 0 && experts < x.Experts:
+		return fmt.Errorf("--set experts=%d: %s chooses expert %d", experts, x.File, x.Experts-1)
+	}
+	if d.Level == scenarios.LevelChoices {
+		x.Notes = slices.DeleteFunc(slices.Clone(x.Notes), func(n string) bool { return strings.Contains(n, "largest id") })
+		if x.Experts = max(x.Experts, experts); experts == 0 {
+			x.Notes = append(x.Notes, fmt.Sprintf("the number of experts is taken from the largest id of all layers, %d; --set experts=E corrects it", x.Experts-1))
+		}
+	}
+	if d.Choices != nil {
+		return nil
+	}
+	if topk > 0 {
+		x.TopK = topk
+	}
+	switch {
+	case x.TopK == 0:
+		return fmt.Errorf("%s has no topk_ids, so it does not say how many experts a token chooses: add --set topk=K", x.File)
+	case x.TopK > x.Experts:
+		return fmt.Errorf("--set topk=%d: it must be 1 to experts, which is %d", x.TopK, x.Experts)
+	}
+	x.Chosen = fmt.Sprintf("the top %d of the scores", x.TopK)
+	return nil
+}
+
 // loadsOf counts the choices of one layer, by domain and in all.
-func loadsOf(d *scenarios.Dump, layer, topk int, score moe.Score) loadsOfTheLayer {
+func loadsOf(d *scenarios.Dump, layer, experts, topk int, score moe.Score) loadsOfTheLayer {
 	choices := d.Choices
 	if choices == nil {
 		choices = chooseAll(d, topk, score)
 	}
 	domains := d.Domains()
-	n := make([]int64, (domains+1)*d.Experts)
+	n := make([]int64, (domains+1)*experts)
 	tokens := make([]int, domains+1)
 	for t := range d.Tokens {
 		rows := []int{domains}
@@ -149,7 +188,7 @@ func loadsOf(d *scenarios.Dump, layer, topk int, score moe.Score) loadsOfTheLaye
 			tokens[row]++
 			for _, e := range choices[t*topk : (t+1)*topk] {
 				if e >= 0 {
-					n[row*d.Experts+int(e)]++
+					n[row*experts+int(e)]++
 				}
 			}
 		}
@@ -163,9 +202,9 @@ func loadsOf(d *scenarios.Dump, layer, topk int, score moe.Score) loadsOfTheLaye
 		if tokens[row] == 0 {
 			continue
 		}
-		counts := n[row*d.Experts : (row+1)*d.Experts]
+		counts := n[row*experts : (row+1)*experts]
 		m := metrics.Measure(counts)
-		l.Domains = append(l.Domains, loadsOfTheDomain{name, tokens[row], m.MaxVio, metrics.SamplingFloor(d.Experts, topk, tokens[row]).MaxVio,
+		l.Domains = append(l.Domains, loadsOfTheDomain{name, tokens[row], m.MaxVio, metrics.SamplingFloor(experts, topk, tokens[row]).MaxVio,
 			m.CV, m.Dead, m.Starved, slices.Index(counts, slices.Max(counts))})
 	}
 	return l

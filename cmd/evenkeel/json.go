@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"evenkeel/internal/vec"
+	"evenkeel/moe"
 	"evenkeel/sim"
 )
 
@@ -24,19 +25,29 @@ type summary struct {
 }
 
 type scenarioJSON struct {
-	Name         string `json:"name"`
-	Tokens       int    `json:"tokens"`
-	Experts      int    `json:"experts"`
-	TopK         int    `json:"topk"`
-	Groups       int    `json:"groups"`
-	GroupsKept   int    `json:"groups_kept"`
-	Score        string `json:"score"`
-	Width        int    `json:"width"`
-	Steps        int    `json:"steps"`
-	MicroBatches int    `json:"micro_batches"`
-	Ranks        int    `json:"ranks"`
-	Evaluation   int    `json:"evaluation_tokens"`
-	InSample     bool   `json:"evaluation_in_sample"`
+	Name         string     `json:"name"`
+	Tokens       int        `json:"tokens"`
+	Experts      int        `json:"experts"`
+	TopK         int        `json:"topk"`
+	Groups       int        `json:"groups"`
+	GroupsKept   int        `json:"groups_kept"`
+	Score        string     `json:"score"`
+	Width        int        `json:"width"`
+	Steps        int        `json:"steps"`
+	MicroBatches int        `json:"micro_batches"`
+	Ranks        int        `json:"ranks"`
+	Evaluation   int        `json:"evaluation_tokens"`
+	InSample     bool       `json:"evaluation_in_sample"`
+	Trace        *traceJSON `json:"trace,omitempty"`
+	Events       []moe.Mark `json:"events,omitempty"`
+}
+
+type traceJSON struct {
+	File   string `json:"file"`
+	SHA256 string `json:"sha256"`
+	Level  string `json:"level"`
+	Layer  int    `json:"layer"`
+	Layers int    `json:"layers"`
 }
 
 type strategyJSON struct {
@@ -92,12 +103,15 @@ func newSummary(p *plan, r *sim.Result) *summary {
 	s := &summary{
 		Version: 1, Seeds: r.Seeds, Kernel: vec.Kernel(), Router: r.Router, Incomplete: r.Incomplete,
 		Scenario: scenarioJSON{p.scenario.Name, r.Tokens, r.Layer.Experts, r.Layer.TopK, r.Layer.Groups, r.Layer.GroupsKept,
-			r.Layer.Score.String(), r.Layer.Width, r.Steps, r.MicroBatches, r.Ranks, r.Evaluation, r.Facts.InSample},
+			r.Layer.Score.String(), r.Layer.Width, r.Steps, r.MicroBatches, r.Ranks, r.Evaluation, r.Facts.InSample, nil, r.Facts.Events},
 		Differences: []differenceJSON{}, Comparisons: []comparisonJSON{}, Warnings: append([]string{}, r.Warnings...),
+	}
+	if f := r.Facts; f.Trace {
+		s.Scenario.Trace = &traceJSON{f.File, f.SHA256, f.Level, f.Layer, f.Layers}
 	}
 	for _, x := range r.Strategies {
 		j := strategyJSON{Name: x.Traits.Name, Spec: x.Traits.Spec, Causal: x.Traits.Causal, Bound: x.Traits.Bound,
-			Learned: x.Learned, Metrics: map[string]metricJSON{}, Notes: x.Traits.Notes, Warnings: append([]string{}, x.Warnings...)}
+			Learned: x.Learned, Metrics: map[string]metricJSON{}, Notes: x.Notes, Warnings: append([]string{}, x.Warnings...)}
 		for key, e := range x.Metrics {
 			j.Metrics[key] = metricJSON{finite(e.Mean), e.Low, e.High, e.Floor, e.Excess()}
 		}

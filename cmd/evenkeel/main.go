@@ -38,9 +38,8 @@ var errInterrupted = errors.New("interrupted")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is the whole program: results go to stdout, everything else to stderr. It returns the exit code.
@@ -63,9 +62,18 @@ expert load is and what routing quality it cost.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(compareCommand(stdout, stderr), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout))
+	root.SuggestionsMinimumDistance = 3
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	if text, ok := strings.CutPrefix(err.Error(), "unknown command "); ok {
+		name, rest, _ := strings.Cut(text, " for ")
+		_, meant, _ := strings.Cut(rest, "Did you mean this?")
+		err = fmt.Errorf("there is no command %s: see evenkeel --help", name)
+		if m := strings.Fields(meant); len(m) > 0 {
+			err = fmt.Errorf("there is no command %s; did you mean %s?", name, m[0])
+		}
 	}
 	for _, line := range strings.Split(err.Error(), "\n") {
 		fmt.Fprintf(stderr, "evenkeel: %s\n", line)

@@ -30,9 +30,9 @@ var columns = []column{
 	{"affinity\nlost, %", "affinity_kept", "%.2f", -100, false},
 	{"output\nerror", "output_error", "%.4f", 1, false},
 	{"settled\nat step", "settled_step", "%.0f", 1, false},
+	{"recovery\nsteps", "recovery_steps", "%.0f", 1, false},
 	{"regret,\n%", "regret_to_optimum", "%.2f", 100, false},
 	{"MaxVio\nsequence", "maxvio_sequence", "%.2f", 1, true},
-	{"recovery\nsteps", "recovery_steps", "%.0f", 1, false},
 	{"domain\nbits", "domain_information", "%.3f", 1, true},
 	{"churn,\n%", "churn", "%.2f", 100, false},
 	{"bias\nspread", "bias_spread", "%.3f", 1, false},
@@ -42,8 +42,11 @@ var columns = []column{
 func writeReport(w io.Writer, p *plan, r *sim.Result, wall time.Duration, width int, quiet bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", wrap(heading(p, r), width))
-	b.WriteString(mainTable(r, width))
-	b.WriteString("\n")
+	text, hidden := mainTable(r, width)
+	b.WriteString(text + "\n")
+	if len(hidden) > 0 && !quiet {
+		fmt.Fprintf(&b, "%s\n", wrap(fmt.Sprintf("Not shown in %d columns: %s; --json, --out and a wider terminal have them.", width, strings.Join(hidden, ", ")), width))
+	}
 	for _, line := range conclusions(r) {
 		fmt.Fprintf(&b, "\n%s\n", wrap(line, width))
 	}
@@ -74,14 +77,26 @@ func heading(p *plan, r *sim.Result) string {
 	}
 	level := ""
 	if r.Facts.Trace {
-		level = fmt.Sprintf(" (a trace of %s)", r.Facts.Level)
+		level = fmt.Sprintf(" (a trace of %s", r.Facts.Level)
+		if r.Facts.Layers > 1 {
+			level += fmt.Sprintf(", layer %d of 0 to %d", r.Facts.Layer, r.Facts.Layers-1)
+		}
+		level += ")"
 	}
-	return fmt.Sprintf("Scenario %s%s: E = %d experts, K = %d per token%s, %s scores; T = %d tokens a step, %d steps, %d %s. Router: %s (%s).%s",
-		p.scenario.Name, level, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, r.Router, p.why, state)
+	events := ""
+	for _, e := range r.Facts.Events {
+		events += fmt.Sprintf(" Step %d: %s.", e.Step, e.Label)
+	}
+	router := r.Router
+	if router == sim.Offsets {
+		router = "learned, one offset per expert"
+	}
+	return fmt.Sprintf("Scenario %s%s: E = %d experts, K = %d per token%s, %s scores; T = %d tokens a step, %d steps, %d %s. Router: %s (%s).%s%s",
+		p.scenario.Name, level, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, router, p.why, events, state)
 }
 
-// mainTable renders the table with as many columns as fit.
-func mainTable(r *sim.Result, width int) string {
+// mainTable renders the table with as many columns as fit, and names the others.
+func mainTable(r *sim.Result, width int) (text string, hidden []string) {
 	var shown []column
 	for _, c := range columns {
 		for _, s := range r.Strategies {
@@ -92,10 +107,14 @@ func mainTable(r *sim.Result, width int) string {
 		}
 	}
 	for n := len(shown); ; n-- {
-		text := renderTable(r, shown[:n])
-		if n <= 3 || widest(text) <= width {
-			return text
+		text = renderTable(r, shown[:n])
+		if n > 3 && widest(text) > width {
+			continue
 		}
+		for _, c := range shown[n:] {
+			hidden = append(hidden, strings.TrimSuffix(strings.ReplaceAll(c.title, "\n", " "), ", %"))
+		}
+		return text, hidden
 	}
 }
 
@@ -212,19 +231,24 @@ func legend(r *sim.Result) string {
 	return s
 }
 
-// notes collects conventions and warnings, each once.
+// notes collects conventions and warnings.
 func notes(r *sim.Result) (list []string) {
 	for _, s := range r.Strategies {
-		for _, n := range s.Traits.Notes {
+		for _, n := range s.Notes {
 			list = append(list, s.Traits.Spec+": "+n)
 		}
 	}
+	return append(append(list, warnings(r)...), r.Warnings...)
+}
+
+// warnings are what a reader of the figures must not miss, so that they are said even when notes are not.
+func warnings(r *sim.Result) (list []string) {
 	for _, s := range r.Strategies {
 		for _, n := range s.Warnings {
 			list = append(list, "WARNING "+s.Traits.Spec+": "+n)
 		}
 	}
-	return append(list, r.Warnings...)
+	return list
 }
 
 // wrap breaks a sentence into lines of at most width columns.

@@ -24,8 +24,10 @@ func scenariosCommand(stdout io.Writer) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = stdout.Write(text)
-				return err
+				if _, err = stdout.Write(text); err != nil {
+					return failed(err)
+				}
+				return nil
 			}
 			w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 			for _, name := range scenarios.Names() {

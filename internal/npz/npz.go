@@ -62,7 +62,7 @@ func Open(name string) (*File, error) {
 func NewReader(r io.ReaderAt, size int64, name string) (*File, error) {
 	zr, err := zip.NewReader(r, size)
 	if err != nil {
-		return nil, fmt.Errorf("%s: not an .npz archive as np.savez writes it: %w", name, err)
+		return nil, fmt.Errorf("%s: not an .npz archive as np.savez writes it, or cut off: %w", name, err)
 	}
 	f := &File{name: name, entries: make(map[string]*entry)}
 	for _, z := range zr.File {
