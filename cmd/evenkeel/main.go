@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -79,11 +80,14 @@ expert load is and what routing quality it cost.`,
 		fmt.Fprintf(stderr, "evenkeel: %s\n", line)
 	}
 	var f failure
+	var path *fs.PathError
 	switch {
 	case errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.As(err, &f):
 		return f.code
+	case errors.As(err, &path) && path.Op == "write": // of standard output
+		return exitFailed
 	}
 	return exitRequest
 }

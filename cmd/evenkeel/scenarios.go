@@ -24,10 +24,8 @@ func scenariosCommand(stdout io.Writer) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if _, err = stdout.Write(text); err != nil {
-					return failed(err)
-				}
-				return nil
+				_, err = stdout.Write(text)
+				return err
 			}
 			w := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 			for _, name := range scenarios.Names() {
