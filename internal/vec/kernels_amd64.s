@@ -5790,7 +5790,7 @@ block:
 	VPSRLD       $0x15, Y3, Y3
 	VPOR         Y6, Y3, Y3
 	VPSRLD       $0x09, Y4, Y4
-	VPOR         oneAVX2<>+0(SB), Y4, Y4
+	VORPS        oneAVX2<>+0(SB), Y4, Y4
 	VBROADCASTSS twoAVX2<>+0(SB), Y6
 	VSUBPS       Y4, Y6, Y6
 	VPSUBD       sqrtHalfAVX2<>+0(SB), Y6, Y4
@@ -5823,7 +5823,7 @@ block:
 	VSQRTPS      Y6, Y6
 	VPSLLD       $0x02, Y5, Y4
 	VPSRLD       $0x09, Y4, Y4
-	VPOR         oneAVX2<>+0(SB), Y4, Y4
+	VORPS        oneAVX2<>+0(SB), Y4, Y4
 	VSUBPS       oneAndHalfAVX2<>+0(SB), Y4, Y4
 	VMULPS       quarterTurnAVX2<>+0(SB), Y4, Y4
 	VMULPS       Y4, Y4, Y7
@@ -5847,8 +5847,8 @@ block:
 	VPSLLD       $0x01, Y5, Y4
 	VBLENDVPS    Y4, Y8, Y9, Y6
 	VBLENDVPS    Y4, Y9, Y8, Y7
-	VPAND        signAVX2<>+0(SB), Y5, Y5
-	VPAND        signAVX2<>+0(SB), Y4, Y4
+	VANDPS       signAVX2<>+0(SB), Y5, Y5
+	VANDPS       signAVX2<>+0(SB), Y4, Y4
 	VPXOR        Y5, Y6, Y6
 	VPXOR        Y5, Y7, Y7
 	VPXOR        Y4, Y7, Y7

@@ -119,27 +119,7 @@ func (t tier) radius(u VecVirtual) VecVirtual {
 // unit makes a number of [1, 2) of the upper 23 bits of a word.
 func (t tier) unit(v VecVirtual) {
 	VPSRLD(Imm(9), v, v)
-	if one := t.number("one", 1); t.wide {
-		VPORD_BCST(one, v, v)
-	} else {
-		VPOR(one, v, v)
-	}
-}
-
-func (t tier) subInteger(c Mem, a, to VecVirtual) {
-	if t.wide {
-		VPSUBD_BCST(c, a, to)
-	} else {
-		VPSUBD(c, a, to)
-	}
-}
-
-func (t tier) andConstant(c Mem, a, to VecVirtual) {
-	if t.wide {
-		VPANDD_BCST(c, a, to)
-	} else {
-		VPAND(c, a, to)
-	}
+	t.orConstant(t.number("one", 1), v, v)
 }
 
 // pick sets to = a where the sign bit of v is set and b elsewhere.

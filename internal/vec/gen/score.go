@@ -32,47 +32,24 @@ func (t tier) repeats() int {
 
 func (t tier) number(name string, v float32) Mem { return t.constant(name, math.Float32bits(v)) }
 
-// The operations below compute to = a op c with a constant c.
-
-func (t tier) addConstant(c Mem, a, to VecVirtual) {
+// constantly computes to = a op c with a constant c, by the form of the instruction that the tier has for it.
+func (t tier) constantly(wide, narrow func(...Op), c Mem, a, to VecVirtual) {
 	if t.wide {
-		VADDPS_BCST(c, a, to)
+		wide(c, a, to)
 	} else {
-		VADDPS(c, a, to)
+		narrow(c, a, to)
 	}
 }
 
-func (t tier) subConstant(c Mem, a, to VecVirtual) {
-	if t.wide {
-		VSUBPS_BCST(c, a, to)
-	} else {
-		VSUBPS(c, a, to)
-	}
-}
-
-func (t tier) mulConstant(c Mem, a, to VecVirtual) {
-	if t.wide {
-		VMULPS_BCST(c, a, to)
-	} else {
-		VMULPS(c, a, to)
-	}
-}
-
-func (t tier) minConstant(c Mem, a, to VecVirtual) {
-	if t.wide {
-		VMINPS_BCST(c, a, to)
-	} else {
-		VMINPS(c, a, to)
-	}
-}
-
-func (t tier) maxConstant(c Mem, a, to VecVirtual) {
-	if t.wide {
-		VMAXPS_BCST(c, a, to)
-	} else {
-		VMAXPS(c, a, to)
-	}
-}
+func (t tier) addConstant(c Mem, a, to VecVirtual) { t.constantly(VADDPS_BCST, VADDPS, c, a, to) }
+func (t tier) subConstant(c Mem, a, to VecVirtual) { t.constantly(VSUBPS_BCST, VSUBPS, c, a, to) }
+func (t tier) mulConstant(c Mem, a, to VecVirtual) { t.constantly(VMULPS_BCST, VMULPS, c, a, to) }
+func (t tier) minConstant(c Mem, a, to VecVirtual) { t.constantly(VMINPS_BCST, VMINPS, c, a, to) }
+func (t tier) maxConstant(c Mem, a, to VecVirtual) { t.constantly(VMAXPS_BCST, VMAXPS, c, a, to) }
+func (t tier) andConstant(c Mem, a, to VecVirtual) { t.constantly(VPANDD_BCST, VANDPS, c, a, to) }
+func (t tier) xorConstant(c Mem, a, to VecVirtual) { t.constantly(VPXORD_BCST, VXORPS, c, a, to) }
+func (t tier) orConstant(c Mem, a, to VecVirtual)  { t.constantly(VPORD_BCST, VORPS, c, a, to) }
+func (t tier) subInteger(c Mem, a, to VecVirtual)  { t.constantly(VPSUBD_BCST, VPSUBD, c, a, to) }
 
 // broadcast returns a register filled with a constant.
 func (t tier) broadcast(c Mem) VecVirtual {
@@ -173,22 +150,7 @@ func (t tier) sigmoid() {
 }
 
 // negate flips the sign bits of x.
-func (t tier) negate(x VecVirtual) {
-	if sign := t.constant("sign", 1<<31); t.wide {
-		VPXORD_BCST(sign, x, x)
-	} else {
-		VXORPS(sign, x, x)
-	}
-}
-
-// positive clears the sign bits of x.
-func (t tier) positive(x, to VecVirtual) {
-	if rest := t.constant("notSign", 1<<31-1); t.wide {
-		VPANDD_BCST(rest, x, to)
-	} else {
-		VANDPS(rest, x, to)
-	}
-}
+func (t tier) negate(x VecVirtual) { t.xorConstant(t.constant("sign", 1<<31), x, x) }
 
 // below sets to = a where x < c and b elsewhere.
 func (t tier) below(x VecVirtual, c Mem, a, b, to VecVirtual) {
@@ -207,7 +169,7 @@ func (t tier) sqrtSoftplus() {
 	t.eachVector("sqrtSoftplus", "func(s, z *float32, rows int)", "sets s = √ln(1+e^z).", []string{"s", "z"}, func(m map[string]Mem) {
 		z, x := t.vector(), t.vector()
 		VMOVUPS(m["z"], z)
-		t.positive(z, x)
+		t.andConstant(t.constant("notSign", 1<<31-1), z, x)
 		t.negate(x)
 		u := t.exp(x)
 		small := t.log1pUnit(u)
