@@ -119,10 +119,15 @@ func (b *Step) tiles() int { return (b.Tokens + vec.Lanes - 1) / vec.Lanes }
 // load brings the tokens of a tile into its layout.
 func (b *Step) load(tile int) uint64 {
 	n := min(vec.Lanes, b.Tokens-tile*vec.Lanes)
-	for l := range n {
-		b.source[l] = int32(l)
+	rows := b.in.Hidden[tile*vec.Lanes*b.Width:]
+	if n == vec.Lanes {
+		vec.Load(b.x, rows, b.Width)
+	} else {
+		for l := range n {
+			b.source[l] = int32(l)
+		}
+		vec.Gather(b.x, rows, b.source[:n], b.Width)
 	}
-	vec.Gather(b.x, b.in.Hidden[tile*vec.Lanes*b.Width:], b.source[:n], b.Width)
 	return ^uint64(0) >> (vec.Lanes - n)
 }
 
@@ -138,11 +143,9 @@ func (b *Step) choose(s []float32, live uint64) {
 
 // list writes the ids and gates of a tile.
 func (b *Step) list(tile int, s []float32) {
-	sum := &b.row[0]
-	vec.SumChosen(sum, s, b.mask)
-	for t, v := range sum {
-		b.row[1][t] = 1 / v
-	}
+	vec.SumChosen(&b.row[0], s, b.mask)
+	b.row[1] = b.row[0]
+	vec.Invert(&b.row[1])
 	from := tile * vec.Lanes * b.TopK
 	vec.Lists(b.Chosen[from:], b.Gates[from:], b.mask, s, &b.row[1], b.TopK)
 }
@@ -159,10 +162,8 @@ func (b *Step) Route() {
 		b.list(i, b.s)
 		b.select1.TopK(b.oracle, b.s, nil, live, nil)
 		vec.SumChosen(&b.row[2], b.s, b.oracle)
-		for t, v := range b.row[2] {
-			mass += float64(b.row[0][t])
-			best += float64(v)
-		}
+		mass += vec.Total(&b.row[0])
+		best += vec.Total(&b.row[2])
 		agreed += b.count()
 	}
 	b.Hit, b.Mass = float64(agreed)/float64(b.Tokens*b.TopK), mass/best
@@ -203,20 +204,30 @@ func (b *Step) Train() {
 		b.load(i)
 		clear(b.g)
 		offset, factor := &b.row[0], &b.row[1]
-		vec.WeightedSum(offset, factor, s, b.prices)
-		for t := range offset {
-			switch {
-			case i*vec.Lanes+t >= b.Tokens:
-				offset[t], factor[t] = 0, 0
-			case b.Score == moe.Softmax:
-				offset[t], factor[t] = 0, 1
-			default:
-				offset[t], factor[t] = offset[t]/factor[t], 1/factor[t]
-			}
-		}
+		b.price(s, offset, factor, b.Tokens-i*vec.Lanes)
 		vec.AddPrices(b.g, b.prices, offset, factor)
 		b.Score.Backward(b.g, s, b.Experts)
 		b.grad.Add(b.g, b.x, b.tile)
+	}
+}
+
+// price fills the offset and scale of a tile's gradient with respect to its scores, for its live tokens: 0 and 1 for
+// softmax, whose own derivative has the rest, else the mean price and 1/Σ s.
+func (b *Step) price(s []float32, offset, scale *vec.Row, live int) {
+	if b.Score == moe.Softmax {
+		*offset = vec.Row{}
+		for t := range min(vec.Lanes, live) {
+			scale[t] = 1
+		}
+	} else {
+		vec.WeightedSum(offset, scale, s, b.prices)
+		vec.Invert(scale)
+		for t, v := range scale {
+			offset[t] *= v
+		}
+	}
+	for t := live; t < vec.Lanes; t++ {
+		offset[t], scale[t] = 0, 0
 	}
 }
 

@@ -127,13 +127,10 @@ func (x *contestant) affinity(b *moe.Batch, o *oracle) (sum float64) {
 	return sum
 }
 
-func (x *contestant) tileAffinity(o *oracle, i int) (sum float64) {
+func (x *contestant) tileAffinity(o *oracle, i int) float64 {
 	row := &x.scratch.Rows[0]
 	vec.SumChosen(row, o.tileScores(i), x.assigned.Tile(i))
-	for _, v := range row {
-		sum += float64(v)
-	}
-	return sum
+	return vec.Total(row)
 }
 
 // spread returns max b − min b and the mean of b.

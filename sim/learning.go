@@ -146,20 +146,12 @@ func layerError(o *oracle, tile int, s []float32, mask []uint64, topK int, weigh
 		*inv = *invIdeal
 	} else {
 		vec.SumChosen(inv, s, mask)
-		for t, v := range inv {
-			if v != 0 {
-				inv[t] = 1 / v
-			}
-		}
+		vec.Invert(inv)
 	}
 	vec.GateError(err, mean, w.Grad, s, o.tileScores(tile), mask, inv, invIdeal, 2*weight)
 	if topK == 1 {
 		*mean = vec.Row{}
 	}
 	vec.GateGradient(w.Grad, mean, inv, mask)
-	var sum float64
-	for t, v := range err {
-		sum += float64(v) + float64(o.energy[tile*vec.Lanes+t])
-	}
-	return sum
+	return vec.Total(err) + vec.Total((*vec.Row)(o.energy[tile*vec.Lanes:]))
 }

@@ -47,24 +47,17 @@ func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
 	sum, all := &w.Rows[0], &w.Rows[1]
 	vec.SumChosen(sum, s, mask)
 	vec.SumSquares(all, s, len(mask))
-	inverse := (*vec.Row)(o.inverse[i*vec.Lanes:])
-	for l, v := range sum {
-		inverse[l] = 0
-		if v != 0 {
-			inverse[l] = 1 / v
-		}
-		e := float32(all[l] * float32(inverse[l]*inverse[l]))
-		if l >= t.Tokens {
-			e = 0
-		}
-		o.energy[i*vec.Lanes+l] = e
-		o.total += float64(v)
-		o.target += float64(e)
+	o.total += vec.Total(sum)
+	inverse, energy := (*vec.Row)(o.inverse[i*vec.Lanes:]), (*vec.Row)(o.energy[i*vec.Lanes:])
+	*inverse = *sum
+	vec.Invert(inverse)
+	for l, v := range inverse {
+		energy[l] = float32(all[l] * float32(v*v)) // 0 past the last token, whose inverse is 0
 	}
+	whole := vec.Total(energy)
+	o.target += whole
 	vec.GateError(sum, all, w.Grad, s, s, mask, inverse, inverse, 0)
-	for l, v := range sum {
-		o.own += float64(v) + float64(o.energy[i*vec.Lanes+l])
-	}
+	o.own += whole + vec.Total(sum)
 }
 
 // finish turns sums into means once all tiles are in.

@@ -21,6 +21,8 @@ type kernel struct {
 	normals func(dst []float32, key uint64)
 
 	sumChosen    func(sum *Row, s []float32, mask []uint64)
+	invert       func(x *Row)
+	total        func(x *Row) [8]float64
 	sumSquares   func(sum *Row, s []float32, rows int)
 	gateError    func(err, mean *Row, g, s, ideal []float32, mask []uint64, inverse, invIdeal *Row, weight float32)
 	gateGradient func(g []float32, mean, inverse *Row, mask []uint64)
@@ -30,6 +32,7 @@ type kernel struct {
 	mix    func(energy *Row, x, a, b []float32, noise float32, rows int)
 	scale  func(x []float32, factor *Row, rows int)
 	gather func(tile, table []float32, source []int32, width int)
+	load   func(tile, table []float32, width int)
 
 	sigmoid, softmax, sqrtSoftplus                         scoring
 	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward scoring

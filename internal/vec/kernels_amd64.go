@@ -99,6 +99,16 @@ func normalsAVX512(out *float32, state *[4][16]uint32, blocks int)
 //go:noescape
 func sumChosenAVX512(sum *float32, s *float32, mask *uint64, rows int)
 
+// invertAVX512 sets x[t] to 1/x[t], and leaves 0 as it is.
+//
+//go:noescape
+func invertAVX512(x *float32)
+
+// totalAVX512 sets part[i] to the sum of every eighth number from x[i] on.
+//
+//go:noescape
+func totalAVX512(part *[8]float64, x *float32)
+
 // sumSquaresAVX512 sets sum[t] = Σ s[e][t]².
 //
 //go:noescape
@@ -233,6 +243,16 @@ func normalsAVX2(out *float32, state *[4][16]uint32, blocks int)
 //
 //go:noescape
 func sumChosenAVX2(sum *float32, s *float32, mask *uint64, rows int)
+
+// invertAVX2 sets x[t] to 1/x[t], and leaves 0 as it is.
+//
+//go:noescape
+func invertAVX2(x *float32)
+
+// totalAVX2 sets part[i] to the sum of every eighth number from x[i] on.
+//
+//go:noescape
+func totalAVX2(part *[8]float64, x *float32)
 
 // sumSquaresAVX2 sets sum[t] = Σ s[e][t]².
 //

@@ -2672,6 +2672,51 @@ row:
 	VZEROUPPER
 	RET
 
+// func invertAVX512(x *float32)
+// Requires: AVX, AVX512F
+TEXT ·invertAVX512(SB), NOSPLIT, $0-8
+	MOVQ x+0(FP), AX
+	MOVQ $0x00000004, CX
+
+column:
+	VBROADCASTSS oneAVX512<>+0(SB), Z1
+	VMOVUPS      (AX), Z0
+	VDIVPS       Z0, Z1, Z1
+	VPTESTMD     Z0, Z0, K1
+	VMOVAPS.Z    Z1, K1, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         $+64, AX
+	DECQ         CX
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func totalAVX512(part *[8]float64, x *float32)
+// Requires: AVX, AVX512F
+TEXT ·totalAVX512(SB), NOSPLIT, $0-16
+	MOVQ      part+0(FP), AX
+	MOVQ      x+8(FP), CX
+	VPXORD    Z0, Z0, Z0
+	VCVTPS2PD (CX), Z1
+	VADDPD    Z1, Z0, Z0
+	VCVTPS2PD 32(CX), Z1
+	VADDPD    Z1, Z0, Z0
+	VCVTPS2PD 64(CX), Z1
+	VADDPD    Z1, Z0, Z0
+	VCVTPS2PD 96(CX), Z1
+	VADDPD    Z1, Z0, Z0
+	VCVTPS2PD 128(CX), Z1
+	VADDPD    Z1, Z0, Z0
+	VCVTPS2PD 160(CX), Z1
+	VADDPD    Z1, Z0, Z0
+	VCVTPS2PD 192(CX), Z1
+	VADDPD    Z1, Z0, Z0
+	VCVTPS2PD 224(CX), Z1
+	VADDPD    Z1, Z0, Z0
+	VMOVUPD   Z0, (AX)
+	VZEROUPPER
+	RET
+
 // func sumSquaresAVX512(sum *float32, s *float32, rows int)
 // Requires: AVX, AVX512F
 TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
@@ -6026,6 +6071,70 @@ row:
 	ADDQ         $+1, CX
 	DECQ         BX
 	JNZ          column
+	VZEROUPPER
+	RET
+
+// func invertAVX2(x *float32)
+// Requires: AVX
+TEXT ·invertAVX2(SB), NOSPLIT, $0-8
+	MOVQ x+0(FP), AX
+	MOVQ $0x00000008, CX
+
+column:
+	VBROADCASTSS oneAVX2<>+0(SB), Y1
+	VMOVUPS      (AX), Y0
+	VDIVPS       Y0, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VCMPPS       $0x04, Y2, Y0, Y2
+	VANDPS       Y2, Y1, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         $+32, AX
+	DECQ         CX
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func totalAVX2(part *[8]float64, x *float32)
+// Requires: AVX
+TEXT ·totalAVX2(SB), NOSPLIT, $0-16
+	MOVQ      part+0(FP), AX
+	MOVQ      x+8(FP), CX
+	VXORPS    Y0, Y0, Y0
+	VCVTPS2PD (CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 32(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 64(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 96(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 128(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 160(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 192(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 224(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VMOVUPD   Y0, (AX)
+	VXORPS    Y0, Y0, Y0
+	VCVTPS2PD 16(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 48(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 80(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 112(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 144(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 176(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 208(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VCVTPS2PD 240(CX), Y1
+	VADDPD    Y1, Y0, Y0
+	VMOVUPD   Y0, 32(AX)
 	VZEROUPPER
 	RET
 

@@ -17,10 +17,10 @@ var portable = kernel{
 
 	normals: normalsPortable,
 
-	sumChosen: sumChosenPortable, sumSquares: sumSquaresPortable,
+	sumChosen: sumChosenPortable, invert: invertPortable, total: totalPortable, sumSquares: sumSquaresPortable,
 	gateError: gateErrorPortable, gateGradient: gateGradientPortable,
 	weightedSum: weightedSumPortable, addPrices: addPricesPortable,
-	mix: mixPortable, scale: scalePortable, gather: gatherPortable,
+	mix: mixPortable, scale: scalePortable, gather: gatherPortable, load: loadPortable,
 
 	sigmoid: sigmoidPortable, sigmoidBackward: sigmoidBackwardPortable,
 	softmax: softmaxPortable, softmaxBackward: softmaxBackwardPortable,
@@ -335,6 +335,23 @@ func sumChosenPortable(sum *Row, s []float32, mask []uint64) {
 	}
 }
 
+func invertPortable(x *Row) {
+	for t, v := range x {
+		if v != 0 {
+			x[t] = 1 / v
+		}
+	}
+}
+
+func totalPortable(x *Row) (part [8]float64) {
+	for t := 0; t < Lanes; t += len(part) {
+		for i := range part {
+			part[i] += float64(x[t+i])
+		}
+	}
+	return part
+}
+
 func sumSquaresPortable(sum *Row, s []float32, rows int) {
 	*sum = Row{}
 	for e := range rows {
@@ -415,6 +432,17 @@ func scalePortable(x []float32, factor *Row, rows int) {
 func gatherPortable(tile, table []float32, source []int32, width int) {
 	gatherColumns(tile, table, source, width, 0)
 }
+
+func loadPortable(tile, table []float32, width int) {
+	gatherColumns(tile, table, identity[:], width, 0)
+}
+
+var identity = func() (source [Lanes]int32) {
+	for t := range source {
+		source[t] = int32(t)
+	}
+	return source
+}()
 
 // gatherColumns gathers the columns of the table from one on.
 func gatherColumns(tile, table []float32, source []int32, width, from int) {

@@ -7,6 +7,17 @@ func SumChosen(sum *Row, s []float32, mask []uint64) {
 	active.sumChosen(sum, s[:len(mask)*Lanes], mask)
 }
 
+// Invert sets x[t] to 1/x[t] where x[t] > 0, and to 0 where it is 0.
+func Invert(x *Row) { active.invert(x) }
+
+// Total returns Σ_t x[t] in float64: eight partial sums, each of every eighth token, added in order.
+func Total(x *Row) (sum float64) {
+	for _, v := range active.total(x) {
+		sum += v
+	}
+	return sum
+}
+
 // SumSquares computes sum[t] = Σ_e s[e][t]², rows in order.
 func SumSquares(sum *Row, s []float32, rows int) { active.sumSquares(sum, s[:rows*Lanes], rows) }
 
@@ -43,6 +54,11 @@ func Mix(energy *Row, x, a, b []float32, noise float32, rows int) {
 
 // Scale multiplies x[e][t] by factor[t].
 func Scale(x []float32, factor *Row, rows int) { active.scale(x[:rows*Lanes], factor, rows) }
+
+// Load makes a tile [width][64] of the first 64 rows of a row-major table of at least as many: tile[c][t] = table[t][c].
+func Load(tile, table []float32, width int) {
+	active.load(tile[:width*Lanes], table[:width*Lanes], width)
+}
 
 // Gather makes a tile [width][64] of rows of a row-major table: tile[c][t] = table[source[t]][c]. Lanes past the end of
 // source become 0.

@@ -307,7 +307,13 @@ func TestTalliesHaveTheSameBits(t *testing.T) {
 		}
 		// Each computes into two rows and a tile.
 		computations := map[string]func(one, two *Row, tile []float32){
-			"SumChosen":  func(one, _ *Row, _ []float32) { SumChosen(one, s, mask) },
+			"SumChosen": func(one, _ *Row, _ []float32) { SumChosen(one, s, mask) },
+			"Invert": func(one, _ *Row, _ []float32) {
+				SumChosen(one, s, mask)
+				Invert(one)
+			},
+			"Total":      func(one, _ *Row, tile []float32) { tile[0] = float32(Total(inverse)) },
+			"Load":       func(_, _ *Row, tile []float32) { Load(tile, table, width) },
 			"SumSquares": func(one, _ *Row, _ []float32) { SumSquares(one, s, rows) },
 			"GateError":  func(one, two *Row, tile []float32) { GateError(one, two, tile, s, ideal, mask, inverse, invIdeal, 0.3) },
 			"GateGradient": func(one, two *Row, tile []float32) {
@@ -323,7 +329,7 @@ func TestTalliesHaveTheSameBits(t *testing.T) {
 		start := randomTile(r, max(rows, width))
 		for name, compute := range computations {
 			n := rows
-			if name == "Gather" {
+			if name == "Gather" || name == "Load" {
 				n = width
 			}
 			var want []float32

@@ -32,6 +32,8 @@ type assembly struct {
 	normals func(dst []float32, key uint64)
 
 	sumChosen    func(sum, s *float32, mask *uint64, rows int)
+	invert       func(x *float32)
+	total        func(x *Row) [8]float64
 	sumSquares   func(sum, s *float32, rows int)
 	gateError    func(err, mean, grad, s, ideal *float32, mask *uint64, inverse, invIdeal *float32, weight float32, rows int)
 	gateGradient func(grad, mean, inverse *float32, mask *uint64, rows int)
@@ -49,12 +51,12 @@ var (
 	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
 		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
 		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, groupsAVX512, drawAVX512,
-		sumChosenAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512,
+		sumChosenAVX512, invertAVX512, totalsAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512,
 		mixAVX512, scaleAVX512, gatherAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
 		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
 		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, groupsAVX2, drawAVX2,
-		sumChosenAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2,
+		sumChosenAVX2, invertAVX2, totalsAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2,
 		mixAVX2, scaleAVX2, gatherAVX2}
 )
 
@@ -64,8 +66,8 @@ func (a assembly) kernel(name string) *kernel {
 		sigmoidBackward: a.scoring(a.sigmoidBackward), softmaxBackward: a.scoring(a.softmaxBackward),
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
 		topK:                 a.topK, groups: a.bestGroups, normals: a.normals,
-		sumChosen: a.chosenSums, sumSquares: a.squareSums, gateError: a.gateErrors, gateGradient: a.gateGradients,
-		weightedSum: a.weightedSums, addPrices: a.pricesAdded, mix: a.mixed, scale: a.scaled, gather: a.gathered}
+		sumChosen: a.chosenSums, invert: a.inverted, total: a.total, sumSquares: a.squareSums, gateError: a.gateErrors, gateGradient: a.gateGradients,
+		weightedSum: a.weightedSums, addPrices: a.pricesAdded, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded}
 }
 
 func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
@@ -147,6 +149,16 @@ func drawAVX512(dst []float32, key uint64) {
 	}
 }
 
+func totalsAVX512(x *Row) (part [8]float64) {
+	totalAVX512(&part, &x[0])
+	return part
+}
+
+func totalsAVX2(x *Row) (part [8]float64) {
+	totalAVX2(&part, &x[0])
+	return part
+}
+
 func drawAVX2(dst []float32, key uint64) {
 	if s := seeded(key); len(dst) > 0 {
 		normalsAVX2(&dst[0], &s, len(dst)/(2*streams))
@@ -156,6 +168,8 @@ func drawAVX2(dst []float32, key uint64) {
 func (a assembly) chosenSums(sum *Row, s []float32, mask []uint64) {
 	a.sumChosen(&sum[0], &s[0], &mask[0], len(mask))
 }
+
+func (a assembly) inverted(x *Row) { a.invert(&x[0]) }
 
 func (a assembly) squareSums(sum *Row, s []float32, rows int) { a.sumSquares(&sum[0], &s[0], rows) }
 
@@ -181,15 +195,29 @@ func (a assembly) mixed(energy *Row, x, from, with []float32, noise float32, row
 
 func (a assembly) scaled(x []float32, factor *Row, rows int) { a.scale(&x[0], &factor[0], rows) }
 
+func (a assembly) loaded(tile, table []float32, width int) {
+	whole := width / a.lanes
+	if whole > 0 {
+		a.gather(&tile[0], &table[0], &identity[0], whole, width)
+	}
+	if whole*a.lanes < width {
+		gatherColumns(tile, table, identity[:], width, whole*a.lanes)
+	}
+}
+
 func (a assembly) gathered(tile, table []float32, source []int32, width int) {
 	whole := width / a.lanes
 	if len(source) < Lanes || whole == 0 {
 		gatherPortable(tile, table, source, width)
 		return
 	}
+	least, most := source[0], source[0]
 	for _, i := range source[:Lanes] {
-		_ = table[int(i)*width : (int(i)+1)*width]
+		least, most = min(least, i), max(most, i)
 	}
+	_, _ = table[int(least)*width], table[(int(most)+1)*width-1]
 	a.gather(&tile[0], &table[0], &source[0], whole, width)
-	gatherColumns(tile, table, source, width, whole*a.lanes)
+	if whole*a.lanes < width {
+		gatherColumns(tile, table, source, width, whole*a.lanes)
+	}
 }

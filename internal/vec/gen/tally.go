@@ -96,6 +96,40 @@ func (t tier) tallies() {
 		VMOVUPS(sum, at(w.base["sum"], 0))
 	})
 
+	t.begin("invert", "func(x *float32)", "sets x[t] to 1/x[t], and leaves 0 as it is.")
+	w = t.walk(nil, nil, []string{"x"})
+	w.columns(func() {
+		x, inverse := t.vector(), t.broadcast(t.number("one", 1))
+		VMOVUPS(at(w.base["x"], 0), x)
+		VDIVPS(x, inverse, inverse)
+		if t.wide {
+			k := K()
+			VPTESTMD(x, x, k)
+			t.where(k, inverse)
+		} else {
+			isZero := t.vector()
+			zero(isZero)
+			VCMPPS(Imm(4), isZero, x, isZero)
+			t.where(isZero, inverse)
+		}
+		VMOVUPS(inverse, at(w.base["x"], 0))
+	})
+
+	t.begin("total", "func(part *[8]float64, x *float32)", "sets part[i] to the sum of every eighth number from x[i] on.")
+	part, x := param("part"), param("x")
+	lanes := t.bytes() / 8
+	for half := range 8 / lanes {
+		sum := t.vector()
+		zero(sum)
+		for i := range 8 {
+			v := t.vector()
+			VCVTPS2PD(at(x, 32*i+4*lanes*half), v)
+			VADDPD(v, sum, sum)
+		}
+		VMOVUPD(sum, at(part, 8*lanes*half))
+	}
+	end()
+
 	t.begin("sumSquares", "func(sum, s *float32, rows int)", "sets sum[t] = Σ s[e][t]².")
 	w = t.walk([]string{"s"}, nil, []string{"sum"})
 	w.columns(func() {
