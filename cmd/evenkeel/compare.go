@@ -76,7 +76,7 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 	f.BoolVar(&q.json, "json", false, "print the summary as JSON and nothing else")
 	f.BoolVar(&q.quiet, "quiet", false, "print no progress and no notes")
 	f.SetOutput(stderr)
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c.Flags(), err) })
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	complete(c)
 	return c
 }
@@ -89,18 +89,18 @@ func noArguments(cmd *cobra.Command, args []string) error {
 }
 
 // flagError adds the nearest flag to an unknown one.
-func flagError(flags *pflag.FlagSet, err error) error {
+func flagError(c *cobra.Command, err error) error {
 	name, ok := strings.CutPrefix(err.Error(), "unknown flag: --")
 	if !ok {
 		return err
 	}
 	var known []string
-	flags.VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
 	hint := nearest.Name(name, known)
 	if hint != "" {
 		return fmt.Errorf("there is no flag --%s; did you mean --%s?", name, hint)
 	}
-	return fmt.Errorf("there is no flag --%s: see evenkeel compare --help", name)
+	return fmt.Errorf("there is no flag --%s: see evenkeel %s --help", name, c.Name())
 }
 
 // complete registers what a shell may complete.

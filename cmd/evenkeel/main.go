@@ -62,7 +62,7 @@ expert load is and what routing quality it cost.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(compareCommand(stdout, stderr), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout))
+	root.AddCommand(compareCommand(stdout, stderr), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout), benchCommand(stdout))
 	root.SuggestionsMinimumDistance = 3
 	err := root.ExecuteContext(ctx)
 	if err == nil {

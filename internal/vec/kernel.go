@@ -34,6 +34,8 @@ type kernel struct {
 	gather func(tile, table []float32, source []int32, width int)
 	load   func(tile, table []float32, width int)
 
+	peak func(n int) float64
+
 	sigmoid, softmax, sqrtSoftplus                         scoring
 	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward scoring
 }
@@ -45,6 +47,10 @@ var (
 	kernels = []*kernel{&portable} // the fastest first
 	active  = kernels[0]
 )
+
+// FloatingPoint does n rounds of independent multiply-adds, as fast as the kernel in use can, and returns how many floating
+// operations that were: the measure of what other kernels reach.
+func FloatingPoint(n int) float64 { return active.peak(n) }
 
 // offer puts a kernel before those that are there and chooses it.
 func offer(k *kernel) {

@@ -149,6 +149,11 @@ func scaleAVX512(x *float32, factor *float32, rows int)
 //go:noescape
 func gatherAVX512(out *float32, table *float32, source *int32, blocks int, width int)
 
+// peakAVX512 runs n times 12 fused multiply-adds of a vector.
+//
+//go:noescape
+func peakAVX512(n int)
+
 // productAVX2 computes z[8p+i][t] = Σ_c w[p][c][i]·x[c][t] for panels of 8 rows.
 //
 //go:noescape
@@ -293,3 +298,8 @@ func scaleAVX2(x *float32, factor *float32, rows int)
 //
 //go:noescape
 func gatherAVX2(out *float32, table *float32, source *int32, blocks int, width int)
+
+// peakAVX2 runs n times 12 fused multiply-adds of a vector.
+//
+//go:noescape
+func peakAVX2(n int)

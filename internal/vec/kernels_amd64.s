@@ -41,75 +41,77 @@ tokens:
 	MOVQ   SI, R11
 
 column:
-	VMOVUPS     (R10), Z16
-	VMOVUPS     64(R10), Z17
-	VMULPS.BCST (R9), Z16, Z18
-	VADDPS      Z18, Z0, Z0
-	VMULPS.BCST (R9), Z17, Z18
-	VADDPS      Z18, Z1, Z1
-	VMULPS.BCST 4(R9), Z16, Z18
-	VADDPS      Z18, Z2, Z2
-	VMULPS.BCST 4(R9), Z17, Z18
-	VADDPS      Z18, Z3, Z3
-	VMULPS.BCST 8(R9), Z16, Z18
-	VADDPS      Z18, Z4, Z4
-	VMULPS.BCST 8(R9), Z17, Z18
-	VADDPS      Z18, Z5, Z5
-	VMULPS.BCST 12(R9), Z16, Z18
-	VADDPS      Z18, Z6, Z6
-	VMULPS.BCST 12(R9), Z17, Z18
-	VADDPS      Z18, Z7, Z7
-	VMULPS.BCST 16(R9), Z16, Z18
-	VADDPS      Z18, Z8, Z8
-	VMULPS.BCST 16(R9), Z17, Z18
-	VADDPS      Z18, Z9, Z9
-	VMULPS.BCST 20(R9), Z16, Z18
-	VADDPS      Z18, Z10, Z10
-	VMULPS.BCST 20(R9), Z17, Z18
-	VADDPS      Z18, Z11, Z11
-	VMULPS.BCST 24(R9), Z16, Z18
-	VADDPS      Z18, Z12, Z12
-	VMULPS.BCST 24(R9), Z17, Z18
-	VADDPS      Z18, Z13, Z13
-	VMULPS.BCST 28(R9), Z16, Z16
-	VADDPS      Z16, Z14, Z14
-	VMULPS.BCST 28(R9), Z17, Z16
-	VADDPS      Z16, Z15, Z15
-	ADDQ        $+256, R10
-	ADDQ        $+32, R9
-	DECQ        R11
-	JNZ         column
-	VMOVUPS     Z0, (AX)
-	VMOVUPS     Z1, 64(AX)
-	VMOVUPS     Z2, 256(AX)
-	VMOVUPS     Z3, 320(AX)
-	VMOVUPS     Z4, 512(AX)
-	VMOVUPS     Z5, 576(AX)
-	VMOVUPS     Z6, 768(AX)
-	VMOVUPS     Z7, 832(AX)
-	VMOVUPS     Z8, 1024(AX)
-	VMOVUPS     Z9, 1088(AX)
-	VMOVUPS     Z10, 1280(AX)
-	VMOVUPS     Z11, 1344(AX)
-	VMOVUPS     Z12, 1536(AX)
-	VMOVUPS     Z13, 1600(AX)
-	VMOVUPS     Z14, 1792(AX)
-	VMOVUPS     Z15, 1856(AX)
-	ADDQ        $+128, AX
-	ADDQ        $+128, DX
-	DECQ        R8
-	JNZ         tokens
-	ADDQ        $+1792, AX
-	ADDQ        $-256, DX
-	ADDQ        $+32, CX
-	DECQ        DI
-	JNZ         rows
-	MOVQ        SI, DI
-	DECQ        DI
-	SHLQ        $0x05, DI
-	ADDQ        DI, CX
-	DECQ        BX
-	JNZ         panel
+	VMOVUPS      (R10), Z16
+	VMOVUPS      64(R10), Z17
+	VBROADCASTSS (R9), Z18
+	VMULPS       Z18, Z16, Z19
+	VADDPS       Z19, Z0, Z0
+	VMULPS       Z18, Z17, Z18
+	VADDPS       Z18, Z1, Z1
+	VMULPS.BCST  4(R9), Z16, Z18
+	VADDPS       Z18, Z2, Z2
+	VMULPS.BCST  4(R9), Z17, Z18
+	VADDPS       Z18, Z3, Z3
+	VMULPS.BCST  8(R9), Z16, Z18
+	VADDPS       Z18, Z4, Z4
+	VMULPS.BCST  8(R9), Z17, Z18
+	VADDPS       Z18, Z5, Z5
+	VMULPS.BCST  12(R9), Z16, Z18
+	VADDPS       Z18, Z6, Z6
+	VMULPS.BCST  12(R9), Z17, Z18
+	VADDPS       Z18, Z7, Z7
+	VBROADCASTSS 16(R9), Z18
+	VMULPS       Z18, Z16, Z19
+	VADDPS       Z19, Z8, Z8
+	VMULPS       Z18, Z17, Z18
+	VADDPS       Z18, Z9, Z9
+	VMULPS.BCST  20(R9), Z16, Z18
+	VADDPS       Z18, Z10, Z10
+	VMULPS.BCST  20(R9), Z17, Z18
+	VADDPS       Z18, Z11, Z11
+	VMULPS.BCST  24(R9), Z16, Z18
+	VADDPS       Z18, Z12, Z12
+	VMULPS.BCST  24(R9), Z17, Z18
+	VADDPS       Z18, Z13, Z13
+	VMULPS.BCST  28(R9), Z16, Z16
+	VADDPS       Z16, Z14, Z14
+	VMULPS.BCST  28(R9), Z17, Z16
+	VADDPS       Z16, Z15, Z15
+	ADDQ         $+256, R10
+	ADDQ         $+32, R9
+	DECQ         R11
+	JNZ          column
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 256(AX)
+	VMOVUPS      Z3, 320(AX)
+	VMOVUPS      Z4, 512(AX)
+	VMOVUPS      Z5, 576(AX)
+	VMOVUPS      Z6, 768(AX)
+	VMOVUPS      Z7, 832(AX)
+	VMOVUPS      Z8, 1024(AX)
+	VMOVUPS      Z9, 1088(AX)
+	VMOVUPS      Z10, 1280(AX)
+	VMOVUPS      Z11, 1344(AX)
+	VMOVUPS      Z12, 1536(AX)
+	VMOVUPS      Z13, 1600(AX)
+	VMOVUPS      Z14, 1792(AX)
+	VMOVUPS      Z15, 1856(AX)
+	ADDQ         $+128, AX
+	ADDQ         $+128, DX
+	DECQ         R8
+	JNZ          tokens
+	ADDQ         $+1792, AX
+	ADDQ         $-256, DX
+	ADDQ         $+32, CX
+	DECQ         DI
+	JNZ          rows
+	MOVQ         SI, DI
+	DECQ         DI
+	SHLQ         $0x05, DI
+	ADDQ         DI, CX
+	DECQ         BX
+	JNZ          panel
 	VZEROUPPER
 	RET
 
@@ -162,86 +164,88 @@ columns:
 	MOVQ    $0x00000040, R12
 
 token:
-	VMOVUPS     (R11), Z16
-	VMOVUPS     64(R11), Z17
-	VMULPS.BCST (R10), Z16, Z18
-	VADDPS      Z18, Z0, Z0
-	VMULPS.BCST (R10), Z17, Z18
-	VADDPS      Z18, Z1, Z1
-	VMULPS.BCST 256(R10), Z16, Z18
-	VADDPS      Z18, Z2, Z2
-	VMULPS.BCST 256(R10), Z17, Z18
-	VADDPS      Z18, Z3, Z3
-	VMULPS.BCST 512(R10), Z16, Z18
-	VADDPS      Z18, Z4, Z4
-	VMULPS.BCST 512(R10), Z17, Z18
-	VADDPS      Z18, Z5, Z5
-	VMULPS.BCST 768(R10), Z16, Z18
-	VADDPS      Z18, Z6, Z6
-	VMULPS.BCST 768(R10), Z17, Z18
-	VADDPS      Z18, Z7, Z7
-	VMULPS.BCST 1024(R10), Z16, Z18
-	VADDPS      Z18, Z8, Z8
-	VMULPS.BCST 1024(R10), Z17, Z18
-	VADDPS      Z18, Z9, Z9
-	VMULPS.BCST 1280(R10), Z16, Z18
-	VADDPS      Z18, Z10, Z10
-	VMULPS.BCST 1280(R10), Z17, Z18
-	VADDPS      Z18, Z11, Z11
-	VMULPS.BCST 1536(R10), Z16, Z18
-	VADDPS      Z18, Z12, Z12
-	VMULPS.BCST 1536(R10), Z17, Z18
-	VADDPS      Z18, Z13, Z13
-	VMULPS.BCST 1792(R10), Z16, Z16
-	VADDPS      Z16, Z14, Z14
-	VMULPS.BCST 1792(R10), Z17, Z16
-	VADDPS      Z16, Z15, Z15
-	ADDQ        DI, R11
-	ADDQ        $+4, R10
-	DECQ        R12
-	JNZ         token
-	MOVQ        AX, R10
-	VMOVUPS     Z0, (R10)
-	VMOVUPS     Z1, 64(R10)
-	ADDQ        DI, R10
-	VMOVUPS     Z2, (R10)
-	VMOVUPS     Z3, 64(R10)
-	ADDQ        DI, R10
-	VMOVUPS     Z4, (R10)
-	VMOVUPS     Z5, 64(R10)
-	ADDQ        DI, R10
-	VMOVUPS     Z6, (R10)
-	VMOVUPS     Z7, 64(R10)
-	ADDQ        DI, R10
-	VMOVUPS     Z8, (R10)
-	VMOVUPS     Z9, 64(R10)
-	ADDQ        DI, R10
-	VMOVUPS     Z10, (R10)
-	VMOVUPS     Z11, 64(R10)
-	ADDQ        DI, R10
-	VMOVUPS     Z12, (R10)
-	VMOVUPS     Z13, 64(R10)
-	ADDQ        DI, R10
-	VMOVUPS     Z14, (R10)
-	VMOVUPS     Z15, 64(R10)
-	ADDQ        DI, R10
-	ADDQ        $+128, AX
-	ADDQ        $+128, DX
-	DECQ        R9
-	JNZ         columns
-	SUBQ        DI, DX
-	ADDQ        DI, AX
-	ADDQ        DI, AX
-	ADDQ        DI, AX
-	ADDQ        DI, AX
-	ADDQ        DI, AX
-	ADDQ        DI, AX
-	ADDQ        DI, AX
-	ADDQ        $+2048, CX
-	DECQ        R8
-	JNZ         rows
-	DECQ        BX
-	JNZ         panel
+	VMOVUPS      (R11), Z16
+	VMOVUPS      64(R11), Z17
+	VBROADCASTSS (R10), Z18
+	VMULPS       Z18, Z16, Z19
+	VADDPS       Z19, Z0, Z0
+	VMULPS       Z18, Z17, Z18
+	VADDPS       Z18, Z1, Z1
+	VMULPS.BCST  256(R10), Z16, Z18
+	VADDPS       Z18, Z2, Z2
+	VMULPS.BCST  256(R10), Z17, Z18
+	VADDPS       Z18, Z3, Z3
+	VMULPS.BCST  512(R10), Z16, Z18
+	VADDPS       Z18, Z4, Z4
+	VMULPS.BCST  512(R10), Z17, Z18
+	VADDPS       Z18, Z5, Z5
+	VMULPS.BCST  768(R10), Z16, Z18
+	VADDPS       Z18, Z6, Z6
+	VMULPS.BCST  768(R10), Z17, Z18
+	VADDPS       Z18, Z7, Z7
+	VBROADCASTSS 1024(R10), Z18
+	VMULPS       Z18, Z16, Z19
+	VADDPS       Z19, Z8, Z8
+	VMULPS       Z18, Z17, Z18
+	VADDPS       Z18, Z9, Z9
+	VMULPS.BCST  1280(R10), Z16, Z18
+	VADDPS       Z18, Z10, Z10
+	VMULPS.BCST  1280(R10), Z17, Z18
+	VADDPS       Z18, Z11, Z11
+	VMULPS.BCST  1536(R10), Z16, Z18
+	VADDPS       Z18, Z12, Z12
+	VMULPS.BCST  1536(R10), Z17, Z18
+	VADDPS       Z18, Z13, Z13
+	VMULPS.BCST  1792(R10), Z16, Z16
+	VADDPS       Z16, Z14, Z14
+	VMULPS.BCST  1792(R10), Z17, Z16
+	VADDPS       Z16, Z15, Z15
+	ADDQ         DI, R11
+	ADDQ         $+4, R10
+	DECQ         R12
+	JNZ          token
+	MOVQ         AX, R10
+	VMOVUPS      Z0, (R10)
+	VMOVUPS      Z1, 64(R10)
+	ADDQ         DI, R10
+	VMOVUPS      Z2, (R10)
+	VMOVUPS      Z3, 64(R10)
+	ADDQ         DI, R10
+	VMOVUPS      Z4, (R10)
+	VMOVUPS      Z5, 64(R10)
+	ADDQ         DI, R10
+	VMOVUPS      Z6, (R10)
+	VMOVUPS      Z7, 64(R10)
+	ADDQ         DI, R10
+	VMOVUPS      Z8, (R10)
+	VMOVUPS      Z9, 64(R10)
+	ADDQ         DI, R10
+	VMOVUPS      Z10, (R10)
+	VMOVUPS      Z11, 64(R10)
+	ADDQ         DI, R10
+	VMOVUPS      Z12, (R10)
+	VMOVUPS      Z13, 64(R10)
+	ADDQ         DI, R10
+	VMOVUPS      Z14, (R10)
+	VMOVUPS      Z15, 64(R10)
+	ADDQ         DI, R10
+	ADDQ         $+128, AX
+	ADDQ         $+128, DX
+	DECQ         R9
+	JNZ          columns
+	SUBQ         DI, DX
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         DI, AX
+	ADDQ         $+2048, CX
+	DECQ         R8
+	JNZ          rows
+	DECQ         BX
+	JNZ          panel
 	VZEROUPPER
 	RET
 
@@ -273,30 +277,31 @@ columns:
 	MOVQ    $0x00000040, R12
 
 token:
-	VMOVUPS     (R11), Z2
-	VMOVUPS     64(R11), Z3
-	VMULPS.BCST (R10), Z2, Z2
-	VADDPS      Z2, Z0, Z0
-	VMULPS.BCST (R10), Z3, Z2
-	VADDPS      Z2, Z1, Z1
-	ADDQ        DI, R11
-	ADDQ        $+4, R10
-	DECQ        R12
-	JNZ         token
-	MOVQ        AX, R10
-	VMOVUPS     Z0, (R10)
-	VMOVUPS     Z1, 64(R10)
-	ADDQ        DI, R10
-	ADDQ        $+128, AX
-	ADDQ        $+128, DX
-	DECQ        R9
-	JNZ         columns
-	SUBQ        DI, DX
-	ADDQ        $+256, CX
-	DECQ        R8
-	JNZ         rows
-	DECQ        BX
-	JNZ         panel
+	VMOVUPS      (R11), Z2
+	VMOVUPS      64(R11), Z3
+	VBROADCASTSS (R10), Z4
+	VMULPS       Z4, Z2, Z2
+	VADDPS       Z2, Z0, Z0
+	VMULPS       Z4, Z3, Z2
+	VADDPS       Z2, Z1, Z1
+	ADDQ         DI, R11
+	ADDQ         $+4, R10
+	DECQ         R12
+	JNZ          token
+	MOVQ         AX, R10
+	VMOVUPS      Z0, (R10)
+	VMOVUPS      Z1, 64(R10)
+	ADDQ         DI, R10
+	ADDQ         $+128, AX
+	ADDQ         $+128, DX
+	DECQ         R9
+	JNZ          columns
+	SUBQ         DI, DX
+	ADDQ         $+256, CX
+	DECQ         R8
+	JNZ          rows
+	DECQ         BX
+	JNZ          panel
 	VZEROUPPER
 	RET
 
@@ -3125,6 +3130,42 @@ block:
 	ADDQ       $+64, AX
 	DECQ       BX
 	JNZ        lanes
+	VZEROUPPER
+	RET
+
+// func peakAVX512(n int)
+// Requires: AVX, AVX512F
+TEXT ·peakAVX512(SB), NOSPLIT, $0-8
+	MOVQ   n+0(FP), AX
+	VPXORD Z12, Z12, Z12
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+
+chains:
+	VFMADD231PS Z12, Z12, Z0
+	VFMADD231PS Z12, Z12, Z1
+	VFMADD231PS Z12, Z12, Z2
+	VFMADD231PS Z12, Z12, Z3
+	VFMADD231PS Z12, Z12, Z4
+	VFMADD231PS Z12, Z12, Z5
+	VFMADD231PS Z12, Z12, Z6
+	VFMADD231PS Z12, Z12, Z7
+	VFMADD231PS Z12, Z12, Z8
+	VFMADD231PS Z12, Z12, Z9
+	VFMADD231PS Z12, Z12, Z10
+	VFMADD231PS Z12, Z12, Z11
+	DECQ        AX
+	JNZ         chains
 	VZEROUPPER
 	RET
 
@@ -6482,5 +6523,41 @@ block:
 	ADDQ       $+32, AX
 	DECQ       BX
 	JNZ        lanes
+	VZEROUPPER
+	RET
+
+// func peakAVX2(n int)
+// Requires: AVX, FMA3
+TEXT ·peakAVX2(SB), NOSPLIT, $0-8
+	MOVQ   n+0(FP), AX
+	VXORPS Y12, Y12, Y12
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+
+chains:
+	VFMADD231PS Y12, Y12, Y0
+	VFMADD231PS Y12, Y12, Y1
+	VFMADD231PS Y12, Y12, Y2
+	VFMADD231PS Y12, Y12, Y3
+	VFMADD231PS Y12, Y12, Y4
+	VFMADD231PS Y12, Y12, Y5
+	VFMADD231PS Y12, Y12, Y6
+	VFMADD231PS Y12, Y12, Y7
+	VFMADD231PS Y12, Y12, Y8
+	VFMADD231PS Y12, Y12, Y9
+	VFMADD231PS Y12, Y12, Y10
+	VFMADD231PS Y12, Y12, Y11
+	DECQ        AX
+	JNZ         chains
 	VZEROUPPER
 	RET

@@ -43,6 +43,8 @@ type assembly struct {
 	mix    func(energy, x, a, b *float32, noise float32, rows int)
 	scale  func(x, factor *float32, rows int)
 	gather func(out, table *float32, source *int32, blocks, width int)
+
+	peak func(n int)
 }
 
 type best func(list *int32, s, bias *float32, allowed *uint64, groups, size int)
@@ -52,12 +54,12 @@ var (
 		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
 		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, groupsAVX512, drawAVX512,
 		sumChosenAVX512, invertAVX512, totalsAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512,
-		mixAVX512, scaleAVX512, gatherAVX512}
+		mixAVX512, scaleAVX512, gatherAVX512, peakAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
 		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
 		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, groupsAVX2, drawAVX2,
 		sumChosenAVX2, invertAVX2, totalsAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2,
-		mixAVX2, scaleAVX2, gatherAVX2}
+		mixAVX2, scaleAVX2, gatherAVX2, peakAVX2}
 )
 
 func (a assembly) kernel(name string) *kernel {
@@ -67,7 +69,7 @@ func (a assembly) kernel(name string) *kernel {
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
 		topK:                 a.topK, groups: a.bestGroups, normals: a.normals,
 		sumChosen: a.chosenSums, invert: a.inverted, total: a.total, sumSquares: a.squareSums, gateError: a.gateErrors, gateGradient: a.gateGradients,
-		weightedSum: a.weightedSums, addPrices: a.pricesAdded, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded}
+		weightedSum: a.weightedSums, addPrices: a.pricesAdded, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded, peak: a.floatingPoint}
 }
 
 func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
@@ -194,6 +196,14 @@ func (a assembly) mixed(energy *Row, x, from, with []float32, noise float32, row
 }
 
 func (a assembly) scaled(x []float32, factor *Row, rows int) { a.scale(&x[0], &factor[0], rows) }
+
+func (a assembly) floatingPoint(n int) float64 {
+	const chains = 12 // as the generator has it
+	for left := n; left > 0; left -= 1 << 16 {
+		a.peak(min(left, 1<<16)) // assembly cannot be interrupted, so in short calls
+	}
+	return float64(2 * chains * a.lanes * n)
+}
 
 func (a assembly) loaded(tile, table []float32, width int) {
 	whole := width / a.lanes

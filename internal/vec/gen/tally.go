@@ -201,7 +201,7 @@ func (t tier) tallies() {
 		w.rows("row", func(m map[string]Mem) {
 			x := t.vector()
 			VMOVUPS(m["s"], x)
-			t.addProducts([]VecVirtual{sum}, []VecVirtual{x}, at(p, 0))
+			t.addProducts([]VecVirtual{sum}, []VecVirtual{x}, at(p, 0), false)
 			VADDPS(x, all, all)
 			advance(p, 4)
 		})
