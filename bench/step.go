@@ -37,15 +37,17 @@ type Inputs struct {
 	Bias   []float32 // [E]
 }
 
+const topics = 64
+
 // Draw returns inputs in which tokens resemble one of 64 topics.
 func (s Shape) Draw(seed uint64) Inputs {
 	in := Inputs{Hidden: normals(rng.Key(seed, rng.Noise), s.Tokens*s.Width), Router: normals(rng.Key(seed, rng.World), s.Experts*s.Width),
 		Bias: normals(rng.Key(seed, rng.Choice), s.Experts)}
-	topics := normals(rng.Key(seed, rng.Layout), 64*s.Width)
+	centres := normals(rng.Key(seed, rng.Layout), topics*s.Width)
 	r := rng.New(rng.Key(seed, rng.Token))
 	scale := float32(1 / math.Sqrt(float64(s.Width)))
 	for t := range s.Tokens {
-		topic := topics[r.IntN(64)*s.Width:]
+		topic := centres[r.IntN(topics)*s.Width:]
 		for c := range s.Width {
 			x := &in.Hidden[t*s.Width+c]
 			*x = (topic[c] + 0.6**x) * scale
@@ -90,7 +92,9 @@ type Step struct {
 	grad   *vec.Gradient
 	g      []float32
 	prices []float32
-	key    uint64
+
+	key                 uint64 // of the tokens that Generate draws
+	topics, topic, zero []float32
 }
 
 // NewStep prepares a step.
@@ -152,12 +156,20 @@ func (b *Step) list(tile int, s []float32) {
 
 // Route routes the batch: affinities, scores, biased and perhaps limited top-K, lists and gates, loads, and the agreement
 // with the oracle's choice.
-func (b *Step) Route() {
+func (b *Step) Route() { b.route(b.load) }
+
+// Generate is Route on new tokens near topics, which it draws first.
+func (b *Step) Generate() {
+	b.key++
+	b.route(b.draw)
+}
+
+func (b *Step) route(load func(tile int) (live uint64)) {
 	clear(b.Load)
 	var agreed int64
 	var mass, best float64
 	for i := range b.tiles() {
-		live := b.load(i)
+		live := load(i)
 		b.choose(b.s, live)
 		b.list(i, b.s)
 		b.select1.TopK(b.oracle, b.s, nil, live, nil)
@@ -167,6 +179,28 @@ func (b *Step) Route() {
 		agreed += b.count()
 	}
 	b.Hit, b.Mass = float64(agreed)/float64(b.Tokens*b.TopK), mass/best
+}
+
+// draw fills a tile with tokens near topics.
+func (b *Step) draw(tile int) uint64 {
+	if b.topics == nil {
+		b.topics = normals(rng.Key(1, rng.World), topics*b.Width)
+		b.topic, b.zero = make([]float32, len(b.x)), make([]float32, len(b.x))
+	}
+	key := rng.Key(b.key, rng.Noise, uint64(tile))
+	vec.Normals(b.x, key)
+	r := rng.New(key + 1)
+	for l := range b.source {
+		b.source[l] = int32(r.IntN(topics))
+	}
+	vec.Gather(b.topic, b.topics, b.source[:], b.Width)
+	vec.Mix(&b.row[3], b.x, b.topic, b.zero, 0.6, b.Width)
+	scale := float32(1 / math.Sqrt(float64(b.Width)))
+	for l := range b.row[3] {
+		b.row[3][l] = scale
+	}
+	vec.Scale(b.x, &b.row[3], b.Width)
+	return ^uint64(0) >> (vec.Lanes - min(vec.Lanes, b.Tokens-tile*vec.Lanes))
 }
 
 // count adds the tile's loads and returns how many choices the oracle shares.
@@ -233,11 +267,3 @@ func (b *Step) price(s []float32, offset, scale *vec.Row, live int) {
 
 // Gradient returns the last gradient of one expert's weights [d].
 func (b *Step) Gradient(expert int) []float32 { return b.grad.Row(expert) }
-
-// Generate draws new tokens near topics and routes them.
-func (b *Step) Generate() {
-	b.key++
-	n := (len(b.in.Hidden) / 32) * 32
-	vec.Normals(b.in.Hidden[:n], rng.Key(b.key, rng.Noise))
-	b.Route()
-}

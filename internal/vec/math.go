@@ -13,7 +13,11 @@ const (
 //
 //	e^x = 2^n · e^r,  n = round(x·log2 e),  r = x − n·ln 2 in two parts,  e^r by a polynomial of degree 6
 func Exp(x float32) float32 {
-	x = min(max(x, -87), 88)
+	if x < -87 { // branches that are seldom taken cost less than min and max, which mind signed zeros
+		x = -87
+	} else if x > 88 {
+		x = 88
+	}
 	n := float32(float32(x*log2e)+magic) - magic
 	r := x - float32(n*ln2High)
 	r -= float32(n * ln2Low)

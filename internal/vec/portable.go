@@ -108,7 +108,9 @@ func softmaxPortable(s, z []float32, rows int) {
 	top, sum := *row(z, 0), Row{}
 	for e := 1; e < rows; e++ {
 		for t, v := range row(z, e) {
-			top[t] = max(top[t], v)
+			if v > top[t] {
+				top[t] = v
+			}
 		}
 	}
 	for e := range rows {
