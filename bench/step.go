@@ -235,13 +235,17 @@ func (b *Step) Train() {
 	b.grad.Clear()
 	for i := range b.tiles() {
 		s := b.scores[i*n : (i+1)*n]
-		b.load(i)
 		clear(b.g)
 		offset, factor := &b.row[0], &b.row[1]
 		b.price(s, offset, factor, b.Tokens-i*vec.Lanes)
 		vec.AddPrices(b.g, b.prices, offset, factor)
 		b.Score.Backward(b.g, s, b.Experts)
-		b.grad.Add(b.g, b.x, b.tile)
+		if rows := b.in.Hidden[i*vec.Lanes*b.Width:]; len(rows) >= vec.Lanes*b.Width {
+			b.grad.AddRows(b.g, rows, b.tile)
+		} else {
+			b.load(i)
+			b.grad.Add(b.g, b.x, b.tile)
+		}
 	}
 }
 

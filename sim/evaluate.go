@@ -80,7 +80,7 @@ func (r *replicate) evaluateBatch(x *contestant, y *tally) error {
 		mask, s := x.assigned.Tile(i), x.tileScores(i)
 		y.affinity += x.tileAffinity(o, i)
 		y.error += layerError(o, i, s, mask, x.layer.TopK, 0, x.scratch)
-		y.displaced += displaced(o.tileScores(i), mask)
+		y.displaced += displaced(o.tileScores(i), mask, o.tileMask(i), x.layer.TopK, b.Tiles[i].Live())
 		for e, m := range o.tileMask(i) {
 			y.agreed += int64(bits.OnesCount64(m & mask[e]))
 			y.load[e] += int64(bits.OnesCount64(mask[e]))
@@ -119,11 +119,16 @@ func (y *tally) addDomains(t *moe.Tile, mask []uint64) {
 	}
 }
 
-// displaced adds up, over the chosen experts of a tile, how many experts the oracle ranks above them,
-// ties to the lower expert.
-func displaced(s []float32, mask []uint64) (sum int64) {
+// displaced adds up, over the chosen experts of a tile, how many experts the oracle ranks above them, ties to the lower
+// expert. Tokens that choose as the oracle does, best, have 0 + 1 + … + K−1.
+func displaced(s []float32, mask, best []uint64, k int, live uint64) (sum int64) {
+	var differ uint64
 	for e, m := range mask {
-		for ; m != 0; m &= m - 1 {
+		differ |= m ^ best[e]
+	}
+	sum = int64(bits.OnesCount64(live&^differ)) * int64(k*(k-1)/2)
+	for e, m := range mask {
+		for m &= differ; m != 0; m &= m - 1 {
 			t := bits.TrailingZeros64(m)
 			own := s[e*vec.Lanes+t]
 			for i := t; i < len(s); i += vec.Lanes {

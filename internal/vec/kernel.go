@@ -14,6 +14,8 @@ type kernel struct {
 	panel   int
 	product func(m *Matrix, z, x, scratch []float32)
 	outer   func(sum *Gradient, g, x, scratch []float32)
+	// outerRows is outer for tokens in rows.
+	outerRows func(sum *Gradient, g, rows, scratch []float32)
 
 	topK   func(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64)
 	groups func(q *Selector, allowed []uint64, s, bias []float32, rows, kept int)

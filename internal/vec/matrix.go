@@ -71,6 +71,11 @@ func (a *Gradient) Add(g, x, scratch []float32) {
 	a.kernel.outer(a, g[:a.rows*Lanes], x[:a.cols*Lanes], scratch)
 }
 
+// AddRows is Add for 64 tokens of a row-major table, rows [64][cols].
+func (a *Gradient) AddRows(g, rows, scratch []float32) {
+	a.kernel.outerRows(a, g[:a.rows*Lanes], rows[:a.cols*Lanes], scratch)
+}
+
 // Row returns one row of the sum, [cols].
 func (a *Gradient) Row(e int) []float32 { return a.sum[e*a.stride : e*a.stride+a.cols] }
 

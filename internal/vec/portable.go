@@ -12,6 +12,8 @@ var portable = kernel{
 	product: productPortable,
 	outer:   outerPortable,
 
+	outerRows: outerRowsPortable,
+
 	topK:   topKPortable,
 	groups: groupsPortable,
 
@@ -63,6 +65,11 @@ func productPortable(m *Matrix, z, x, scratch []float32) {
 			}
 		}
 	}
+}
+
+func outerRowsPortable(sum *Gradient, g, rows, scratch []float32) {
+	loadPortable(scratch, rows, sum.cols)
+	outerPortable(sum, g, scratch, nil)
 }
 
 func outerPortable(sum *Gradient, g, x, _ []float32) {

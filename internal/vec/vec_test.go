@@ -153,7 +153,13 @@ func TestProductsMatchPlainSums(t *testing.T) {
 			sum.sum = guarded(t, len(sum.sum))
 			scratch := guarded(t, len(NewScratch(cols)))
 			sum.Add(g, x, scratch)
-			sum.Add(g, x, scratch)
+			table := make([]float32, len(x))
+			for c := range cols {
+				for tok := range Lanes {
+					table[tok*cols+c] = x[c*Lanes+tok]
+				}
+			}
+			sum.AddRows(g, table, scratch)
 			for e := range rows {
 				for tok := range Lanes {
 					var v float32

@@ -63,7 +63,7 @@ var (
 )
 
 func (a assembly) kernel(name string) *kernel {
-	return &kernel{name: name, panel: 8, product: a.times, outer: a.addOuter,
+	return &kernel{name: name, panel: 8, product: a.times, outer: a.addOuter, outerRows: a.addRows,
 		sigmoid: a.scoring(a.sigmoid), softmax: a.scoring(a.softmax), sqrtSoftplus: a.scoring(a.sqrtSoftplus),
 		sigmoidBackward: a.scoring(a.sigmoidBackward), softmaxBackward: a.scoring(a.softmaxBackward),
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
@@ -98,6 +98,22 @@ func (a assembly) addOuter(sum *Gradient, g, x, scratch []float32) {
 			tokens[t*sum.stride+c] = v
 		}
 	}
+	a.addTokens(sum, g, tokens)
+}
+
+func (a assembly) addRows(sum *Gradient, g, rows, scratch []float32) {
+	tokens := rows
+	if sum.stride != sum.cols {
+		tokens = scratch[:Lanes*sum.stride]
+		for t := range Lanes {
+			copy(tokens[t*sum.stride:], rows[t*sum.cols:(t+1)*sum.cols])
+		}
+	}
+	a.addTokens(sum, g, tokens)
+}
+
+// addTokens adds the outer products of tokens in rows of the gradient's stride.
+func (a assembly) addTokens(sum *Gradient, g, tokens []float32) {
 	panels := sum.rows / 8
 	if panels > 0 {
 		a.outer(&sum.sum[0], &g[0], &tokens[0], panels, sum.stride)
