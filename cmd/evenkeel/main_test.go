@@ -220,6 +220,12 @@ func TestBadRequests(t *testing.T) {
 		{"compare -s aux-loss --router frozen", "use --router learned"},
 		{"compare --router frosen", "must be frozen or learned"},
 		{"compare --steps 0", "--steps is 0"},
+		{"compare --kernel sse", "this machine can run"},
+		{"bench --shape E", "must be A, B, C, D or all"},
+		{"bench --set vocabulary=3", "bench knows"},
+		{"bench --set experts=4 --shape A", "topk"},
+		{"bench --seconds 0", "above 0"},
+		{"bench --stratgey none", "did you mean --strategy"},
 		{"compare --seeds 0", "must be 1 to"},
 		{"compare --layer 1", "picks a layer of a trace"},
 		{"compare --sedes 2", "did you mean --seeds?"},
@@ -261,6 +267,29 @@ func TestUnwritableFilesLeaveNothingHalfWritten(t *testing.T) {
 }
 
 // Every command of the README exists with its flags, and its scenario and strategies do too.
+func TestBench(t *testing.T) {
+	code, out, stderr := evenkeel(t, "bench", "--json", "--seconds", "0.001", "--set", "experts=10", "--set", "topk=3", "--set", "width=8",
+		"--set", "tokens=130", "-s", "none", "-s", "aux-loss")
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	var r benchReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if !(r.Limits.GFlops > 0) || !(r.Limits.Bandwidth > 0) || len(r.Shapes) != 1 || r.Shapes[0].Experts != 10 || r.Shapes[0].Tokens != 130 {
+		t.Errorf("report %+v", r)
+	}
+	for _, x := range append(r.Shapes[0].Kernels, r.Shapes[0].Steps...) {
+		if !(x.NsToken > 0) || x.Best > x.NsToken {
+			t.Errorf("%s takes %v ns, at best %v", x.Name, x.NsToken, x.Best)
+		}
+	}
+	if last := r.Shapes[0].Steps[3].Name; last != "compare: none, aux-loss" {
+		t.Errorf("the last step is %q", last)
+	}
+}
+
 func TestReadmeCommands(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -280,6 +309,9 @@ func TestReadmeCommands(t *testing.T) {
 			if !strings.Contains(c[1], "tinymoe") {
 				args = append(args, "--set", "evaluation_tokens=64")
 			}
+		}
+		if args[0] == "bench" {
+			args = append(args, "--shape", "C", "--seconds", "0.001")
 		}
 		if code, _, stderr := evenkeel(t, args...); code != 0 {
 			t.Errorf("evenkeel %s: exit %d, %s", c[1], code, stderr)
