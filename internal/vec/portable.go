@@ -193,8 +193,8 @@ func oneMinusExp(x float32) float32 {
 
 func topKPortable(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64) {
 	low := float32(math.Inf(-1))
-	for i := range q.value {
-		q.value[i], q.index[i] = low, -1
+	for i := range q.ranks {
+		q.ranks[i] = rankOf(low, -1)
 	}
 	for t := range q.least {
 		q.least[t] = low
@@ -222,23 +222,30 @@ func topKPortable(q *Selector, mask []uint64, s, bias []float32, live uint64, al
 		if live>>t&1 == 0 {
 			continue
 		}
-		for _, e := range q.index[t*q.k : (t+1)*q.k] {
-			if e >= 0 {
+		for _, r := range q.ranks[t*q.k : (t+1)*q.k] {
+			if e := int32(^uint32(r)); e >= 0 {
 				mask[e] |= 1 << t
 			}
 		}
 	}
 }
 
-// insert puts row e into the list of token t, behind equal values, so that the lower row stays ahead.
+// rankOf makes a number of a value and a row that is larger for the better of two: the larger value, of equal ones the
+// lower row.
+func rankOf(v float32, e int32) uint64 {
+	key := math.Float32bits(v + 0) // −0 is 0
+	key ^= uint32(int32(key)>>31) | 1<<31
+	return uint64(key)<<32 | uint64(^uint32(e))
+}
+
+// insert puts row e into the list of token t. Which place it takes depends on chance, so that no branch may.
 func (q *Selector) insert(t int, v float32, e int32) {
-	value, index := q.value[t*q.k:(t+1)*q.k], q.index[t*q.k:(t+1)*q.k]
-	i := len(value) - 1
-	for ; i > 0 && value[i-1] < v; i-- {
-		value[i], index[i] = value[i-1], index[i-1]
+	r, list := rankOf(v, e), q.ranks[t*q.k:(t+1)*q.k]
+	for i, other := range list {
+		list[i], r = max(other, r), min(other, r)
 	}
-	value[i], index[i] = v, e
-	q.least[t] = value[len(value)-1]
+	key := uint32(list[len(list)-1] >> 32)
+	q.least[t] = math.Float32frombits(key ^ (^uint32(int32(key)>>31) | 1<<31))
 }
 
 func groupsPortable(q *Selector, allowed []uint64, s, bias []float32, rows, kept int) {

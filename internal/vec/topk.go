@@ -5,9 +5,8 @@ type Selector struct {
 	k int
 
 	// Of the portable kernel.
-	value []float32 // [64][k], best first
-	index []int32   // [64][k]
-	least Row       // value of the k-th best so far
+	ranks []uint64 // [64][k], best first: see rankOf
+	least Row      // value of the k-th best so far
 
 	// Of the vector kernels.
 	list    []int32  // [≥k][64] keys of the best, best first
@@ -19,7 +18,7 @@ type Selector struct {
 
 // NewSelector returns a selector of the k best rows out of at most the given number of groups.
 func NewSelector(k, groups int) *Selector {
-	return &Selector{k: k, value: make([]float32, Lanes*k), index: make([]int32, Lanes*k), list: make([]int32, 2*Lanes*k),
+	return &Selector{k: k, ranks: make([]uint64, Lanes*k), list: make([]int32, 2*Lanes*k),
 		allowed: make([]uint64, groups), group: make([]Row, groups)}
 }
 
