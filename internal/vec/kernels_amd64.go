@@ -79,10 +79,15 @@ func best16AVX512(list *int32, s *float32, bias *float32, allowed *uint64, group
 //go:noescape
 func best32AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
 
-// chooseAVX512 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
+// chooseAVX512 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, and returns whether that gave any token more rows than it has keys.
 //
 //go:noescape
-func chooseAVX512(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int)
+func chooseAVX512(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
+
+// settleAVX512 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
+//
+//go:noescape
+func settleAVX512(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int)
 
 // groupsAVX512 sets bit t of allowed[g] where group g is among the kept best of token t by the sum of its two best rows; rank is scratch [groups][64].
 //
@@ -229,10 +234,15 @@ func best16AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups 
 //go:noescape
 func best32AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
 
-// chooseAVX2 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
+// chooseAVX2 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, and returns whether that gave any token more rows than it has keys.
 //
 //go:noescape
-func chooseAVX2(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int)
+func chooseAVX2(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
+
+// settleAVX2 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
+//
+//go:noescape
+func settleAVX2(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int)
 
 // groupsAVX2 sets bit t of allowed[g] where group g is among the kept best of token t by the sum of its two best rows; rank is scratch [groups][64].
 //

@@ -26,7 +26,8 @@ type assembly struct {
 	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward func(g, s *float32, rows int)
 
 	best   [6]best // of 2^i
-	choose func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int)
+	choose func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties int)
+	settle func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int)
 	groups func(allowed *uint64, rank, s, bias *float32, groups, size, kept int)
 
 	normals func(dst []float32, key uint64)
@@ -52,12 +53,12 @@ type best func(list *int32, s, bias *float32, allowed *uint64, groups, size int)
 var (
 	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
 		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
-		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, groupsAVX512, drawAVX512,
+		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, settleAVX512, groupsAVX512, drawAVX512,
 		sumChosenAVX512, invertAVX512, totalsAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512,
 		mixAVX512, scaleAVX512, gatherAVX512, peakAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
 		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
-		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, groupsAVX2, drawAVX2,
+		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, settleAVX2, groupsAVX2, drawAVX2,
 		sumChosenAVX2, invertAVX2, totalsAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2,
 		mixAVX2, scaleAVX2, gatherAVX2, peakAVX2}
 )
@@ -138,7 +139,9 @@ func (a assembly) topK(q *Selector, mask []uint64, s, bias []float32, live uint6
 	}
 	b := q.withoutNegativeZeros(bias, len(mask))
 	a.best[n](&q.list[0], &s[0], &b[0], &words[0], len(words), size)
-	a.choose(&mask[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k)
+	if a.choose(&mask[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k) != 0 {
+		a.settle(&mask[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k)
+	}
 }
 
 func (a assembly) bestGroups(q *Selector, allowed []uint64, s, bias []float32, rows, kept int) {

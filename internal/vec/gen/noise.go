@@ -20,8 +20,8 @@ func (t tier) normals() {
 		}
 		to, n := copied(out), param("blocks")
 		loop("block", n, func() {
-			u1 := t.next(s)
-			u2 := t.next(s)
+			u1 := block{t.next(s)}
+			u2 := block{t.next(s)}
 			t.boxMuller(u1, u2, at(to, 0), at(to, 64))
 			advance(to, 128)
 		})
@@ -66,59 +66,57 @@ func (t tier) xor(a Op, b, to VecVirtual) {
 	}
 }
 
-func (t tier) boxMuller(u1, u2 VecVirtual, first, second Mem) {
+func (t tier) boxMuller(u1, u2 block, first, second Mem) {
 	r := t.radius(u1)
-	a := t.vector()
-	VPSLLD(Imm(2), u2, a)
+	a, z := t.block(1), t.block(1)
+	VPSLLD(Imm(2), u2[0], a[0])
 	t.unit(a)
 	t.subConstant(t.number("oneAndHalf", 1.5), a, a)
 	t.mulConstant(t.number("quarterTurn", math.Pi/2), a, a)
-	z := t.vector()
-	VMULPS(a, a, z)
-	sin, cos := t.broadcast(t.number("sin3", -0.00019504022)), t.broadcast(t.number("cos3", -0.00135859085))
-	t.polynomial(sin, z, t.number("sin2", 0.00833203688), t.number("sin1", -0.166666507), t.number("sin0", 0.999999997))
-	t.polynomial(cos, z, t.number("cos2", 0.0416550269), t.number("cos1", -0.499998567), t.number("cos0", 0.999999972))
-	VMULPS(a, sin, sin)
-	VMULPS(r, sin, sin)
-	VMULPS(r, cos, cos)
+	each(VMULPS, a, a, z)
+	sin := t.polynomial(z, t.number("sin3", -0.00019504022), t.number("sin2", 0.00833203688), t.number("sin1", -0.166666507), t.number("sin0", 0.999999997))
+	cos := t.polynomial(z, t.number("cos3", -0.00135859085), t.number("cos2", 0.0416550269), t.number("cos1", -0.499998567), t.number("cos0", 0.999999972))
+	each(VMULPS, a, sin, sin)
+	each(VMULPS, r, sin, sin)
+	each(VMULPS, r, cos, cos)
 	// Two bits of u2 choose the quadrant: the second swaps sine and cosine, both together give the signs.
-	turn, sign := t.vector(), t.vector()
-	VPSLLD(Imm(1), u2, turn)
+	turn, sign := t.block(1), t.block(1)
+	VPSLLD(Imm(1), u2[0], turn[0])
 	x, y := t.vector(), t.vector()
-	t.pick(turn, sin, cos, x)
-	t.pick(turn, cos, sin, y)
+	t.pick(turn[0], sin[0], cos[0], x)
+	t.pick(turn[0], cos[0], sin[0], y)
 	t.andConstant(t.constant("sign", 1<<31), u2, sign)
 	t.andConstant(t.constant("sign", 1<<31), turn, turn)
-	t.xor(sign, x, x)
-	t.xor(sign, y, y)
-	t.xor(turn, y, y)
+	t.xor(sign[0], x, x)
+	t.xor(sign[0], y, y)
+	t.xor(turn[0], y, y)
 	VMOVUPS(x, first)
 	VMOVUPS(y, second)
 }
 
 // radius returns √(−2 ln x) for x = 2 − (a number of [1, 2) from u's upper bits), and overwrites u.
-func (t tier) radius(u VecVirtual) VecVirtual {
+func (t tier) radius(u block) block {
 	t.unit(u)
-	x := t.broadcast(t.number("two", 2))
-	VSUBPS(u, x, x)
-	exponent, m := t.vector(), t.vector()
+	x := t.copies(t.number("two", 2), 1)
+	each(VSUBPS, u, x, x)
+	exponent, m := t.block(1), t.block(1)
 	t.subInteger(t.constant("sqrtHalf", 0x3f3504f3), x, exponent)
-	VPSRAD(Imm(23), exponent, exponent)
-	VPSLLD(Imm(23), exponent, m)
-	VPSUBD(m, x, m)
+	VPSRAD(Imm(23), exponent[0], exponent[0])
+	VPSLLD(Imm(23), exponent[0], m[0])
+	each(VPSUBD, m, x, m)
 	t.subConstant(t.number("one", 1), m, m)
 	log := t.log1pUnit(m)
-	VCVTDQ2PS(exponent, exponent)
+	VCVTDQ2PS(exponent[0], exponent[0])
 	t.mulConstant(t.number("ln2", math.Ln2), exponent, exponent)
-	VADDPS(exponent, log, log)
+	each(VADDPS, exponent, log, log)
 	t.mulConstant(t.number("minusTwo", -2), log, log)
-	VSQRTPS(log, log)
+	VSQRTPS(log[0], log[0])
 	return log
 }
 
 // unit makes a number of [1, 2) of the upper 23 bits of a word.
-func (t tier) unit(v VecVirtual) {
-	VPSRLD(Imm(9), v, v)
+func (t tier) unit(v block) {
+	VPSRLD(Imm(9), v[0], v[0])
 	t.orConstant(t.number("one", 1), v, v)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"math/bits"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -32,24 +33,53 @@ func (t tier) repeats() int {
 
 func (t tier) number(name string, v float32) Mem { return t.constant(name, math.Float32bits(v)) }
 
-// constantly computes to = a op c with a constant c, by the form of the instruction that the tier has for it.
-func (t tier) constantly(wide, narrow func(...Op), c Mem, a, to VecVirtual) {
-	if t.wide {
-		wide(c, a, to)
-	} else {
-		narrow(c, a, to)
+// A block is vectors to which a kernel does the same. Each step is issued for all of them before the next one, so that the
+// steps of one vector's chain need not wait for each other.
+type block []VecVirtual
+
+func (t tier) block(n int) block { return t.vectors(n) }
+
+// loadBlock loads vectors that lie one after the other.
+func (t tier) loadBlock(from Mem, n int) block {
+	b := t.block(n)
+	for i, v := range b {
+		VMOVUPS(from.Offset(i*t.bytes()), v)
+	}
+	return b
+}
+
+func (t tier) storeBlock(b block, to Mem) {
+	for i, v := range b {
+		VMOVUPS(v, to.Offset(i*t.bytes()))
 	}
 }
 
-func (t tier) addConstant(c Mem, a, to VecVirtual) { t.constantly(VADDPS_BCST, VADDPS, c, a, to) }
-func (t tier) subConstant(c Mem, a, to VecVirtual) { t.constantly(VSUBPS_BCST, VSUBPS, c, a, to) }
-func (t tier) mulConstant(c Mem, a, to VecVirtual) { t.constantly(VMULPS_BCST, VMULPS, c, a, to) }
-func (t tier) minConstant(c Mem, a, to VecVirtual) { t.constantly(VMINPS_BCST, VMINPS, c, a, to) }
-func (t tier) maxConstant(c Mem, a, to VecVirtual) { t.constantly(VMAXPS_BCST, VMAXPS, c, a, to) }
-func (t tier) andConstant(c Mem, a, to VecVirtual) { t.constantly(VPANDD_BCST, VANDPS, c, a, to) }
-func (t tier) xorConstant(c Mem, a, to VecVirtual) { t.constantly(VPXORD_BCST, VXORPS, c, a, to) }
-func (t tier) orConstant(c Mem, a, to VecVirtual)  { t.constantly(VPORD_BCST, VORPS, c, a, to) }
-func (t tier) subInteger(c Mem, a, to VecVirtual)  { t.constantly(VPSUBD_BCST, VPSUBD, c, a, to) }
+// each computes to = b op a, in the order of operands of Go's assembler.
+func each(op func(...Op), a, b, to block) {
+	for i := range to {
+		op(a[i], b[i], to[i])
+	}
+}
+
+// constantly computes to = a op c with a constant c, by the form of the instruction that the tier has for it.
+func (t tier) constantly(wide, narrow func(...Op), c Mem, a, to block) {
+	for i := range to {
+		if t.wide {
+			wide(c, a[i], to[i])
+		} else {
+			narrow(c, a[i], to[i])
+		}
+	}
+}
+
+func (t tier) addConstant(c Mem, a, to block) { t.constantly(VADDPS_BCST, VADDPS, c, a, to) }
+func (t tier) subConstant(c Mem, a, to block) { t.constantly(VSUBPS_BCST, VSUBPS, c, a, to) }
+func (t tier) mulConstant(c Mem, a, to block) { t.constantly(VMULPS_BCST, VMULPS, c, a, to) }
+func (t tier) maxConstant(c Mem, a, to block) { t.constantly(VMAXPS_BCST, VMAXPS, c, a, to) }
+func (t tier) andConstant(c Mem, a, to block) { t.constantly(VPANDD_BCST, VANDPS, c, a, to) }
+func (t tier) xorConstant(c Mem, a, to block) { t.constantly(VPXORD_BCST, VXORPS, c, a, to) }
+func (t tier) orConstant(c Mem, a, to block)  { t.constantly(VPORD_BCST, VORPS, c, a, to) }
+func (t tier) subInteger(c Mem, a, to block)  { t.constantly(VPSUBD_BCST, VPSUBD, c, a, to) }
 
 // broadcast returns a register filled with a constant.
 func (t tier) broadcast(c Mem) VecVirtual {
@@ -58,182 +88,211 @@ func (t tier) broadcast(c Mem) VecVirtual {
 	return v
 }
 
-// polynomial turns p into (…(p·x + c[0])·x + …) + c[n−1].
-func (t tier) polynomial(p, x VecVirtual, c ...Mem) {
-	for _, m := range c {
-		VMULPS(x, p, p)
-		t.addConstant(m, p, p)
+// copies returns a block of n registers filled with a constant.
+func (t tier) copies(c Mem, n int) block {
+	b := t.block(n)
+	for _, v := range b {
+		VBROADCASTSS(c, v)
 	}
+	return b
 }
 
-// exp returns e^x as Exp of package vec computes it, and overwrites x.
-func (t tier) exp(x VecVirtual) VecVirtual {
-	t.maxConstant(t.number("expLow", -87), x, x)
-	t.minConstant(t.number("expHigh", 88), x, x)
-	shifted, n, c := t.vector(), t.vector(), t.vector()
+// polynomial returns (…(c[0]·x + c[1])·x + …) + c[n−1].
+func (t tier) polynomial(x block, c ...Mem) block {
+	p := t.copies(c[0], len(x))
+	for _, m := range c[1:] {
+		each(VMULPS, x, p, p)
+		t.addConstant(m, p, p)
+	}
+	return p
+}
+
+// exp returns e^x as Exp of package vec computes it, and overwrites x. Both bounds are integer minima, which cost half of
+// floating ones: as unsigned words, numbers below −87 are larger than −87, and positive numbers are smaller.
+func (t tier) exp(x block) block {
+	t.constantly(VPMINSD_BCST, VPMINSD, t.number("expHigh", 88), x, x)
+	return t.expNegative(x)
+}
+
+// expNegative is exp for x ≤ 0.
+func (t tier) expNegative(x block) block {
+	t.constantly(VPMINUD_BCST, VPMINUD, t.number("expLow", -87), x, x)
+	shifted, n, c := t.block(len(x)), t.block(len(x)), t.block(len(x))
 	t.mulConstant(t.number("log2e", math.Log2E), x, shifted)
 	t.addConstant(t.number("magic", 1.5*(1<<23)), shifted, shifted) // its low bits are now the integer
 	t.subConstant(t.number("magic", 1.5*(1<<23)), shifted, n)
 	t.mulConstant(t.number("ln2High", 0.693359375), n, c)
-	VSUBPS(c, x, x)
+	each(VSUBPS, c, x, x)
 	t.mulConstant(t.number("ln2Low", -2.12194440e-4), n, c)
-	VSUBPS(c, x, x)
-	p := t.broadcast(t.number("exp6", 1.9875691500e-4))
-	t.polynomial(p, x, t.number("exp5", 1.3981999507e-3), t.number("exp4", 8.3334519073e-3), t.number("exp3", 4.1665795894e-2),
-		t.number("exp2", 1.6666665459e-1), t.number("exp1", 5.0000001201e-1))
-	VMULPS(x, x, c)
-	VMULPS(c, p, p)
-	VADDPS(x, p, p)
+	each(VSUBPS, c, x, x)
+	p := t.polynomial(x, t.number("exp6", 1.9875691500e-4), t.number("exp5", 1.3981999507e-3), t.number("exp4", 8.3334519073e-3),
+		t.number("exp3", 4.1665795894e-2), t.number("exp2", 1.6666665459e-1), t.number("exp1", 5.0000001201e-1))
+	each(VMULPS, x, x, c)
+	each(VMULPS, c, p, p)
+	each(VADDPS, x, p, p)
 	t.addConstant(t.number("one", 1), p, p)
-	VPSLLD(Imm(23), shifted, shifted)
-	VPADDD(shifted, p, p)
+	for i := range p {
+		VPSLLD(Imm(23), shifted[i], shifted[i])
+		VPADDD(shifted[i], p[i], p[i])
+	}
 	return p
 }
 
 // log1pUnit returns ln(1+f) as log1pUnit of package vec computes it.
-func (t tier) log1pUnit(f VecVirtual) VecVirtual {
-	p, square := t.broadcast(t.number("log6", 0.0891787094)), t.vector()
-	t.polynomial(p, f, t.number("log5", -0.143502021), t.number("log4", 0.148769609), t.number("log3", -0.165656344),
-		t.number("log2", 0.199653981), t.number("log1", -0.250017469), t.number("log0", 0.333338581))
-	VMULPS(f, p, p)
+func (t tier) log1pUnit(f block) block {
+	p, square := t.polynomial(f, t.number("log6", 0.0891787094), t.number("log5", -0.143502021), t.number("log4", 0.148769609),
+		t.number("log3", -0.165656344), t.number("log2", 0.199653981), t.number("log1", -0.250017469), t.number("log0", 0.333338581)), t.block(len(f))
+	each(VMULPS, f, p, p)
 	t.subConstant(t.number("half", 0.5), p, p)
-	VMULPS(f, f, square)
-	VMULPS(square, p, p)
-	VADDPS(f, p, p)
+	each(VMULPS, f, f, square)
+	each(VMULPS, square, p, p)
+	each(VADDPS, f, p, p)
 	return p
 }
 
-// eachVector opens a kernel over all numbers of tiles of n rows, and calls body for one vector of each of them.
-func (t tier) eachVector(name, signature, doc string, tiles []string, body func(at map[string]Mem)) {
+// together is the number of vectors of a row whose scores are computed at a time: as many as the registers hold.
+func (t tier) together() int {
+	if t.wide {
+		return 4
+	}
+	return 2
+}
+
+// eachBlock opens a kernel over all numbers of tiles of n rows, and calls body for one block of each of them.
+func (t tier) eachBlock(name, signature, doc string, tiles []string, body func(at map[string]Mem)) {
 	t.begin(name, signature, doc)
 	pointers := map[string]GPVirtual{}
 	for _, p := range tiles {
 		pointers[p] = param(p)
 	}
-	n := param("rows")
-	if t.wide {
-		SHLQ(Imm(2), n)
-	} else {
-		SHLQ(Imm(3), n)
-	}
-	loop("vector", n, func() {
+	n, size := param("rows"), t.together()*t.bytes()
+	SHLQ(Imm(uint64(bits.TrailingZeros(uint(rowBytes/size)))), n)
+	loop("block", n, func() {
 		m := map[string]Mem{}
 		for name, p := range pointers {
 			m[name] = at(p, 0)
 		}
 		body(m)
 		for _, p := range tiles {
-			advance(pointers[p], t.bytes())
+			advance(pointers[p], size)
 		}
 	})
 	end()
 }
 
 func (t tier) sigmoid() {
-	t.eachVector("sigmoid", "func(s, z *float32, rows int)", "sets s = 1/(1+e^−z).", []string{"s", "z"}, func(m map[string]Mem) {
-		x := t.vector()
-		VMOVUPS(m["z"], x)
+	n := t.together()
+	t.eachBlock("sigmoid", "func(s, z *float32, rows int)", "sets s = 1/(1+e^−z).", []string{"s", "z"}, func(m map[string]Mem) {
+		x := t.loadBlock(m["z"], n)
 		t.negate(x)
 		p, one := t.exp(x), t.broadcast(t.number("one", 1))
-		VADDPS(one, p, p)
-		VDIVPS(p, one, p)
-		VMOVUPS(p, m["s"])
+		for _, v := range p {
+			VADDPS(one, v, v)
+			VDIVPS(v, one, v)
+		}
+		t.storeBlock(p, m["s"])
 	})
-	t.eachVector("sigmoidBackward", "func(grad, s *float32, rows int)", "sets g = g·s·(1−s).", []string{"grad", "s"}, func(m map[string]Mem) {
-		s, q := t.vector(), t.broadcast(t.number("one", 1))
-		VMOVUPS(m["s"], s)
-		VSUBPS(s, q, q)
-		VMULPS(s, q, q)
-		VMULPS(m["grad"], q, q)
-		VMOVUPS(q, m["grad"])
+	t.eachBlock("sigmoidBackward", "func(grad, s *float32, rows int)", "sets g = g·s·(1−s).", []string{"grad", "s"}, func(m map[string]Mem) {
+		s, g, one := t.loadBlock(m["s"], n), t.loadBlock(m["grad"], n), t.broadcast(t.number("one", 1))
+		for i, v := range s {
+			q := t.vector()
+			VSUBPS(v, one, q)
+			VMULPS(v, q, q)
+			VMULPS(q, g[i], g[i])
+		}
+		t.storeBlock(g, m["grad"])
 	})
 }
 
 // negate flips the sign bits of x.
-func (t tier) negate(x VecVirtual) { t.xorConstant(t.constant("sign", 1<<31), x, x) }
+func (t tier) negate(x block) { t.xorConstant(t.constant("sign", 1<<31), x, x) }
+
+// above sets to = a where x > c and b elsewhere.
+func (t tier) above(x block, c Mem, a, b, to block) { t.choice(14, x, c, a, b, to) }
 
 // below sets to = a where x < c and b elsewhere.
-func (t tier) below(x VecVirtual, c Mem, a, b, to VecVirtual) {
-	if t.wide {
-		k := K()
-		VCMPPS_BCST(Imm(1), c, x, k)
-		VBLENDMPS(a, b, k, to)
-		return
+func (t tier) below(x block, c Mem, a, b, to block) { t.choice(1, x, c, a, b, to) }
+
+func (t tier) choice(comparison uint64, x block, c Mem, a, b, to block) {
+	for i := range to {
+		if t.wide {
+			k := K()
+			VCMPPS_BCST(Imm(comparison), c, x[i], k)
+			VBLENDMPS(a[i], b[i], k, to[i])
+		} else {
+			m := t.vector()
+			VCMPPS(Imm(comparison), c, x[i], m)
+			VBLENDVPS(m, a[i], b[i], to[i])
+		}
 	}
-	m := t.vector()
-	VCMPPS(Imm(1), c, x, m)
-	VBLENDVPS(m, a, b, to)
 }
 
 func (t tier) sqrtSoftplus() {
-	t.eachVector("sqrtSoftplus", "func(s, z *float32, rows int)", "sets s = √ln(1+e^z).", []string{"s", "z"}, func(m map[string]Mem) {
-		z, x := t.vector(), t.vector()
-		VMOVUPS(m["z"], z)
-		t.andConstant(t.constant("notSign", 1<<31-1), z, x)
-		t.negate(x)
-		u := t.exp(x)
-		small := t.log1pUnit(u)
-		f := t.vector()
+	n := t.together()
+	t.eachBlock("sqrtSoftplus", "func(s, z *float32, rows int)", "sets s = √ln(1+e^z).", []string{"s", "z"}, func(m map[string]Mem) {
+		x := t.loadBlock(m["z"], n)
+		t.orConstant(t.constant("sign", 1<<31), x, x) // −|z|
+		u := t.expNegative(x)
+		// ln(1+u) of u, or with u > √2 − 1 ln 2 + ln(1+f) of f = (u−1)/2.
+		f := t.block(n)
 		t.subConstant(t.number("one", 1), u, f)
 		t.mulConstant(t.number("half", 0.5), f, f)
-		large := t.log1pUnit(f)
-		t.addConstant(t.number("ln2", math.Ln2), large, large)
+		t.below(u, t.number("sqrt2Minus1", math.Sqrt2-1), u, f, f)
+		small := t.log1pUnit(f)
+		large := t.block(n)
+		t.addConstant(t.number("ln2", math.Ln2), small, large)
 		t.below(u, t.number("sqrt2Minus1", math.Sqrt2-1), small, large, large)
+		z := t.loadBlock(m["z"], n)
 		t.maxConstant(t.number("zero", 0), z, z)
-		VADDPS(large, z, z)
-		VSQRTPS(z, z)
-		VMOVUPS(z, m["s"])
+		each(VADDPS, large, z, z)
+		for _, v := range z {
+			VSQRTPS(v, v)
+		}
+		t.storeBlock(z, m["s"])
 	})
-	t.eachVector("sqrtSoftplusBackward", "func(grad, s *float32, rows int)", "sets g = g·(1−e^(−s²))/(2s).", []string{"grad", "s"}, func(m map[string]Mem) {
-		s, x := t.vector(), t.vector()
-		VMOVUPS(m["s"], s)
-		VMULPS(s, s, x)
-		minus := t.vector()
-		VMOVAPS(x, minus)
-		t.negate(minus)
-		one := t.broadcast(t.number("one", 1))
-		large := t.exp(minus)
-		VSUBPS(large, one, large)
-		small, c := t.vector(), t.vector()
+	t.eachBlock("sqrtSoftplusBackward", "func(grad, s *float32, rows int)", "sets g = g·(1−e^(−s²))/(2s).", []string{"grad", "s"}, func(m map[string]Mem) {
+		s, x, minus := t.loadBlock(m["s"], n), t.block(n), t.block(n)
+		each(VMULPS, s, s, x)
+		t.xorConstant(t.constant("sign", 1<<31), x, minus)
+		large, one := t.expNegative(minus), t.broadcast(t.number("one", 1))
+		for _, v := range large {
+			VSUBPS(v, one, v)
+		}
+		// By its series while e^(−s²) is close to 1.
+		small, c := t.block(n), t.block(n)
 		t.mulConstant(t.number("sixth", 1./6), x, small)
-		VSUBPS(small, one, small)
+		for _, v := range small {
+			VSUBPS(v, one, v)
+		}
 		for _, k := range []Mem{t.number("fifth", 1./5), t.number("fourth", 1./4), t.number("third", 1./3), t.number("half", 0.5)} {
 			t.mulConstant(k, x, c)
-			VMULPS(small, c, small)
-			VSUBPS(small, one, small)
+			each(VMULPS, small, c, small)
+			for _, v := range small {
+				VSUBPS(v, one, v)
+			}
 		}
-		VMULPS(small, x, small)
-		t.atMost(x, t.number("quarter", 0.25), small, large)
-		VMULPS(m["grad"], large, large)
-		VADDPS(s, s, s)
-		VDIVPS(s, large, large)
-		VMOVUPS(large, m["grad"])
+		each(VMULPS, small, x, small)
+		t.above(x, t.number("quarter", 0.25), large, small, large)
+		grad, s := t.loadBlock(m["grad"], n), t.loadBlock(m["s"], n)
+		for i, v := range large {
+			VMULPS(grad[i], v, v)
+			VADDPS(s[i], s[i], s[i])
+			VDIVPS(s[i], v, v)
+		}
+		t.storeBlock(large, m["grad"])
 	})
 }
 
-// atMost replaces to by a where x ≤ c.
-func (t tier) atMost(x VecVirtual, c Mem, a, to VecVirtual) {
-	if t.wide {
-		k := K()
-		VCMPPS_BCST(Imm(2), c, x, k)
-		VMOVAPS(a, k, to)
-		return
-	}
-	m := t.vector()
-	VCMPPS(Imm(2), c, x, m)
-	VBLENDVPS(m, a, to, to)
-}
-
-// eachColumn opens a kernel that walks tiles column by column: body is called for the vectors of one column of tokens and
-// walks their rows with rows.
+// eachColumn opens a kernel that walks tiles column by column: body is called for a block of a column of tokens and walks
+// its rows with rows.
 func (t tier) eachColumn(name, signature, doc string, tiles []string, body func(rows func(label string, row func(at map[string]Mem)))) {
 	t.begin(name, signature, doc)
 	pointers := map[string]GPVirtual{}
 	for _, p := range tiles {
 		pointers[p] = param(p)
 	}
-	n := param("rows")
-	column := counter(rowBytes / t.bytes())
+	n, size := param("rows"), t.together()*t.bytes()
+	column := counter(rowBytes / size)
 	loop("column", column, func() {
 		body(func(label string, row func(at map[string]Mem)) {
 			moving, m := map[string]GPVirtual{}, map[string]Mem{}
@@ -250,51 +309,55 @@ func (t tier) eachColumn(name, signature, doc string, tiles []string, body func(
 			})
 		})
 		for _, p := range tiles {
-			advance(pointers[p], t.bytes())
+			advance(pointers[p], size)
 		}
 	})
 	end()
 }
 
 func (t tier) softmax() {
+	n := t.together()
 	t.eachColumn("softmax", "func(s, z *float32, rows int)", "sets s = softmax(z) over the rows.", []string{"s", "z"},
 		func(rows func(string, func(map[string]Mem))) {
-			top := t.broadcast(t.constant("minusInfinity", math.Float32bits(float32(math.Inf(-1)))))
-			rows("largest", func(m map[string]Mem) { VMAXPS(m["z"], top, top) })
-			sum := t.vector()
-			zero(sum)
+			top := t.copies(t.constant("minusInfinity", math.Float32bits(float32(math.Inf(-1)))), n)
+			rows("largest", func(m map[string]Mem) { each(VMAXPS, t.loadBlock(m["z"], n), top, top) })
+			sum := t.block(n)
+			for _, v := range sum {
+				zero(v)
+			}
 			rows("power", func(m map[string]Mem) {
-				x := t.vector()
-				VMOVUPS(m["z"], x)
-				VSUBPS(top, x, x)
-				p := t.exp(x)
-				VADDPS(p, sum, sum)
-				VMOVUPS(p, m["s"])
+				x := t.loadBlock(m["z"], n)
+				each(VSUBPS, top, x, x)
+				p := t.expNegative(x)
+				each(VADDPS, p, sum, sum)
+				t.storeBlock(p, m["s"])
 			})
-			inverse := t.broadcast(t.number("one", 1))
-			VDIVPS(sum, inverse, inverse)
+			inverse, one := sum, t.broadcast(t.number("one", 1))
+			for i, v := range sum {
+				VDIVPS(v, one, inverse[i])
+			}
 			rows("share", func(m map[string]Mem) {
-				x := t.vector()
-				VMULPS(m["s"], inverse, x)
-				VMOVUPS(x, m["s"])
+				x := t.loadBlock(m["s"], n)
+				each(VMULPS, inverse, x, x)
+				t.storeBlock(x, m["s"])
 			})
 		})
 	t.eachColumn("softmaxBackward", "func(grad, s *float32, rows int)", "sets g = s·(g − Σ g·s).", []string{"grad", "s"},
 		func(rows func(string, func(map[string]Mem))) {
-			mean := t.vector()
-			zero(mean)
+			mean := t.block(n)
+			for _, v := range mean {
+				zero(v)
+			}
 			rows("mean", func(m map[string]Mem) {
-				x := t.vector()
-				VMOVUPS(m["grad"], x)
-				VMULPS(m["s"], x, x)
-				VADDPS(x, mean, mean)
+				x := t.loadBlock(m["grad"], n)
+				each(VMULPS, t.loadBlock(m["s"], n), x, x)
+				each(VADDPS, x, mean, mean)
 			})
 			rows("gradient", func(m map[string]Mem) {
-				x := t.vector()
-				VMOVUPS(m["grad"], x)
-				VSUBPS(mean, x, x)
-				VMULPS(m["s"], x, x)
-				VMOVUPS(x, m["grad"])
+				x := t.loadBlock(m["grad"], n)
+				each(VSUBPS, mean, x, x)
+				each(VMULPS, t.loadBlock(m["s"], n), x, x)
+				t.storeBlock(x, m["grad"])
 			})
 		})
 }

@@ -22,6 +22,7 @@ func (t tier) topK() {
 		t.best(n)
 	}
 	t.choose()
+	t.settle()
 	t.groups()
 }
 
@@ -60,23 +61,40 @@ func (t tier) merged(x []VecVirtual) {
 	}
 }
 
-// key loads the scores of a row, adds its bias and makes keys of the sums, leastKey where not allowed.
-func (t tier) key(s, bias Mem, allowed Register, least VecVirtual) VecVirtual {
-	x, sign, key := t.vector(), t.vector(), t.vector()
+// sum loads the scores of a row and adds its bias.
+func (t tier) sum(s, bias Mem) VecVirtual {
+	x := t.vector()
 	if t.wide {
 		VMOVUPS(s, x)
 		VADDPS_BCST(bias, x, x)
-		VPSRAD(Imm(31), x, sign)
-		VPTERNLOGD_BCST(U8(0x6c), t.constant("notSign", 1<<31-1), x, sign) // x ⊕ (sign ∧ notSign)
-		VPBLENDMD(sign, least, allowed, key)
-		return key
+	} else {
+		VBROADCASTSS(bias, x)
+		VADDPS(s, x, x)
 	}
-	VBROADCASTSS(bias, x)
-	VADDPS(s, x, x)
-	VPSRAD(Imm(31), x, sign)
-	VPAND(t.constant("notSign", 1<<31-1), sign, sign)
-	VPXOR(x, sign, sign)
-	VPBLENDVB(allowed, sign, least, key)
+	return x
+}
+
+// key turns numbers into keys, or back: x ⊕ (sign ∧ notSign).
+func (t tier) key(x VecVirtual) VecVirtual {
+	key, notSign := t.vector(), t.constant("notSign", 1<<31-1)
+	VPSRAD(Imm(31), x, key)
+	if t.wide {
+		VPTERNLOGD_BCST(U8(0x6c), notSign, x, key)
+	} else {
+		VPAND(notSign, key, key)
+		VPXOR(x, key, key)
+	}
+	return key
+}
+
+// allowedKey is key, but leastKey where not allowed.
+func (t tier) allowedKey(x VecVirtual, allowed Register, least VecVirtual) VecVirtual {
+	key := t.key(x)
+	if t.wide {
+		VPBLENDMD(key, least, allowed, key)
+	} else {
+		VPBLENDVB(allowed, key, least, key)
+	}
 	return key
 }
 
@@ -137,21 +155,30 @@ func (t tier) best(n int) {
 			Label("chunk")
 			x := make([]VecVirtual, chunk)
 			for i := range x {
-				x[i] = t.key(at(row, i*rowBytes), at(b, 4*i), may, least)
+				x[i] = t.sum(at(row, i*rowBytes), at(b, 4*i))
+				if t.wide {
+					x[i] = t.key(x[i]) // merging minds what is allowed
+				} else {
+					x[i] = t.allowedKey(x[i], may, least)
+				}
 			}
 			t.sorted(x)
 			if inRegisters {
 				y := make([]VecVirtual, n)
 				for i := range y {
-					y[i] = t.vector()
-					VPMAXSD(kept[i], x[n-1-i], y[i])
+					y[i] = kept[i]
+					if t.wide {
+						VPMAXSD(x[n-1-i], y[i], may, y[i])
+					} else {
+						VPMAXSD(x[n-1-i], y[i], y[i])
+					}
 				}
 				t.merged(y)
 				for i := range y {
 					VMOVAPS(y[i], kept[i])
 				}
 			} else {
-				t.mergeIntoMemory(list, n, x)
+				t.mergeIntoMemory(list, n, x, may)
 			}
 			advance(row, chunk*rowBytes)
 			advance(b, chunk*4)
@@ -161,7 +188,7 @@ func (t tier) best(n int) {
 			ADDQ(Imm(uint64(chunk)), left)
 			JZ(LabelRef("next"))
 			Label("insert")
-			v := t.key(at(row, 0), at(b, 0), may, least)
+			v := t.allowedKey(t.sum(at(row, 0), at(b, 0)), may, least)
 			for i := range n {
 				held, smaller := t.vector(), t.vector()
 				if inRegisters {
@@ -197,14 +224,21 @@ func (t tier) best(n int) {
 	end()
 }
 
-// mergeIntoMemory merges the sorted chunk x into a sorted list of n rows.
-func (t tier) mergeIntoMemory(list Register, n int, x []VecVirtual) {
+// mergeIntoMemory merges the sorted chunk x into a sorted list of n rows, where allowed.
+func (t tier) mergeIntoMemory(list Register, n int, x []VecVirtual, allowed Register) {
 	c := len(x)
 	block := func(i int) int { return i * c * rowBytes }
 	tail := make([]VecVirtual, c)
 	for i := range tail {
-		tail[i] = x[c-1-i]
-		VPMAXSD(at(list, block(n/c-1)+i*rowBytes), tail[i], tail[i])
+		held := at(list, block(n/c-1)+i*rowBytes)
+		if t.wide {
+			tail[i] = t.vector()
+			t.load(held, tail[i])
+			VPMAXSD(x[c-1-i], tail[i], allowed, tail[i])
+		} else {
+			tail[i] = x[c-1-i]
+			VPMAXSD(held, tail[i], tail[i])
+		}
 	}
 	if n == c {
 		t.merged(tail)
@@ -246,9 +280,97 @@ func (t tier) mergeIntoMemory(list Register, n int, x []VecVirtual) {
 func (t tier) load(from Mem, to VecVirtual) { VMOVUPS(from, to) }
 func (t tier) store(v VecVirtual, to Mem)   { VMOVUPS(v, to) }
 
-// choose marks every key above the k-th of its token, and of those equal to it the first that are still wanted.
+// choose marks every row that is not below the k-th of its token, which is all there is to do unless several equal the k-th.
 func (t tier) choose() {
-	t.begin("choose", "func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int)",
+	t.begin("choose", "func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties int)",
+		"sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, and returns whether that gave any token more rows than it has keys.")
+	mask, list, s, allowed := param("mask"), param("list"), param("s"), param("allowed")
+	infinity, one := t.broadcast(t.constant("minusInfKey", minusInfKey)), t.broadcast(t.constant("integerOne", 1))
+	ties := t.vector()
+	zero(ties)
+	lastRow := param("k")
+	DECQ(lastRow)
+	SHLQ(Imm(8), lastRow)
+	column := counter(rowBytes / t.bytes())
+	loop("column", column, func() {
+		// A token has fewer than k keys if it may choose fewer rows.
+		extra, kth := t.vector(), t.vector()
+		zero(extra)
+		p, n := copied(list), param("k")
+		loop("listed", n, func() {
+			t.load(at(p, 0), kth)
+			if t.wide {
+				some := K()
+				VPCMPGTD(infinity, kth, some)
+				VPSUBD(one, extra, some, extra)
+			} else {
+				some := t.vector()
+				VPCMPGTD(infinity, kth, some)
+				VPADDD(some, extra, extra)
+			}
+			advance(p, rowBytes)
+		})
+		finite := t.vector()
+		VPADDD(one, infinity, finite)
+		VPMAXSD(finite, kth, kth)
+		least := t.key(kth)
+		row, b, word, out, g := copied(s), param("bias"), copied(allowed), copied(mask), param("groups")
+		loop("group", g, func() {
+			may := t.allowedOf(at(word, 0))
+			left := param("size")
+			loop("row", left, func() {
+				x := t.sum(at(row, 0), at(b, 0))
+				if t.wide {
+					chosen := K()
+					VCMPPS(Imm(13), least, x, may, chosen)
+					VPADDD(one, extra, chosen, extra)
+					KMOVW(chosen, at(out, 0))
+				} else {
+					chosen, bits := t.vector(), GP32()
+					VCMPPS(Imm(13), least, x, chosen)
+					VPAND(may.(VecVirtual), chosen, chosen)
+					VPSUBD(chosen, extra, extra)
+					VMOVMSKPS(chosen, bits)
+					MOVB(bits.As8(), at(out, 0))
+				}
+				advance(row, rowBytes)
+				advance(b, 4)
+				advance(out, 8)
+			})
+			advance(word, 8)
+		})
+		t.or(extra, ties, ties)
+		advance(list, t.bytes())
+		advance(s, t.bytes())
+		advance(allowed, t.bytes()/32)
+		advance(mask, t.bytes()/32)
+	})
+	some := GP64()
+	XORQ(some, some)
+	if t.wide {
+		k := K()
+		VPTESTMD(ties, ties, k)
+		KMOVW(k, some.As32())
+	} else {
+		VPTEST(ties, ties)
+		SETNE(some.As8())
+	}
+	Store(some, ReturnIndex(0))
+	end()
+}
+
+func (t tier) or(a, b, to VecVirtual) {
+	if t.wide {
+		VPORD(a, b, to)
+	} else {
+		VPOR(a, b, to)
+	}
+}
+
+// settle does what choose does where several rows equal the k-th: it marks every key above the k-th of its token, and of
+// those equal to it the first that are still wanted.
+func (t tier) settle() {
+	t.begin("settle", "func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int)",
 		"sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.")
 	mask, list, s, allowed := param("mask"), param("list"), param("s"), param("allowed")
 	least := t.broadcast(t.constant("leastKey", leastKey))
@@ -291,7 +413,7 @@ func (t tier) choose() {
 			may := t.allowedOf(at(word, 0))
 			left := param("size")
 			loop("row", left, func() {
-				key := t.key(at(row, 0), at(b, 0), may, least)
+				key := t.allowedKey(t.sum(at(row, 0), at(b, 0)), may, least)
 				if t.wide {
 					above, equal := K(), K()
 					VPCMPGTD(kth, key, above)
