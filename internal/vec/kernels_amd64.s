@@ -41,77 +41,75 @@ tokens:
 	MOVQ   SI, R11
 
 column:
-	VMOVUPS      (R10), Z16
-	VMOVUPS      64(R10), Z17
-	VBROADCASTSS (R9), Z18
-	VMULPS       Z18, Z16, Z19
-	VADDPS       Z19, Z0, Z0
-	VMULPS       Z18, Z17, Z18
-	VADDPS       Z18, Z1, Z1
-	VMULPS.BCST  4(R9), Z16, Z18
-	VADDPS       Z18, Z2, Z2
-	VMULPS.BCST  4(R9), Z17, Z18
-	VADDPS       Z18, Z3, Z3
-	VMULPS.BCST  8(R9), Z16, Z18
-	VADDPS       Z18, Z4, Z4
-	VMULPS.BCST  8(R9), Z17, Z18
-	VADDPS       Z18, Z5, Z5
-	VMULPS.BCST  12(R9), Z16, Z18
-	VADDPS       Z18, Z6, Z6
-	VMULPS.BCST  12(R9), Z17, Z18
-	VADDPS       Z18, Z7, Z7
-	VBROADCASTSS 16(R9), Z18
-	VMULPS       Z18, Z16, Z19
-	VADDPS       Z19, Z8, Z8
-	VMULPS       Z18, Z17, Z18
-	VADDPS       Z18, Z9, Z9
-	VMULPS.BCST  20(R9), Z16, Z18
-	VADDPS       Z18, Z10, Z10
-	VMULPS.BCST  20(R9), Z17, Z18
-	VADDPS       Z18, Z11, Z11
-	VMULPS.BCST  24(R9), Z16, Z18
-	VADDPS       Z18, Z12, Z12
-	VMULPS.BCST  24(R9), Z17, Z18
-	VADDPS       Z18, Z13, Z13
-	VMULPS.BCST  28(R9), Z16, Z16
-	VADDPS       Z16, Z14, Z14
-	VMULPS.BCST  28(R9), Z17, Z16
-	VADDPS       Z16, Z15, Z15
-	ADDQ         $+256, R10
-	ADDQ         $+32, R9
-	DECQ         R11
-	JNZ          column
-	VMOVUPS      Z0, (AX)
-	VMOVUPS      Z1, 64(AX)
-	VMOVUPS      Z2, 256(AX)
-	VMOVUPS      Z3, 320(AX)
-	VMOVUPS      Z4, 512(AX)
-	VMOVUPS      Z5, 576(AX)
-	VMOVUPS      Z6, 768(AX)
-	VMOVUPS      Z7, 832(AX)
-	VMOVUPS      Z8, 1024(AX)
-	VMOVUPS      Z9, 1088(AX)
-	VMOVUPS      Z10, 1280(AX)
-	VMOVUPS      Z11, 1344(AX)
-	VMOVUPS      Z12, 1536(AX)
-	VMOVUPS      Z13, 1600(AX)
-	VMOVUPS      Z14, 1792(AX)
-	VMOVUPS      Z15, 1856(AX)
-	ADDQ         $+128, AX
-	ADDQ         $+128, DX
-	DECQ         R8
-	JNZ          tokens
-	ADDQ         $+1792, AX
-	ADDQ         $-256, DX
-	ADDQ         $+32, CX
-	DECQ         DI
-	JNZ          rows
-	MOVQ         SI, DI
-	DECQ         DI
-	SHLQ         $0x05, DI
-	ADDQ         DI, CX
-	DECQ         BX
-	JNZ          panel
+	VMOVUPS     (R10), Z16
+	VMOVUPS     64(R10), Z17
+	VMULPS.BCST (R9), Z16, Z18
+	VADDPS      Z18, Z0, Z0
+	VMULPS.BCST (R9), Z17, Z18
+	VADDPS      Z18, Z1, Z1
+	VMULPS.BCST 4(R9), Z16, Z18
+	VADDPS      Z18, Z2, Z2
+	VMULPS.BCST 4(R9), Z17, Z18
+	VADDPS      Z18, Z3, Z3
+	VMULPS.BCST 8(R9), Z16, Z18
+	VADDPS      Z18, Z4, Z4
+	VMULPS.BCST 8(R9), Z17, Z18
+	VADDPS      Z18, Z5, Z5
+	VMULPS.BCST 12(R9), Z16, Z18
+	VADDPS      Z18, Z6, Z6
+	VMULPS.BCST 12(R9), Z17, Z18
+	VADDPS      Z18, Z7, Z7
+	VMULPS.BCST 16(R9), Z16, Z18
+	VADDPS      Z18, Z8, Z8
+	VMULPS.BCST 16(R9), Z17, Z18
+	VADDPS      Z18, Z9, Z9
+	VMULPS.BCST 20(R9), Z16, Z18
+	VADDPS      Z18, Z10, Z10
+	VMULPS.BCST 20(R9), Z17, Z18
+	VADDPS      Z18, Z11, Z11
+	VMULPS.BCST 24(R9), Z16, Z18
+	VADDPS      Z18, Z12, Z12
+	VMULPS.BCST 24(R9), Z17, Z18
+	VADDPS      Z18, Z13, Z13
+	VMULPS.BCST 28(R9), Z16, Z16
+	VADDPS      Z16, Z14, Z14
+	VMULPS.BCST 28(R9), Z17, Z16
+	VADDPS      Z16, Z15, Z15
+	ADDQ        $+256, R10
+	ADDQ        $+32, R9
+	DECQ        R11
+	JNZ         column
+	VMOVUPS     Z0, (AX)
+	VMOVUPS     Z1, 64(AX)
+	VMOVUPS     Z2, 256(AX)
+	VMOVUPS     Z3, 320(AX)
+	VMOVUPS     Z4, 512(AX)
+	VMOVUPS     Z5, 576(AX)
+	VMOVUPS     Z6, 768(AX)
+	VMOVUPS     Z7, 832(AX)
+	VMOVUPS     Z8, 1024(AX)
+	VMOVUPS     Z9, 1088(AX)
+	VMOVUPS     Z10, 1280(AX)
+	VMOVUPS     Z11, 1344(AX)
+	VMOVUPS     Z12, 1536(AX)
+	VMOVUPS     Z13, 1600(AX)
+	VMOVUPS     Z14, 1792(AX)
+	VMOVUPS     Z15, 1856(AX)
+	ADDQ        $+128, AX
+	ADDQ        $+128, DX
+	DECQ        R8
+	JNZ         tokens
+	ADDQ        $+1792, AX
+	ADDQ        $-256, DX
+	ADDQ        $+32, CX
+	DECQ        DI
+	JNZ         rows
+	MOVQ        SI, DI
+	DECQ        DI
+	SHLQ        $0x05, DI
+	ADDQ        DI, CX
+	DECQ        BX
+	JNZ         panel
 	VZEROUPPER
 	RET
 
@@ -164,88 +162,86 @@ columns:
 	MOVQ    $0x00000040, R12
 
 token:
-	VMOVUPS      (R11), Z16
-	VMOVUPS      64(R11), Z17
-	VBROADCASTSS (R10), Z18
-	VMULPS       Z18, Z16, Z19
-	VADDPS       Z19, Z0, Z0
-	VMULPS       Z18, Z17, Z18
-	VADDPS       Z18, Z1, Z1
-	VMULPS.BCST  256(R10), Z16, Z18
-	VADDPS       Z18, Z2, Z2
-	VMULPS.BCST  256(R10), Z17, Z18
-	VADDPS       Z18, Z3, Z3
-	VMULPS.BCST  512(R10), Z16, Z18
-	VADDPS       Z18, Z4, Z4
-	VMULPS.BCST  512(R10), Z17, Z18
-	VADDPS       Z18, Z5, Z5
-	VMULPS.BCST  768(R10), Z16, Z18
-	VADDPS       Z18, Z6, Z6
-	VMULPS.BCST  768(R10), Z17, Z18
-	VADDPS       Z18, Z7, Z7
-	VBROADCASTSS 1024(R10), Z18
-	VMULPS       Z18, Z16, Z19
-	VADDPS       Z19, Z8, Z8
-	VMULPS       Z18, Z17, Z18
-	VADDPS       Z18, Z9, Z9
-	VMULPS.BCST  1280(R10), Z16, Z18
-	VADDPS       Z18, Z10, Z10
-	VMULPS.BCST  1280(R10), Z17, Z18
-	VADDPS       Z18, Z11, Z11
-	VMULPS.BCST  1536(R10), Z16, Z18
-	VADDPS       Z18, Z12, Z12
-	VMULPS.BCST  1536(R10), Z17, Z18
-	VADDPS       Z18, Z13, Z13
-	VMULPS.BCST  1792(R10), Z16, Z16
-	VADDPS       Z16, Z14, Z14
-	VMULPS.BCST  1792(R10), Z17, Z16
-	VADDPS       Z16, Z15, Z15
-	ADDQ         DI, R11
-	ADDQ         $+4, R10
-	DECQ         R12
-	JNZ          token
-	MOVQ         AX, R10
-	VMOVUPS      Z0, (R10)
-	VMOVUPS      Z1, 64(R10)
-	ADDQ         DI, R10
-	VMOVUPS      Z2, (R10)
-	VMOVUPS      Z3, 64(R10)
-	ADDQ         DI, R10
-	VMOVUPS      Z4, (R10)
-	VMOVUPS      Z5, 64(R10)
-	ADDQ         DI, R10
-	VMOVUPS      Z6, (R10)
-	VMOVUPS      Z7, 64(R10)
-	ADDQ         DI, R10
-	VMOVUPS      Z8, (R10)
-	VMOVUPS      Z9, 64(R10)
-	ADDQ         DI, R10
-	VMOVUPS      Z10, (R10)
-	VMOVUPS      Z11, 64(R10)
-	ADDQ         DI, R10
-	VMOVUPS      Z12, (R10)
-	VMOVUPS      Z13, 64(R10)
-	ADDQ         DI, R10
-	VMOVUPS      Z14, (R10)
-	VMOVUPS      Z15, 64(R10)
-	ADDQ         DI, R10
-	ADDQ         $+128, AX
-	ADDQ         $+128, DX
-	DECQ         R9
-	JNZ          columns
-	SUBQ         DI, DX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         DI, AX
-	ADDQ         $+2048, CX
-	DECQ         R8
-	JNZ          rows
-	DECQ         BX
-	JNZ          panel
+	VMOVUPS     (R11), Z16
+	VMOVUPS     64(R11), Z17
+	VMULPS.BCST (R10), Z16, Z18
+	VADDPS      Z18, Z0, Z0
+	VMULPS.BCST (R10), Z17, Z18
+	VADDPS      Z18, Z1, Z1
+	VMULPS.BCST 256(R10), Z16, Z18
+	VADDPS      Z18, Z2, Z2
+	VMULPS.BCST 256(R10), Z17, Z18
+	VADDPS      Z18, Z3, Z3
+	VMULPS.BCST 512(R10), Z16, Z18
+	VADDPS      Z18, Z4, Z4
+	VMULPS.BCST 512(R10), Z17, Z18
+	VADDPS      Z18, Z5, Z5
+	VMULPS.BCST 768(R10), Z16, Z18
+	VADDPS      Z18, Z6, Z6
+	VMULPS.BCST 768(R10), Z17, Z18
+	VADDPS      Z18, Z7, Z7
+	VMULPS.BCST 1024(R10), Z16, Z18
+	VADDPS      Z18, Z8, Z8
+	VMULPS.BCST 1024(R10), Z17, Z18
+	VADDPS      Z18, Z9, Z9
+	VMULPS.BCST 1280(R10), Z16, Z18
+	VADDPS      Z18, Z10, Z10
+	VMULPS.BCST 1280(R10), Z17, Z18
+	VADDPS      Z18, Z11, Z11
+	VMULPS.BCST 1536(R10), Z16, Z18
+	VADDPS      Z18, Z12, Z12
+	VMULPS.BCST 1536(R10), Z17, Z18
+	VADDPS      Z18, Z13, Z13
+	VMULPS.BCST 1792(R10), Z16, Z16
+	VADDPS      Z16, Z14, Z14
+	VMULPS.BCST 1792(R10), Z17, Z16
+	VADDPS      Z16, Z15, Z15
+	ADDQ        DI, R11
+	ADDQ        $+4, R10
+	DECQ        R12
+	JNZ         token
+	MOVQ        AX, R10
+	VMOVUPS     Z0, (R10)
+	VMOVUPS     Z1, 64(R10)
+	ADDQ        DI, R10
+	VMOVUPS     Z2, (R10)
+	VMOVUPS     Z3, 64(R10)
+	ADDQ        DI, R10
+	VMOVUPS     Z4, (R10)
+	VMOVUPS     Z5, 64(R10)
+	ADDQ        DI, R10
+	VMOVUPS     Z6, (R10)
+	VMOVUPS     Z7, 64(R10)
+	ADDQ        DI, R10
+	VMOVUPS     Z8, (R10)
+	VMOVUPS     Z9, 64(R10)
+	ADDQ        DI, R10
+	VMOVUPS     Z10, (R10)
+	VMOVUPS     Z11, 64(R10)
+	ADDQ        DI, R10
+	VMOVUPS     Z12, (R10)
+	VMOVUPS     Z13, 64(R10)
+	ADDQ        DI, R10
+	VMOVUPS     Z14, (R10)
+	VMOVUPS     Z15, 64(R10)
+	ADDQ        DI, R10
+	ADDQ        $+128, AX
+	ADDQ        $+128, DX
+	DECQ        R9
+	JNZ         columns
+	SUBQ        DI, DX
+	ADDQ        DI, AX
+	ADDQ        DI, AX
+	ADDQ        DI, AX
+	ADDQ        DI, AX
+	ADDQ        DI, AX
+	ADDQ        DI, AX
+	ADDQ        DI, AX
+	ADDQ        $+2048, CX
+	DECQ        R8
+	JNZ         rows
+	DECQ        BX
+	JNZ         panel
 	VZEROUPPER
 	RET
 
@@ -277,31 +273,30 @@ columns:
 	MOVQ    $0x00000040, R12
 
 token:
-	VMOVUPS      (R11), Z2
-	VMOVUPS      64(R11), Z3
-	VBROADCASTSS (R10), Z4
-	VMULPS       Z4, Z2, Z2
-	VADDPS       Z2, Z0, Z0
-	VMULPS       Z4, Z3, Z2
-	VADDPS       Z2, Z1, Z1
-	ADDQ         DI, R11
-	ADDQ         $+4, R10
-	DECQ         R12
-	JNZ          token
-	MOVQ         AX, R10
-	VMOVUPS      Z0, (R10)
-	VMOVUPS      Z1, 64(R10)
-	ADDQ         DI, R10
-	ADDQ         $+128, AX
-	ADDQ         $+128, DX
-	DECQ         R9
-	JNZ          columns
-	SUBQ         DI, DX
-	ADDQ         $+256, CX
-	DECQ         R8
-	JNZ          rows
-	DECQ         BX
-	JNZ          panel
+	VMOVUPS     (R11), Z2
+	VMOVUPS     64(R11), Z3
+	VMULPS.BCST (R10), Z2, Z2
+	VADDPS      Z2, Z0, Z0
+	VMULPS.BCST (R10), Z3, Z2
+	VADDPS      Z2, Z1, Z1
+	ADDQ        DI, R11
+	ADDQ        $+4, R10
+	DECQ        R12
+	JNZ         token
+	MOVQ        AX, R10
+	VMOVUPS     Z0, (R10)
+	VMOVUPS     Z1, 64(R10)
+	ADDQ        DI, R10
+	ADDQ        $+128, AX
+	ADDQ        $+128, DX
+	DECQ        R9
+	JNZ         columns
+	SUBQ        DI, DX
+	ADDQ        $+256, CX
+	DECQ        R8
+	JNZ         rows
+	DECQ        BX
+	JNZ         panel
 	VZEROUPPER
 	RET
 
@@ -446,14 +441,18 @@ square:
 TEXT ·sigmoidAVX512(SB), NOSPLIT, $0-24
 	MOVQ s+0(FP), AX
 	MOVQ z+8(FP), CX
-	MOVQ rows+16(FP), DX
-	SHLQ $0x00, DX
+	MOVQ $0x00000001, DX
 
-block:
-	VMOVUPS      (CX), Z0
-	VMOVUPS      64(CX), Z1
-	VMOVUPS      128(CX), Z2
-	VMOVUPS      192(CX), Z3
+column:
+	MOVQ AX, BX
+	MOVQ CX, SI
+	MOVQ rows+16(FP), DI
+
+row:
+	VMOVUPS      (SI), Z0
+	VMOVUPS      64(SI), Z1
+	VMOVUPS      128(SI), Z2
+	VMOVUPS      192(SI), Z3
 	VPXORD.BCST  signAVX512<>+0(SB), Z0, Z0
 	VPXORD.BCST  signAVX512<>+0(SB), Z1, Z1
 	VPXORD.BCST  signAVX512<>+0(SB), Z2, Z2
@@ -571,14 +570,16 @@ block:
 	VDIVPS       Z10, Z0, Z10
 	VADDPS       Z0, Z11, Z11
 	VDIVPS       Z11, Z0, Z11
-	VMOVUPS      Z8, (AX)
-	VMOVUPS      Z9, 64(AX)
-	VMOVUPS      Z10, 128(AX)
-	VMOVUPS      Z11, 192(AX)
-	ADDQ         $+256, AX
-	ADDQ         $+256, CX
+	VMOVUPS      Z8, (BX)
+	VMOVUPS      Z9, 64(BX)
+	VMOVUPS      Z10, 128(BX)
+	VMOVUPS      Z11, 192(BX)
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	DECQ         DI
+	JNZ          row
 	DECQ         DX
-	JNZ          block
+	JNZ          column
 	VZEROUPPER
 	RET
 
@@ -629,18 +630,22 @@ GLOBL oneAVX512<>(SB), RODATA|NOPTR, $4
 TEXT ·sigmoidBackwardAVX512(SB), NOSPLIT, $0-24
 	MOVQ grad+0(FP), AX
 	MOVQ s+8(FP), CX
-	MOVQ rows+16(FP), DX
-	SHLQ $0x00, DX
+	MOVQ $0x00000001, DX
 
-block:
-	VMOVUPS      (CX), Z0
-	VMOVUPS      64(CX), Z1
-	VMOVUPS      128(CX), Z2
-	VMOVUPS      192(CX), Z3
-	VMOVUPS      (AX), Z4
-	VMOVUPS      64(AX), Z5
-	VMOVUPS      128(AX), Z6
-	VMOVUPS      192(AX), Z7
+column:
+	MOVQ AX, BX
+	MOVQ CX, SI
+	MOVQ rows+16(FP), DI
+
+row:
+	VMOVUPS      (SI), Z0
+	VMOVUPS      64(SI), Z1
+	VMOVUPS      128(SI), Z2
+	VMOVUPS      192(SI), Z3
+	VMOVUPS      (BX), Z4
+	VMOVUPS      64(BX), Z5
+	VMOVUPS      128(BX), Z6
+	VMOVUPS      192(BX), Z7
 	VBROADCASTSS oneAVX512<>+0(SB), Z8
 	VSUBPS       Z0, Z8, Z9
 	VMULPS       Z0, Z9, Z9
@@ -654,14 +659,16 @@ block:
 	VSUBPS       Z3, Z8, Z0
 	VMULPS       Z3, Z0, Z0
 	VMULPS       Z0, Z7, Z7
-	VMOVUPS      Z4, (AX)
-	VMOVUPS      Z5, 64(AX)
-	VMOVUPS      Z6, 128(AX)
-	VMOVUPS      Z7, 192(AX)
-	ADDQ         $+256, AX
-	ADDQ         $+256, CX
+	VMOVUPS      Z4, (BX)
+	VMOVUPS      Z5, 64(BX)
+	VMOVUPS      Z6, 128(BX)
+	VMOVUPS      Z7, 192(BX)
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	DECQ         DI
+	JNZ          row
 	DECQ         DX
-	JNZ          block
+	JNZ          column
 	VZEROUPPER
 	RET
 
@@ -670,44 +677,43 @@ block:
 TEXT ·softmaxAVX512(SB), NOSPLIT, $0-24
 	MOVQ s+0(FP), AX
 	MOVQ z+8(FP), CX
-	MOVQ rows+16(FP), DX
-	MOVQ $0x00000001, BX
+	MOVQ $0x00000001, DX
 
 column:
 	VBROADCASTSS minusInfinityAVX512<>+0(SB), Z0
 	VBROADCASTSS minusInfinityAVX512<>+0(SB), Z1
 	VBROADCASTSS minusInfinityAVX512<>+0(SB), Z2
 	VBROADCASTSS minusInfinityAVX512<>+0(SB), Z3
-	MOVQ         AX, SI
-	MOVQ         CX, DI
-	MOVQ         DX, R8
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         rows+16(FP), DI
 
 largest:
-	VMOVUPS (DI), Z4
-	VMOVUPS 64(DI), Z5
-	VMOVUPS 128(DI), Z6
-	VMOVUPS 192(DI), Z7
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	VMOVUPS 128(SI), Z6
+	VMOVUPS 192(SI), Z7
 	VMAXPS  Z4, Z0, Z0
 	VMAXPS  Z5, Z1, Z1
 	VMAXPS  Z6, Z2, Z2
 	VMAXPS  Z7, Z3, Z3
+	ADDQ    $+256, BX
 	ADDQ    $+256, SI
-	ADDQ    $+256, DI
-	DECQ    R8
+	DECQ    DI
 	JNZ     largest
 	VPXORD  Z8, Z8, Z8
 	VPXORD  Z9, Z9, Z9
 	VPXORD  Z10, Z10, Z10
 	VPXORD  Z11, Z11, Z11
-	MOVQ    AX, SI
-	MOVQ    CX, DI
-	MOVQ    DX, R8
+	MOVQ    AX, BX
+	MOVQ    CX, SI
+	MOVQ    rows+16(FP), DI
 
 power:
-	VMOVUPS      (DI), Z4
-	VMOVUPS      64(DI), Z5
-	VMOVUPS      128(DI), Z6
-	VMOVUPS      192(DI), Z7
+	VMOVUPS      (SI), Z4
+	VMOVUPS      64(SI), Z5
+	VMOVUPS      128(SI), Z6
+	VMOVUPS      192(SI), Z7
 	VSUBPS       Z0, Z4, Z4
 	VSUBPS       Z1, Z5, Z5
 	VSUBPS       Z2, Z6, Z6
@@ -816,43 +822,41 @@ power:
 	VADDPS       Z17, Z9, Z9
 	VADDPS       Z18, Z10, Z10
 	VADDPS       Z19, Z11, Z11
-	VMOVUPS      Z16, (SI)
-	VMOVUPS      Z17, 64(SI)
-	VMOVUPS      Z18, 128(SI)
-	VMOVUPS      Z19, 192(SI)
+	VMOVUPS      Z16, (BX)
+	VMOVUPS      Z17, 64(BX)
+	VMOVUPS      Z18, 128(BX)
+	VMOVUPS      Z19, 192(BX)
+	ADDQ         $+256, BX
 	ADDQ         $+256, SI
-	ADDQ         $+256, DI
-	DECQ         R8
+	DECQ         DI
 	JNZ          power
 	VBROADCASTSS oneAVX512<>+0(SB), Z0
 	VDIVPS       Z8, Z0, Z8
 	VDIVPS       Z9, Z0, Z9
 	VDIVPS       Z10, Z0, Z10
 	VDIVPS       Z11, Z0, Z11
-	MOVQ         AX, SI
-	MOVQ         CX, DI
-	MOVQ         DX, R8
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         rows+16(FP), DI
 
 share:
-	VMOVUPS (SI), Z0
-	VMOVUPS 64(SI), Z1
-	VMOVUPS 128(SI), Z2
-	VMOVUPS 192(SI), Z3
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	VMOVUPS 128(BX), Z2
+	VMOVUPS 192(BX), Z3
 	VMULPS  Z8, Z0, Z0
 	VMULPS  Z9, Z1, Z1
 	VMULPS  Z10, Z2, Z2
 	VMULPS  Z11, Z3, Z3
-	VMOVUPS Z0, (SI)
-	VMOVUPS Z1, 64(SI)
-	VMOVUPS Z2, 128(SI)
-	VMOVUPS Z3, 192(SI)
+	VMOVUPS Z0, (BX)
+	VMOVUPS Z1, 64(BX)
+	VMOVUPS Z2, 128(BX)
+	VMOVUPS Z3, 192(BX)
+	ADDQ    $+256, BX
 	ADDQ    $+256, SI
-	ADDQ    $+256, DI
-	DECQ    R8
+	DECQ    DI
 	JNZ     share
-	ADDQ    $+256, AX
-	ADDQ    $+256, CX
-	DECQ    BX
+	DECQ    DX
 	JNZ     column
 	VZEROUPPER
 	RET
@@ -865,27 +869,26 @@ GLOBL minusInfinityAVX512<>(SB), RODATA|NOPTR, $4
 TEXT ·softmaxBackwardAVX512(SB), NOSPLIT, $0-24
 	MOVQ grad+0(FP), AX
 	MOVQ s+8(FP), CX
-	MOVQ rows+16(FP), DX
-	MOVQ $0x00000001, BX
+	MOVQ $0x00000001, DX
 
 column:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	MOVQ   AX, SI
-	MOVQ   CX, DI
-	MOVQ   DX, R8
+	MOVQ   AX, BX
+	MOVQ   CX, SI
+	MOVQ   rows+16(FP), DI
 
 mean:
-	VMOVUPS (SI), Z4
-	VMOVUPS 64(SI), Z5
-	VMOVUPS 128(SI), Z6
-	VMOVUPS 192(SI), Z7
-	VMOVUPS (DI), Z8
-	VMOVUPS 64(DI), Z9
-	VMOVUPS 128(DI), Z10
-	VMOVUPS 192(DI), Z11
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	VMOVUPS 128(BX), Z6
+	VMOVUPS 192(BX), Z7
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	VMOVUPS 128(SI), Z10
+	VMOVUPS 192(SI), Z11
 	VMULPS  Z8, Z4, Z4
 	VMULPS  Z9, Z5, Z5
 	VMULPS  Z10, Z6, Z6
@@ -894,42 +897,40 @@ mean:
 	VADDPS  Z5, Z1, Z1
 	VADDPS  Z6, Z2, Z2
 	VADDPS  Z7, Z3, Z3
+	ADDQ    $+256, BX
 	ADDQ    $+256, SI
-	ADDQ    $+256, DI
-	DECQ    R8
+	DECQ    DI
 	JNZ     mean
-	MOVQ    AX, SI
-	MOVQ    CX, DI
-	MOVQ    DX, R8
+	MOVQ    AX, BX
+	MOVQ    CX, SI
+	MOVQ    rows+16(FP), DI
 
 gradient:
-	VMOVUPS (SI), Z4
-	VMOVUPS 64(SI), Z5
-	VMOVUPS 128(SI), Z6
-	VMOVUPS 192(SI), Z7
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	VMOVUPS 128(BX), Z6
+	VMOVUPS 192(BX), Z7
 	VSUBPS  Z0, Z4, Z4
 	VSUBPS  Z1, Z5, Z5
 	VSUBPS  Z2, Z6, Z6
 	VSUBPS  Z3, Z7, Z7
-	VMOVUPS (DI), Z8
-	VMOVUPS 64(DI), Z9
-	VMOVUPS 128(DI), Z10
-	VMOVUPS 192(DI), Z11
+	VMOVUPS (SI), Z8
+	VMOVUPS 64(SI), Z9
+	VMOVUPS 128(SI), Z10
+	VMOVUPS 192(SI), Z11
 	VMULPS  Z8, Z4, Z4
 	VMULPS  Z9, Z5, Z5
 	VMULPS  Z10, Z6, Z6
 	VMULPS  Z11, Z7, Z7
-	VMOVUPS Z4, (SI)
-	VMOVUPS Z5, 64(SI)
-	VMOVUPS Z6, 128(SI)
-	VMOVUPS Z7, 192(SI)
+	VMOVUPS Z4, (BX)
+	VMOVUPS Z5, 64(BX)
+	VMOVUPS Z6, 128(BX)
+	VMOVUPS Z7, 192(BX)
+	ADDQ    $+256, BX
 	ADDQ    $+256, SI
-	ADDQ    $+256, DI
-	DECQ    R8
+	DECQ    DI
 	JNZ     gradient
-	ADDQ    $+256, AX
-	ADDQ    $+256, CX
-	DECQ    BX
+	DECQ    DX
 	JNZ     column
 	VZEROUPPER
 	RET
@@ -939,14 +940,18 @@ gradient:
 TEXT ·sqrtSoftplusAVX512(SB), NOSPLIT, $0-24
 	MOVQ s+0(FP), AX
 	MOVQ z+8(FP), CX
-	MOVQ rows+16(FP), DX
-	SHLQ $0x00, DX
+	MOVQ $0x00000001, DX
 
-block:
-	VMOVUPS      (CX), Z0
-	VMOVUPS      64(CX), Z1
-	VMOVUPS      128(CX), Z2
-	VMOVUPS      192(CX), Z3
+column:
+	MOVQ AX, BX
+	MOVQ CX, SI
+	MOVQ rows+16(FP), DI
+
+row:
+	VMOVUPS      (SI), Z0
+	VMOVUPS      64(SI), Z1
+	VMOVUPS      128(SI), Z2
+	VMOVUPS      192(SI), Z3
 	VPORD.BCST   signAVX512<>+0(SB), Z0, Z0
 	VPORD.BCST   signAVX512<>+0(SB), Z1, Z1
 	VPORD.BCST   signAVX512<>+0(SB), Z2, Z2
@@ -1151,10 +1156,10 @@ block:
 	VBLENDMPS    Z6, Z2, K1, Z2
 	VCMPPS.BCST  $0x01, sqrt2Minus1AVX512<>+0(SB), Z11, K1
 	VBLENDMPS    Z7, Z3, K1, Z3
-	VMOVUPS      (CX), Z4
-	VMOVUPS      64(CX), Z5
-	VMOVUPS      128(CX), Z6
-	VMOVUPS      192(CX), Z7
+	VMOVUPS      (SI), Z4
+	VMOVUPS      64(SI), Z5
+	VMOVUPS      128(SI), Z6
+	VMOVUPS      192(SI), Z7
 	VMAXPS.BCST  zeroAVX512<>+0(SB), Z4, Z4
 	VMAXPS.BCST  zeroAVX512<>+0(SB), Z5, Z5
 	VMAXPS.BCST  zeroAVX512<>+0(SB), Z6, Z6
@@ -1167,14 +1172,16 @@ block:
 	VSQRTPS      Z5, Z5
 	VSQRTPS      Z6, Z6
 	VSQRTPS      Z7, Z7
-	VMOVUPS      Z4, (AX)
-	VMOVUPS      Z5, 64(AX)
-	VMOVUPS      Z6, 128(AX)
-	VMOVUPS      Z7, 192(AX)
-	ADDQ         $+256, AX
-	ADDQ         $+256, CX
+	VMOVUPS      Z4, (BX)
+	VMOVUPS      Z5, 64(BX)
+	VMOVUPS      Z6, 128(BX)
+	VMOVUPS      Z7, 192(BX)
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	DECQ         DI
+	JNZ          row
 	DECQ         DX
-	JNZ          block
+	JNZ          column
 	VZEROUPPER
 	RET
 
@@ -1216,14 +1223,18 @@ GLOBL zeroAVX512<>(SB), RODATA|NOPTR, $4
 TEXT ·sqrtSoftplusBackwardAVX512(SB), NOSPLIT, $0-24
 	MOVQ grad+0(FP), AX
 	MOVQ s+8(FP), CX
-	MOVQ rows+16(FP), DX
-	SHLQ $0x00, DX
+	MOVQ $0x00000001, DX
 
-block:
-	VMOVUPS      (CX), Z0
-	VMOVUPS      64(CX), Z1
-	VMOVUPS      128(CX), Z2
-	VMOVUPS      192(CX), Z3
+column:
+	MOVQ AX, BX
+	MOVQ CX, SI
+	MOVQ rows+16(FP), DI
+
+row:
+	VMOVUPS      (SI), Z0
+	VMOVUPS      64(SI), Z1
+	VMOVUPS      128(SI), Z2
+	VMOVUPS      192(SI), Z3
 	VMULPS       Z0, Z0, Z0
 	VMULPS       Z1, Z1, Z1
 	VMULPS       Z2, Z2, Z2
@@ -1405,14 +1416,14 @@ block:
 	VBLENDMPS    Z14, Z7, K1, Z14
 	VCMPPS.BCST  $0x0e, quarterAVX512<>+0(SB), Z3, K1
 	VBLENDMPS    Z15, Z8, K1, Z15
-	VMOVUPS      (AX), Z0
-	VMOVUPS      64(AX), Z1
-	VMOVUPS      128(AX), Z2
-	VMOVUPS      192(AX), Z3
-	VMOVUPS      (CX), Z4
-	VMOVUPS      64(CX), Z5
-	VMOVUPS      128(CX), Z6
-	VMOVUPS      192(CX), Z7
+	VMOVUPS      (BX), Z0
+	VMOVUPS      64(BX), Z1
+	VMOVUPS      128(BX), Z2
+	VMOVUPS      192(BX), Z3
+	VMOVUPS      (SI), Z4
+	VMOVUPS      64(SI), Z5
+	VMOVUPS      128(SI), Z6
+	VMOVUPS      192(SI), Z7
 	VMULPS       Z0, Z12, Z12
 	VADDPS       Z4, Z4, Z4
 	VDIVPS       Z4, Z12, Z12
@@ -1425,14 +1436,16 @@ block:
 	VMULPS       Z3, Z15, Z15
 	VADDPS       Z7, Z7, Z7
 	VDIVPS       Z7, Z15, Z15
-	VMOVUPS      Z12, (AX)
-	VMOVUPS      Z13, 64(AX)
-	VMOVUPS      Z14, 128(AX)
-	VMOVUPS      Z15, 192(AX)
-	ADDQ         $+256, AX
-	ADDQ         $+256, CX
+	VMOVUPS      Z12, (BX)
+	VMOVUPS      Z13, 64(BX)
+	VMOVUPS      Z14, 128(BX)
+	VMOVUPS      Z15, 192(BX)
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	DECQ         DI
+	JNZ          row
 	DECQ         DX
-	JNZ          block
+	JNZ          column
 	VZEROUPPER
 	RET
 
@@ -3273,26 +3286,38 @@ TEXT ·sumChosenAVX512(SB), NOSPLIT, $0-32
 	MOVQ s+8(FP), AX
 	MOVQ mask+16(FP), CX
 	MOVQ sum+0(FP), DX
-	MOVQ $0x00000004, BX
+	MOVQ $0x00000001, BX
 
 column:
 	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 	MOVQ   AX, SI
 	MOVQ   CX, DI
 	MOVQ   rows+24(FP), R8
 
 row:
-	VMOVUPS (SI), Z1
+	VMOVUPS (SI), Z4
+	VMOVUPS 64(SI), Z5
+	VMOVUPS 128(SI), Z6
+	VMOVUPS 192(SI), Z7
 	KMOVW   (DI), K1
-	VADDPS  Z1, Z0, K1, Z0
+	VADDPS  Z4, Z0, K1, Z0
+	KMOVW   2(DI), K1
+	VADDPS  Z5, Z1, K1, Z1
+	KMOVW   4(DI), K1
+	VADDPS  Z6, Z2, K1, Z2
+	KMOVW   6(DI), K1
+	VADDPS  Z7, Z3, K1, Z3
 	ADDQ    $+256, SI
 	ADDQ    $+8, DI
 	DECQ    R8
 	JNZ     row
 	VMOVUPS Z0, (DX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, DX
-	ADDQ    $+2, CX
+	VMOVUPS Z1, 64(DX)
+	VMOVUPS Z2, 128(DX)
+	VMOVUPS Z3, 192(DX)
 	DECQ    BX
 	JNZ     column
 	VZEROUPPER
@@ -3302,16 +3327,33 @@ row:
 // Requires: AVX, AVX512F
 TEXT ·invertAVX512(SB), NOSPLIT, $0-8
 	MOVQ x+0(FP), AX
-	MOVQ $0x00000004, CX
+	MOVQ $0x00000001, CX
 
 column:
+	VBROADCASTSS oneAVX512<>+0(SB), Z0
 	VBROADCASTSS oneAVX512<>+0(SB), Z1
-	VMOVUPS      (AX), Z0
-	VDIVPS       Z0, Z1, Z1
-	VPTESTMD     Z0, Z0, K1
+	VBROADCASTSS oneAVX512<>+0(SB), Z2
+	VBROADCASTSS oneAVX512<>+0(SB), Z3
+	VMOVUPS      (AX), Z4
+	VMOVUPS      64(AX), Z5
+	VMOVUPS      128(AX), Z6
+	VMOVUPS      192(AX), Z7
+	VDIVPS       Z4, Z0, Z0
+	VPTESTMD     Z4, Z4, K1
+	VMOVAPS.Z    Z0, K1, Z0
+	VDIVPS       Z5, Z1, Z1
+	VPTESTMD     Z5, Z5, K1
 	VMOVAPS.Z    Z1, K1, Z1
-	VMOVUPS      Z1, (AX)
-	ADDQ         $+64, AX
+	VDIVPS       Z6, Z2, Z2
+	VPTESTMD     Z6, Z6, K1
+	VMOVAPS.Z    Z2, K1, Z2
+	VDIVPS       Z7, Z3, Z3
+	VPTESTMD     Z7, Z7, K1
+	VMOVAPS.Z    Z3, K1, Z3
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
 	DECQ         CX
 	JNZ          column
 	VZEROUPPER
@@ -3348,23 +3390,36 @@ TEXT ·totalAVX512(SB), NOSPLIT, $0-16
 TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
 	MOVQ s+8(FP), AX
 	MOVQ sum+0(FP), CX
-	MOVQ $0x00000004, DX
+	MOVQ $0x00000001, DX
 
 column:
 	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
 	MOVQ   AX, BX
 	MOVQ   rows+16(FP), SI
 
 row:
-	VMOVUPS (BX), Z1
-	VMULPS  Z1, Z1, Z1
-	VADDPS  Z1, Z0, Z0
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	VMOVUPS 128(BX), Z6
+	VMOVUPS 192(BX), Z7
+	VMULPS  Z4, Z4, Z4
+	VMULPS  Z5, Z5, Z5
+	VMULPS  Z6, Z6, Z6
+	VMULPS  Z7, Z7, Z7
+	VADDPS  Z4, Z0, Z0
+	VADDPS  Z5, Z1, Z1
+	VADDPS  Z6, Z2, Z2
+	VADDPS  Z7, Z3, Z3
 	ADDQ    $+256, BX
 	DECQ    SI
 	JNZ     row
 	VMOVUPS Z0, (CX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
+	VMOVUPS Z1, 64(CX)
+	VMOVUPS Z2, 128(CX)
+	VMOVUPS Z3, 192(CX)
 	DECQ    DX
 	JNZ     column
 	VZEROUPPER
@@ -3382,13 +3437,17 @@ TEXT ·gateErrorAVX512(SB), NOSPLIT, $0-80
 	MOVQ         mean+8(FP), DI
 	MOVQ         inverse+48(FP), R8
 	MOVQ         invIdeal+56(FP), R9
-	MOVQ         $0x00000004, R10
+	MOVQ         $0x00000002, R10
 
 column:
 	VMOVUPS (R8), Z1
-	VMOVUPS (R9), Z2
-	VPXORD  Z3, Z3, Z3
-	VPXORD  Z4, Z4, Z4
+	VMOVUPS 64(R8), Z2
+	VMOVUPS (R9), Z3
+	VMOVUPS 64(R9), Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
 	MOVQ    AX, R11
 	MOVQ    CX, R12
 	MOVQ    DX, R13
@@ -3396,35 +3455,54 @@ column:
 	MOVQ    rows+72(FP), R15
 
 row:
+	VMOVUPS   (R12), Z9
+	VMOVUPS   64(R12), Z10
+	VMOVUPS   (R13), Z11
+	VMOVUPS   64(R13), Z12
+	VMULPS    Z1, Z9, Z9
+	VMULPS    Z2, Z10, Z10
+	VMULPS    Z3, Z11, Z11
+	VMULPS    Z4, Z12, Z12
+	VSUBPS    Z11, Z9, Z13
+	VSUBPS    Z12, Z10, Z14
+	VMULPS    Z13, Z13, Z15
+	VMULPS    Z14, Z14, Z16
+	VMULPS    Z11, Z11, Z11
+	VMULPS    Z12, Z12, Z12
+	VSUBPS    Z11, Z15, Z15
+	VSUBPS    Z12, Z16, Z16
 	KMOVW     (R14), K1
-	VMULPS    (R12), Z1, Z5
-	VMULPS    (R13), Z2, Z6
-	VSUBPS    Z6, Z5, Z7
-	VMULPS    Z7, Z7, Z8
-	VMULPS    Z6, Z6, Z6
-	VSUBPS    Z6, Z8, Z8
-	VADDPS    Z8, Z3, K1, Z3
-	VMULPS    Z0, Z7, Z7
-	VMOVAPS.Z Z7, K1, Z7
-	VMOVUPS   Z7, (R11)
-	VMULPS    Z5, Z7, Z5
-	VADDPS    Z5, Z4, Z4
+	VADDPS    Z15, Z5, K1, Z5
+	VMULPS    Z0, Z13, Z13
+	VMOVAPS.Z Z13, K1, Z13
+	KMOVW     2(R14), K1
+	VADDPS    Z16, Z6, K1, Z6
+	VMULPS    Z0, Z14, Z14
+	VMOVAPS.Z Z14, K1, Z14
+	VMOVUPS   Z13, (R11)
+	VMOVUPS   Z14, 64(R11)
+	VMULPS    Z9, Z13, Z9
+	VMULPS    Z10, Z14, Z10
+	VADDPS    Z9, Z7, Z7
+	VADDPS    Z10, Z8, Z8
 	ADDQ      $+256, R11
 	ADDQ      $+256, R12
 	ADDQ      $+256, R13
 	ADDQ      $+8, R14
 	DECQ      R15
 	JNZ       row
-	VMOVUPS   Z3, (SI)
-	VMOVUPS   Z4, (DI)
-	ADDQ      $+64, AX
-	ADDQ      $+64, CX
-	ADDQ      $+64, DX
-	ADDQ      $+64, SI
-	ADDQ      $+64, DI
-	ADDQ      $+64, R8
-	ADDQ      $+64, R9
-	ADDQ      $+2, BX
+	VMOVUPS   Z5, (SI)
+	VMOVUPS   Z6, 64(SI)
+	VMOVUPS   Z7, (DI)
+	VMOVUPS   Z8, 64(DI)
+	ADDQ      $+128, AX
+	ADDQ      $+128, CX
+	ADDQ      $+128, DX
+	ADDQ      $+128, SI
+	ADDQ      $+128, DI
+	ADDQ      $+128, R8
+	ADDQ      $+128, R9
+	ADDQ      $+4, BX
 	DECQ      R10
 	JNZ       column
 	VZEROUPPER
@@ -3437,30 +3515,50 @@ TEXT ·gateGradientAVX512(SB), NOSPLIT, $0-40
 	MOVQ mask+24(FP), CX
 	MOVQ mean+8(FP), DX
 	MOVQ inverse+16(FP), BX
-	MOVQ $0x00000004, SI
+	MOVQ $0x00000001, SI
 
 column:
 	VMOVUPS (DX), Z0
-	VMOVUPS (BX), Z1
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	VMOVUPS 128(BX), Z6
+	VMOVUPS 192(BX), Z7
 	MOVQ    AX, DI
 	MOVQ    CX, R8
 	MOVQ    rows+32(FP), R9
 
 row:
-	VMOVUPS   (DI), Z2
-	VSUBPS    Z0, Z2, Z2
-	VMULPS    Z1, Z2, Z2
+	VMOVUPS   (DI), Z8
+	VMOVUPS   64(DI), Z9
+	VMOVUPS   128(DI), Z10
+	VMOVUPS   192(DI), Z11
+	VSUBPS    Z0, Z8, Z8
+	VSUBPS    Z1, Z9, Z9
+	VSUBPS    Z2, Z10, Z10
+	VSUBPS    Z3, Z11, Z11
+	VMULPS    Z4, Z8, Z8
+	VMULPS    Z5, Z9, Z9
+	VMULPS    Z6, Z10, Z10
+	VMULPS    Z7, Z11, Z11
 	KMOVW     (R8), K1
-	VMOVAPS.Z Z2, K1, Z2
-	VMOVUPS   Z2, (DI)
+	VMOVAPS.Z Z8, K1, Z8
+	KMOVW     2(R8), K1
+	VMOVAPS.Z Z9, K1, Z9
+	KMOVW     4(R8), K1
+	VMOVAPS.Z Z10, K1, Z10
+	KMOVW     6(R8), K1
+	VMOVAPS.Z Z11, K1, Z11
+	VMOVUPS   Z8, (DI)
+	VMOVUPS   Z9, 64(DI)
+	VMOVUPS   Z10, 128(DI)
+	VMOVUPS   Z11, 192(DI)
 	ADDQ      $+256, DI
 	ADDQ      $+8, R8
 	DECQ      R9
 	JNZ       row
-	ADDQ      $+64, AX
-	ADDQ      $+64, DX
-	ADDQ      $+64, BX
-	ADDQ      $+2, CX
 	DECQ      SI
 	JNZ       column
 	VZEROUPPER
@@ -3473,29 +3571,50 @@ TEXT ·weightedAVX512(SB), NOSPLIT, $0-40
 	MOVQ s+16(FP), CX
 	MOVQ sum+0(FP), DX
 	MOVQ all+8(FP), BX
-	MOVQ $0x00000004, SI
+	MOVQ $0x00000001, SI
 
 column:
-	MOVQ   AX, DI
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ   AX, DI
 	MOVQ   CX, R8
 	MOVQ   rows+32(FP), R9
 
 row:
-	VMOVUPS     (R8), Z2
-	VMULPS.BCST (DI), Z2, Z3
-	VADDPS      Z3, Z0, Z0
-	VADDPS      Z2, Z1, Z1
+	VMOVUPS     (R8), Z8
+	VMOVUPS     64(R8), Z9
+	VMOVUPS     128(R8), Z10
+	VMOVUPS     192(R8), Z11
+	VMULPS.BCST (DI), Z8, Z12
+	VADDPS      Z12, Z0, Z0
+	VMULPS.BCST (DI), Z9, Z12
+	VADDPS      Z12, Z1, Z1
+	VMULPS.BCST (DI), Z10, Z12
+	VADDPS      Z12, Z2, Z2
+	VMULPS.BCST (DI), Z11, Z12
+	VADDPS      Z12, Z3, Z3
+	VADDPS      Z8, Z4, Z4
+	VADDPS      Z9, Z5, Z5
+	VADDPS      Z10, Z6, Z6
+	VADDPS      Z11, Z7, Z7
 	ADDQ        $+4, DI
 	ADDQ        $+256, R8
 	DECQ        R9
 	JNZ         row
 	VMOVUPS     Z0, (DX)
-	VMOVUPS     Z1, (BX)
-	ADDQ        $+64, CX
-	ADDQ        $+64, DX
-	ADDQ        $+64, BX
+	VMOVUPS     Z1, 64(DX)
+	VMOVUPS     Z2, 128(DX)
+	VMOVUPS     Z3, 192(DX)
+	VMOVUPS     Z4, (BX)
+	VMOVUPS     Z5, 64(BX)
+	VMOVUPS     Z6, 128(BX)
+	VMOVUPS     Z7, 192(BX)
 	DECQ        SI
 	JNZ         column
 	VZEROUPPER
@@ -3508,28 +3627,47 @@ TEXT ·addPricesAVX512(SB), NOSPLIT, $0-40
 	MOVQ grad+0(FP), CX
 	MOVQ offset+16(FP), DX
 	MOVQ scale+24(FP), BX
-	MOVQ $0x00000004, SI
+	MOVQ $0x00000001, SI
 
 column:
-	MOVQ    AX, DI
 	VMOVUPS (DX), Z0
-	VMOVUPS (BX), Z1
+	VMOVUPS 64(DX), Z1
+	VMOVUPS 128(DX), Z2
+	VMOVUPS 192(DX), Z3
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	VMOVUPS 128(BX), Z6
+	VMOVUPS 192(BX), Z7
+	MOVQ    AX, DI
 	MOVQ    CX, R8
 	MOVQ    rows+32(FP), R9
 
 row:
-	VBROADCASTSS (DI), Z2
-	VSUBPS       Z0, Z2, Z2
-	VMULPS       Z1, Z2, Z2
-	VADDPS       (R8), Z2, Z2
-	VMOVUPS      Z2, (R8)
+	VBROADCASTSS (DI), Z11
+	VSUBPS       Z0, Z11, Z8
+	VSUBPS       Z1, Z11, Z9
+	VSUBPS       Z2, Z11, Z10
+	VSUBPS       Z3, Z11, Z11
+	VMULPS       Z4, Z8, Z8
+	VMULPS       Z5, Z9, Z9
+	VMULPS       Z6, Z10, Z10
+	VMULPS       Z7, Z11, Z11
+	VMOVUPS      (R8), Z12
+	VMOVUPS      64(R8), Z13
+	VMOVUPS      128(R8), Z14
+	VMOVUPS      192(R8), Z15
+	VADDPS       Z12, Z8, Z8
+	VADDPS       Z13, Z9, Z9
+	VADDPS       Z14, Z10, Z10
+	VADDPS       Z15, Z11, Z11
+	VMOVUPS      Z8, (R8)
+	VMOVUPS      Z9, 64(R8)
+	VMOVUPS      Z10, 128(R8)
+	VMOVUPS      Z11, 192(R8)
 	ADDQ         $+4, DI
 	ADDQ         $+256, R8
 	DECQ         R9
 	JNZ          row
-	ADDQ         $+64, CX
-	ADDQ         $+64, DX
-	ADDQ         $+64, BX
 	DECQ         SI
 	JNZ          column
 	VZEROUPPER
@@ -3543,33 +3681,64 @@ TEXT ·mixAVX512(SB), NOSPLIT, $0-48
 	MOVQ         a+16(FP), CX
 	MOVQ         b+24(FP), DX
 	MOVQ         energy+0(FP), BX
-	MOVQ         $0x00000004, SI
+	MOVQ         $0x00000001, SI
 
 column:
 	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
 	MOVQ   AX, DI
 	MOVQ   CX, R8
 	MOVQ   DX, R9
 	MOVQ   rows+40(FP), R10
 
 row:
-	VMOVUPS (R8), Z3
-	VADDPS  (R9), Z3, Z3
-	VMULPS  (DI), Z0, Z2
-	VADDPS  Z2, Z3, Z2
-	VMOVUPS Z2, (DI)
-	VMULPS  Z2, Z2, Z2
-	VADDPS  Z2, Z1, Z1
+	VMOVUPS (R8), Z5
+	VMOVUPS 64(R8), Z6
+	VMOVUPS 128(R8), Z7
+	VMOVUPS 192(R8), Z8
+	VMOVUPS (DI), Z9
+	VMOVUPS 64(DI), Z10
+	VMOVUPS 128(DI), Z11
+	VMOVUPS 192(DI), Z12
+	VMOVUPS (R9), Z13
+	VMOVUPS 64(R9), Z14
+	VMOVUPS 128(R9), Z15
+	VMOVUPS 192(R9), Z16
+	VADDPS  Z13, Z5, Z5
+	VADDPS  Z14, Z6, Z6
+	VADDPS  Z15, Z7, Z7
+	VADDPS  Z16, Z8, Z8
+	VMULPS  Z0, Z9, Z9
+	VMULPS  Z0, Z10, Z10
+	VMULPS  Z0, Z11, Z11
+	VMULPS  Z0, Z12, Z12
+	VADDPS  Z9, Z5, Z9
+	VADDPS  Z10, Z6, Z10
+	VADDPS  Z11, Z7, Z11
+	VADDPS  Z12, Z8, Z12
+	VMOVUPS Z9, (DI)
+	VMOVUPS Z10, 64(DI)
+	VMOVUPS Z11, 128(DI)
+	VMOVUPS Z12, 192(DI)
+	VMULPS  Z9, Z9, Z9
+	VMULPS  Z10, Z10, Z10
+	VMULPS  Z11, Z11, Z11
+	VMULPS  Z12, Z12, Z12
+	VADDPS  Z9, Z1, Z1
+	VADDPS  Z10, Z2, Z2
+	VADDPS  Z11, Z3, Z3
+	VADDPS  Z12, Z4, Z4
 	ADDQ    $+256, DI
 	ADDQ    $+256, R8
 	ADDQ    $+256, R9
 	DECQ    R10
 	JNZ     row
 	VMOVUPS Z1, (BX)
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
-	ADDQ    $+64, DX
-	ADDQ    $+64, BX
+	VMOVUPS Z2, 64(BX)
+	VMOVUPS Z3, 128(BX)
+	VMOVUPS Z4, 192(BX)
 	DECQ    SI
 	JNZ     column
 	VZEROUPPER
@@ -3580,21 +3749,32 @@ row:
 TEXT ·scaleAVX512(SB), NOSPLIT, $0-24
 	MOVQ x+0(FP), AX
 	MOVQ factor+8(FP), CX
-	MOVQ $0x00000004, DX
+	MOVQ $0x00000001, DX
 
 column:
 	VMOVUPS (CX), Z0
+	VMOVUPS 64(CX), Z1
+	VMOVUPS 128(CX), Z2
+	VMOVUPS 192(CX), Z3
 	MOVQ    AX, BX
 	MOVQ    rows+16(FP), SI
 
 row:
-	VMULPS  (BX), Z0, Z1
-	VMOVUPS Z1, (BX)
+	VMOVUPS (BX), Z4
+	VMOVUPS 64(BX), Z5
+	VMOVUPS 128(BX), Z6
+	VMOVUPS 192(BX), Z7
+	VMULPS  Z0, Z4, Z4
+	VMULPS  Z1, Z5, Z5
+	VMULPS  Z2, Z6, Z6
+	VMULPS  Z3, Z7, Z7
+	VMOVUPS Z4, (BX)
+	VMOVUPS Z5, 64(BX)
+	VMOVUPS Z6, 128(BX)
+	VMOVUPS Z7, 192(BX)
 	ADDQ    $+256, BX
 	DECQ    SI
 	JNZ     row
-	ADDQ    $+64, AX
-	ADDQ    $+64, CX
 	DECQ    DX
 	JNZ     column
 	VZEROUPPER
@@ -4100,12 +4280,16 @@ square:
 TEXT ·sigmoidAVX2(SB), NOSPLIT, $0-24
 	MOVQ s+0(FP), AX
 	MOVQ z+8(FP), CX
-	MOVQ rows+16(FP), DX
-	SHLQ $0x02, DX
+	MOVQ $0x00000004, DX
 
-block:
-	VMOVUPS      (CX), Y0
-	VMOVUPS      32(CX), Y1
+column:
+	MOVQ AX, BX
+	MOVQ CX, SI
+	MOVQ rows+16(FP), DI
+
+row:
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
 	VXORPS       signAVX2<>+0(SB), Y0, Y0
 	VXORPS       signAVX2<>+0(SB), Y1, Y1
 	VPMINSD      expHighAVX2<>+0(SB), Y0, Y0
@@ -4165,12 +4349,16 @@ block:
 	VDIVPS       Y4, Y0, Y4
 	VADDPS       Y0, Y5, Y5
 	VDIVPS       Y5, Y0, Y5
-	VMOVUPS      Y4, (AX)
-	VMOVUPS      Y5, 32(AX)
+	VMOVUPS      Y4, (BX)
+	VMOVUPS      Y5, 32(BX)
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	DECQ         DI
+	JNZ          row
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	DECQ         DX
-	JNZ          block
+	JNZ          column
 	VZEROUPPER
 	RET
 
@@ -4319,14 +4507,18 @@ GLOBL oneAVX2<>(SB), RODATA|NOPTR, $32
 TEXT ·sigmoidBackwardAVX2(SB), NOSPLIT, $0-24
 	MOVQ grad+0(FP), AX
 	MOVQ s+8(FP), CX
-	MOVQ rows+16(FP), DX
-	SHLQ $0x02, DX
+	MOVQ $0x00000004, DX
 
-block:
-	VMOVUPS      (CX), Y0
-	VMOVUPS      32(CX), Y1
-	VMOVUPS      (AX), Y2
-	VMOVUPS      32(AX), Y3
+column:
+	MOVQ AX, BX
+	MOVQ CX, SI
+	MOVQ rows+16(FP), DI
+
+row:
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
 	VBROADCASTSS oneAVX2<>+0(SB), Y4
 	VSUBPS       Y0, Y4, Y5
 	VMULPS       Y0, Y5, Y5
@@ -4334,12 +4526,16 @@ block:
 	VSUBPS       Y1, Y4, Y0
 	VMULPS       Y1, Y0, Y0
 	VMULPS       Y0, Y3, Y3
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y3, 32(AX)
+	VMOVUPS      Y2, (BX)
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	DECQ         DI
+	JNZ          row
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	DECQ         DX
-	JNZ          block
+	JNZ          column
 	VZEROUPPER
 	RET
 
@@ -4348,34 +4544,33 @@ block:
 TEXT ·softmaxAVX2(SB), NOSPLIT, $0-24
 	MOVQ s+0(FP), AX
 	MOVQ z+8(FP), CX
-	MOVQ rows+16(FP), DX
-	MOVQ $0x00000004, BX
+	MOVQ $0x00000004, DX
 
 column:
 	VBROADCASTSS minusInfinityAVX2<>+0(SB), Y0
 	VBROADCASTSS minusInfinityAVX2<>+0(SB), Y1
-	MOVQ         AX, SI
-	MOVQ         CX, DI
-	MOVQ         DX, R8
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         rows+16(FP), DI
 
 largest:
-	VMOVUPS (DI), Y2
-	VMOVUPS 32(DI), Y3
+	VMOVUPS (SI), Y2
+	VMOVUPS 32(SI), Y3
 	VMAXPS  Y2, Y0, Y0
 	VMAXPS  Y3, Y1, Y1
+	ADDQ    $+256, BX
 	ADDQ    $+256, SI
-	ADDQ    $+256, DI
-	DECQ    R8
+	DECQ    DI
 	JNZ     largest
 	VXORPS  Y2, Y2, Y2
 	VXORPS  Y3, Y3, Y3
-	MOVQ    AX, SI
-	MOVQ    CX, DI
-	MOVQ    DX, R8
+	MOVQ    AX, BX
+	MOVQ    CX, SI
+	MOVQ    rows+16(FP), DI
 
 power:
-	VMOVUPS      (DI), Y4
-	VMOVUPS      32(DI), Y5
+	VMOVUPS      (SI), Y4
+	VMOVUPS      32(SI), Y5
 	VSUBPS       Y0, Y4, Y4
 	VSUBPS       Y1, Y5, Y5
 	VPMINUD      expLowAVX2<>+0(SB), Y4, Y4
@@ -4430,33 +4625,33 @@ power:
 	VPADDD       Y7, Y9, Y9
 	VADDPS       Y8, Y2, Y2
 	VADDPS       Y9, Y3, Y3
-	VMOVUPS      Y8, (SI)
-	VMOVUPS      Y9, 32(SI)
+	VMOVUPS      Y8, (BX)
+	VMOVUPS      Y9, 32(BX)
+	ADDQ         $+256, BX
 	ADDQ         $+256, SI
-	ADDQ         $+256, DI
-	DECQ         R8
+	DECQ         DI
 	JNZ          power
 	VBROADCASTSS oneAVX2<>+0(SB), Y0
 	VDIVPS       Y2, Y0, Y2
 	VDIVPS       Y3, Y0, Y3
-	MOVQ         AX, SI
-	MOVQ         CX, DI
-	MOVQ         DX, R8
+	MOVQ         AX, BX
+	MOVQ         CX, SI
+	MOVQ         rows+16(FP), DI
 
 share:
-	VMOVUPS (SI), Y0
-	VMOVUPS 32(SI), Y1
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
 	VMULPS  Y2, Y0, Y0
 	VMULPS  Y3, Y1, Y1
-	VMOVUPS Y0, (SI)
-	VMOVUPS Y1, 32(SI)
+	VMOVUPS Y0, (BX)
+	VMOVUPS Y1, 32(BX)
+	ADDQ    $+256, BX
 	ADDQ    $+256, SI
-	ADDQ    $+256, DI
-	DECQ    R8
+	DECQ    DI
 	JNZ     share
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
-	DECQ    BX
+	DECQ    DX
 	JNZ     column
 	VZEROUPPER
 	RET
@@ -4476,51 +4671,50 @@ GLOBL minusInfinityAVX2<>(SB), RODATA|NOPTR, $32
 TEXT ·softmaxBackwardAVX2(SB), NOSPLIT, $0-24
 	MOVQ grad+0(FP), AX
 	MOVQ s+8(FP), CX
-	MOVQ rows+16(FP), DX
-	MOVQ $0x00000004, BX
+	MOVQ $0x00000004, DX
 
 column:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	MOVQ   AX, SI
-	MOVQ   CX, DI
-	MOVQ   DX, R8
+	MOVQ   AX, BX
+	MOVQ   CX, SI
+	MOVQ   rows+16(FP), DI
 
 mean:
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
-	VMOVUPS (DI), Y4
-	VMOVUPS 32(DI), Y5
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
 	VMULPS  Y4, Y2, Y2
 	VMULPS  Y5, Y3, Y3
 	VADDPS  Y2, Y0, Y0
 	VADDPS  Y3, Y1, Y1
+	ADDQ    $+256, BX
 	ADDQ    $+256, SI
-	ADDQ    $+256, DI
-	DECQ    R8
+	DECQ    DI
 	JNZ     mean
-	MOVQ    AX, SI
-	MOVQ    CX, DI
-	MOVQ    DX, R8
+	MOVQ    AX, BX
+	MOVQ    CX, SI
+	MOVQ    rows+16(FP), DI
 
 gradient:
-	VMOVUPS (SI), Y2
-	VMOVUPS 32(SI), Y3
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
 	VSUBPS  Y0, Y2, Y2
 	VSUBPS  Y1, Y3, Y3
-	VMOVUPS (DI), Y4
-	VMOVUPS 32(DI), Y5
+	VMOVUPS (SI), Y4
+	VMOVUPS 32(SI), Y5
 	VMULPS  Y4, Y2, Y2
 	VMULPS  Y5, Y3, Y3
-	VMOVUPS Y2, (SI)
-	VMOVUPS Y3, 32(SI)
+	VMOVUPS Y2, (BX)
+	VMOVUPS Y3, 32(BX)
+	ADDQ    $+256, BX
 	ADDQ    $+256, SI
-	ADDQ    $+256, DI
-	DECQ    R8
+	DECQ    DI
 	JNZ     gradient
 	ADDQ    $+64, AX
 	ADDQ    $+64, CX
-	DECQ    BX
+	DECQ    DX
 	JNZ     column
 	VZEROUPPER
 	RET
@@ -4530,12 +4724,16 @@ gradient:
 TEXT ·sqrtSoftplusAVX2(SB), NOSPLIT, $0-24
 	MOVQ s+0(FP), AX
 	MOVQ z+8(FP), CX
-	MOVQ rows+16(FP), DX
-	SHLQ $0x02, DX
+	MOVQ $0x00000004, DX
 
-block:
-	VMOVUPS      (CX), Y0
-	VMOVUPS      32(CX), Y1
+column:
+	MOVQ AX, BX
+	MOVQ CX, SI
+	MOVQ rows+16(FP), DI
+
+row:
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
 	VORPS        signAVX2<>+0(SB), Y0, Y0
 	VORPS        signAVX2<>+0(SB), Y1, Y1
 	VPMINUD      expLowAVX2<>+0(SB), Y0, Y0
@@ -4638,20 +4836,24 @@ block:
 	VBLENDVPS    Y4, Y2, Y0, Y0
 	VCMPPS       $0x01, sqrt2Minus1AVX2<>+0(SB), Y5, Y2
 	VBLENDVPS    Y2, Y3, Y1, Y1
-	VMOVUPS      (CX), Y2
-	VMOVUPS      32(CX), Y3
+	VMOVUPS      (SI), Y2
+	VMOVUPS      32(SI), Y3
 	VMAXPS       zeroAVX2<>+0(SB), Y2, Y2
 	VMAXPS       zeroAVX2<>+0(SB), Y3, Y3
 	VADDPS       Y0, Y2, Y2
 	VADDPS       Y1, Y3, Y3
 	VSQRTPS      Y2, Y2
 	VSQRTPS      Y3, Y3
-	VMOVUPS      Y2, (AX)
-	VMOVUPS      Y3, 32(AX)
+	VMOVUPS      Y2, (BX)
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	DECQ         DI
+	JNZ          row
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	DECQ         DX
-	JNZ          block
+	JNZ          column
 	VZEROUPPER
 	RET
 
@@ -4770,12 +4972,16 @@ GLOBL zeroAVX2<>(SB), RODATA|NOPTR, $32
 TEXT ·sqrtSoftplusBackwardAVX2(SB), NOSPLIT, $0-24
 	MOVQ grad+0(FP), AX
 	MOVQ s+8(FP), CX
-	MOVQ rows+16(FP), DX
-	SHLQ $0x02, DX
+	MOVQ $0x00000004, DX
 
-block:
-	VMOVUPS      (CX), Y0
-	VMOVUPS      32(CX), Y1
+column:
+	MOVQ AX, BX
+	MOVQ CX, SI
+	MOVQ rows+16(FP), DI
+
+row:
+	VMOVUPS      (SI), Y0
+	VMOVUPS      32(SI), Y1
 	VMULPS       Y0, Y0, Y0
 	VMULPS       Y1, Y1, Y1
 	VXORPS       signAVX2<>+0(SB), Y0, Y2
@@ -4867,22 +5073,26 @@ block:
 	VBLENDVPS    Y0, Y6, Y3, Y6
 	VCMPPS       $0x0e, quarterAVX2<>+0(SB), Y1, Y0
 	VBLENDVPS    Y0, Y7, Y4, Y7
-	VMOVUPS      (AX), Y0
-	VMOVUPS      32(AX), Y1
-	VMOVUPS      (CX), Y2
-	VMOVUPS      32(CX), Y3
+	VMOVUPS      (BX), Y0
+	VMOVUPS      32(BX), Y1
+	VMOVUPS      (SI), Y2
+	VMOVUPS      32(SI), Y3
 	VMULPS       Y0, Y6, Y6
 	VADDPS       Y2, Y2, Y2
 	VDIVPS       Y2, Y6, Y6
 	VMULPS       Y1, Y7, Y7
 	VADDPS       Y3, Y3, Y3
 	VDIVPS       Y3, Y7, Y7
-	VMOVUPS      Y6, (AX)
-	VMOVUPS      Y7, 32(AX)
+	VMOVUPS      Y6, (BX)
+	VMOVUPS      Y7, 32(BX)
+	ADDQ         $+256, BX
+	ADDQ         $+256, SI
+	DECQ         DI
+	JNZ          row
 	ADDQ         $+64, AX
 	ADDQ         $+64, CX
 	DECQ         DX
-	JNZ          block
+	JNZ          column
 	VZEROUPPER
 	RET
 
@@ -6962,30 +7172,39 @@ TEXT ·sumChosenAVX2(SB), NOSPLIT, $0-32
 	MOVQ s+8(FP), AX
 	MOVQ mask+16(FP), CX
 	MOVQ sum+0(FP), DX
-	MOVQ $0x00000008, BX
+	MOVQ $0x00000004, BX
 
 column:
 	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
 	MOVQ   AX, SI
 	MOVQ   CX, DI
 	MOVQ   rows+24(FP), R8
 
 row:
-	VMOVUPS      (SI), Y1
-	VPBROADCASTB (DI), Y2
-	VMOVDQU      laneBits<>+0(SB), Y3
-	VPAND        Y3, Y2, Y2
-	VPCMPEQD     Y3, Y2, Y2
-	VANDPS       Y2, Y1, Y1
-	VADDPS       Y1, Y0, Y0
+	VMOVUPS      (SI), Y2
+	VMOVUPS      32(SI), Y3
+	VPBROADCASTB (DI), Y4
+	VMOVDQU      laneBits<>+0(SB), Y5
+	VPAND        Y5, Y4, Y4
+	VPCMPEQD     Y5, Y4, Y4
+	VANDPS       Y4, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VPBROADCASTB 1(DI), Y2
+	VMOVDQU      laneBits<>+0(SB), Y4
+	VPAND        Y4, Y2, Y2
+	VPCMPEQD     Y4, Y2, Y2
+	VANDPS       Y2, Y3, Y3
+	VADDPS       Y3, Y1, Y1
 	ADDQ         $+256, SI
 	ADDQ         $+8, DI
 	DECQ         R8
 	JNZ          row
 	VMOVUPS      Y0, (DX)
-	ADDQ         $+32, AX
-	ADDQ         $+32, DX
-	ADDQ         $+1, CX
+	VMOVUPS      Y1, 32(DX)
+	ADDQ         $+64, AX
+	ADDQ         $+64, DX
+	ADDQ         $+2, CX
 	DECQ         BX
 	JNZ          column
 	VZEROUPPER
@@ -6995,17 +7214,24 @@ row:
 // Requires: AVX
 TEXT ·invertAVX2(SB), NOSPLIT, $0-8
 	MOVQ x+0(FP), AX
-	MOVQ $0x00000008, CX
+	MOVQ $0x00000004, CX
 
 column:
+	VBROADCASTSS oneAVX2<>+0(SB), Y0
 	VBROADCASTSS oneAVX2<>+0(SB), Y1
-	VMOVUPS      (AX), Y0
-	VDIVPS       Y0, Y1, Y1
+	VMOVUPS      (AX), Y2
+	VMOVUPS      32(AX), Y3
+	VDIVPS       Y2, Y0, Y0
+	VXORPS       Y4, Y4, Y4
+	VCMPPS       $0x04, Y4, Y2, Y4
+	VANDPS       Y4, Y0, Y0
+	VDIVPS       Y3, Y1, Y1
 	VXORPS       Y2, Y2, Y2
-	VCMPPS       $0x04, Y2, Y0, Y2
+	VCMPPS       $0x04, Y2, Y3, Y2
 	VANDPS       Y2, Y1, Y1
-	VMOVUPS      Y1, (AX)
-	ADDQ         $+32, AX
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         $+64, AX
 	DECQ         CX
 	JNZ          column
 	VZEROUPPER
@@ -7060,23 +7286,28 @@ TEXT ·totalAVX2(SB), NOSPLIT, $0-16
 TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-24
 	MOVQ s+8(FP), AX
 	MOVQ sum+0(FP), CX
-	MOVQ $0x00000008, DX
+	MOVQ $0x00000004, DX
 
 column:
 	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
 	MOVQ   AX, BX
 	MOVQ   rows+16(FP), SI
 
 row:
-	VMOVUPS (BX), Y1
-	VMULPS  Y1, Y1, Y1
-	VADDPS  Y1, Y0, Y0
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	VMULPS  Y2, Y2, Y2
+	VMULPS  Y3, Y3, Y3
+	VADDPS  Y2, Y0, Y0
+	VADDPS  Y3, Y1, Y1
 	ADDQ    $+256, BX
 	DECQ    SI
 	JNZ     row
 	VMOVUPS Y0, (CX)
-	ADDQ    $+32, AX
-	ADDQ    $+32, CX
+	VMOVUPS Y1, 32(CX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
 	DECQ    DX
 	JNZ     column
 	VZEROUPPER
@@ -7108,23 +7339,25 @@ column:
 	MOVQ    rows+72(FP), R15
 
 row:
-	VPBROADCASTB (R14), Y5
-	VMOVDQU      laneBits<>+0(SB), Y6
-	VPAND        Y6, Y5, Y5
-	VPCMPEQD     Y6, Y5, Y5
-	VMULPS       (R12), Y1, Y6
-	VMULPS       (R13), Y2, Y7
-	VSUBPS       Y7, Y6, Y8
-	VMULPS       Y8, Y8, Y9
-	VMULPS       Y7, Y7, Y7
-	VSUBPS       Y7, Y9, Y9
-	VANDPS       Y5, Y9, Y9
-	VADDPS       Y9, Y3, Y3
-	VMULPS       Y0, Y8, Y8
-	VANDPS       Y5, Y8, Y8
-	VMOVUPS      Y8, (R11)
-	VMULPS       Y6, Y8, Y6
-	VADDPS       Y6, Y4, Y4
+	VMOVUPS      (R12), Y5
+	VMOVUPS      (R13), Y6
+	VMULPS       Y1, Y5, Y5
+	VMULPS       Y2, Y6, Y6
+	VSUBPS       Y6, Y5, Y7
+	VMULPS       Y7, Y7, Y8
+	VMULPS       Y6, Y6, Y6
+	VSUBPS       Y6, Y8, Y8
+	VPBROADCASTB (R14), Y6
+	VMOVDQU      laneBits<>+0(SB), Y9
+	VPAND        Y9, Y6, Y6
+	VPCMPEQD     Y9, Y6, Y6
+	VANDPS       Y6, Y8, Y8
+	VADDPS       Y8, Y3, Y3
+	VMULPS       Y0, Y7, Y7
+	VANDPS       Y6, Y7, Y7
+	VMOVUPS      Y7, (R11)
+	VMULPS       Y5, Y7, Y5
+	VADDPS       Y5, Y4, Y4
 	ADDQ         $+256, R11
 	ADDQ         $+256, R12
 	ADDQ         $+256, R13
@@ -7153,33 +7386,44 @@ TEXT ·gateGradientAVX2(SB), NOSPLIT, $0-40
 	MOVQ mask+24(FP), CX
 	MOVQ mean+8(FP), DX
 	MOVQ inverse+16(FP), BX
-	MOVQ $0x00000008, SI
+	MOVQ $0x00000004, SI
 
 column:
 	VMOVUPS (DX), Y0
-	VMOVUPS (BX), Y1
+	VMOVUPS 32(DX), Y1
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
 	MOVQ    AX, DI
 	MOVQ    CX, R8
 	MOVQ    rows+32(FP), R9
 
 row:
-	VMOVUPS      (DI), Y2
-	VSUBPS       Y0, Y2, Y2
-	VMULPS       Y1, Y2, Y2
-	VPBROADCASTB (R8), Y3
-	VMOVDQU      laneBits<>+0(SB), Y4
-	VPAND        Y4, Y3, Y3
-	VPCMPEQD     Y4, Y3, Y3
-	VANDPS       Y3, Y2, Y2
-	VMOVUPS      Y2, (DI)
+	VMOVUPS      (DI), Y4
+	VMOVUPS      32(DI), Y5
+	VSUBPS       Y0, Y4, Y4
+	VSUBPS       Y1, Y5, Y5
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y3, Y5, Y5
+	VPBROADCASTB (R8), Y6
+	VMOVDQU      laneBits<>+0(SB), Y7
+	VPAND        Y7, Y6, Y6
+	VPCMPEQD     Y7, Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VPBROADCASTB 1(R8), Y6
+	VMOVDQU      laneBits<>+0(SB), Y7
+	VPAND        Y7, Y6, Y6
+	VPCMPEQD     Y7, Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y4, (DI)
+	VMOVUPS      Y5, 32(DI)
 	ADDQ         $+256, DI
 	ADDQ         $+8, R8
 	DECQ         R9
 	JNZ          row
-	ADDQ         $+32, AX
-	ADDQ         $+32, DX
-	ADDQ         $+32, BX
-	ADDQ         $+1, CX
+	ADDQ         $+64, AX
+	ADDQ         $+64, DX
+	ADDQ         $+64, BX
+	ADDQ         $+2, CX
 	DECQ         SI
 	JNZ          column
 	VZEROUPPER
@@ -7192,30 +7436,38 @@ TEXT ·weightedAVX2(SB), NOSPLIT, $0-40
 	MOVQ s+16(FP), CX
 	MOVQ sum+0(FP), DX
 	MOVQ all+8(FP), BX
-	MOVQ $0x00000008, SI
+	MOVQ $0x00000004, SI
 
 column:
-	MOVQ   AX, DI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   AX, DI
 	MOVQ   CX, R8
 	MOVQ   rows+32(FP), R9
 
 row:
-	VMOVUPS      (R8), Y2
-	VBROADCASTSS (DI), Y3
-	VMULPS       Y3, Y2, Y3
-	VADDPS       Y3, Y0, Y0
-	VADDPS       Y2, Y1, Y1
+	VMOVUPS      (R8), Y4
+	VMOVUPS      32(R8), Y5
+	VBROADCASTSS (DI), Y6
+	VMULPS       Y6, Y4, Y7
+	VADDPS       Y7, Y0, Y0
+	VMULPS       Y6, Y5, Y6
+	VADDPS       Y6, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y5, Y3, Y3
 	ADDQ         $+4, DI
 	ADDQ         $+256, R8
 	DECQ         R9
 	JNZ          row
 	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, (BX)
-	ADDQ         $+32, CX
-	ADDQ         $+32, DX
-	ADDQ         $+32, BX
+	VMOVUPS      Y1, 32(DX)
+	VMOVUPS      Y2, (BX)
+	VMOVUPS      Y3, 32(BX)
+	ADDQ         $+64, CX
+	ADDQ         $+64, DX
+	ADDQ         $+64, BX
 	DECQ         SI
 	JNZ          column
 	VZEROUPPER
@@ -7228,28 +7480,36 @@ TEXT ·addPricesAVX2(SB), NOSPLIT, $0-40
 	MOVQ grad+0(FP), CX
 	MOVQ offset+16(FP), DX
 	MOVQ scale+24(FP), BX
-	MOVQ $0x00000008, SI
+	MOVQ $0x00000004, SI
 
 column:
-	MOVQ    AX, DI
 	VMOVUPS (DX), Y0
-	VMOVUPS (BX), Y1
+	VMOVUPS 32(DX), Y1
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	MOVQ    AX, DI
 	MOVQ    CX, R8
 	MOVQ    rows+32(FP), R9
 
 row:
-	VBROADCASTSS (DI), Y2
-	VSUBPS       Y0, Y2, Y2
-	VMULPS       Y1, Y2, Y2
-	VADDPS       (R8), Y2, Y2
-	VMOVUPS      Y2, (R8)
+	VBROADCASTSS (DI), Y5
+	VSUBPS       Y0, Y5, Y4
+	VSUBPS       Y1, Y5, Y5
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y3, Y5, Y5
+	VMOVUPS      (R8), Y6
+	VMOVUPS      32(R8), Y7
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y7, Y5, Y5
+	VMOVUPS      Y4, (R8)
+	VMOVUPS      Y5, 32(R8)
 	ADDQ         $+4, DI
 	ADDQ         $+256, R8
 	DECQ         R9
 	JNZ          row
-	ADDQ         $+32, CX
-	ADDQ         $+32, DX
-	ADDQ         $+32, BX
+	ADDQ         $+64, CX
+	ADDQ         $+64, DX
+	ADDQ         $+64, BX
 	DECQ         SI
 	JNZ          column
 	VZEROUPPER
@@ -7263,10 +7523,11 @@ TEXT ·mixAVX2(SB), NOSPLIT, $0-48
 	MOVQ         a+16(FP), CX
 	MOVQ         b+24(FP), DX
 	MOVQ         energy+0(FP), BX
-	MOVQ         $0x00000008, SI
+	MOVQ         $0x00000004, SI
 
 column:
 	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
 	MOVQ   AX, DI
 	MOVQ   CX, R8
 	MOVQ   DX, R9
@@ -7274,22 +7535,34 @@ column:
 
 row:
 	VMOVUPS (R8), Y3
-	VADDPS  (R9), Y3, Y3
-	VMULPS  (DI), Y0, Y2
-	VADDPS  Y2, Y3, Y2
-	VMOVUPS Y2, (DI)
-	VMULPS  Y2, Y2, Y2
-	VADDPS  Y2, Y1, Y1
+	VMOVUPS 32(R8), Y4
+	VMOVUPS (DI), Y5
+	VMOVUPS 32(DI), Y6
+	VMOVUPS (R9), Y7
+	VMOVUPS 32(R9), Y8
+	VADDPS  Y7, Y3, Y3
+	VADDPS  Y8, Y4, Y4
+	VMULPS  Y0, Y5, Y5
+	VMULPS  Y0, Y6, Y6
+	VADDPS  Y5, Y3, Y5
+	VADDPS  Y6, Y4, Y6
+	VMOVUPS Y5, (DI)
+	VMOVUPS Y6, 32(DI)
+	VMULPS  Y5, Y5, Y5
+	VMULPS  Y6, Y6, Y6
+	VADDPS  Y5, Y1, Y1
+	VADDPS  Y6, Y2, Y2
 	ADDQ    $+256, DI
 	ADDQ    $+256, R8
 	ADDQ    $+256, R9
 	DECQ    R10
 	JNZ     row
 	VMOVUPS Y1, (BX)
-	ADDQ    $+32, AX
-	ADDQ    $+32, CX
-	ADDQ    $+32, DX
-	ADDQ    $+32, BX
+	VMOVUPS Y2, 32(BX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+64, DX
+	ADDQ    $+64, BX
 	DECQ    SI
 	JNZ     column
 	VZEROUPPER
@@ -7300,21 +7573,26 @@ row:
 TEXT ·scaleAVX2(SB), NOSPLIT, $0-24
 	MOVQ x+0(FP), AX
 	MOVQ factor+8(FP), CX
-	MOVQ $0x00000008, DX
+	MOVQ $0x00000004, DX
 
 column:
 	VMOVUPS (CX), Y0
+	VMOVUPS 32(CX), Y1
 	MOVQ    AX, BX
 	MOVQ    rows+16(FP), SI
 
 row:
-	VMULPS  (BX), Y0, Y1
-	VMOVUPS Y1, (BX)
+	VMOVUPS (BX), Y2
+	VMOVUPS 32(BX), Y3
+	VMULPS  Y0, Y2, Y2
+	VMULPS  Y1, Y3, Y3
+	VMOVUPS Y2, (BX)
+	VMOVUPS Y3, 32(BX)
 	ADDQ    $+256, BX
 	DECQ    SI
 	JNZ     row
-	ADDQ    $+32, AX
-	ADDQ    $+32, CX
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
 	DECQ    DX
 	JNZ     column
 	VZEROUPPER

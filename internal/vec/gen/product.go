@@ -32,7 +32,7 @@ func (t tier) product() {
 						VMOVUPS(at(xc, j*t.bytes()), v)
 					}
 					for i := range rows {
-						t.addProducts(sum[i*vectors:(i+1)*vectors], in, at(wc, 4*i), i%4 == 0)
+						t.addProducts(sum[i*vectors:(i+1)*vectors], in, at(wc, 4*i), false)
 					}
 					advance(xc, rowBytes)
 					advance(wc, 8*4)
@@ -96,7 +96,7 @@ func (t tier) outerRows(rows int) {
 						VMOVUPS(at(x, j*t.bytes()), v)
 					}
 					for i := range block {
-						t.addProducts(acc[i*vectors:(i+1)*vectors], in, at(g, i*rowBytes), i%4 == 0)
+						t.addProducts(acc[i*vectors:(i+1)*vectors], in, at(g, i*rowBytes), false)
 					}
 					ADDQ(stride, x)
 					advance(g, 4)

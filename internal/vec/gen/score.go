@@ -2,7 +2,6 @@ package main
 
 import (
 	"math"
-	"math/bits"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -33,34 +32,6 @@ func (t tier) repeats() int {
 
 func (t tier) number(name string, v float32) Mem { return t.constant(name, math.Float32bits(v)) }
 
-// A block is vectors to which a kernel does the same. Each step is issued for all of them before the next one, so that the
-// steps of one vector's chain need not wait for each other.
-type block []VecVirtual
-
-func (t tier) block(n int) block { return t.vectors(n) }
-
-// loadBlock loads vectors that lie one after the other.
-func (t tier) loadBlock(from Mem, n int) block {
-	b := t.block(n)
-	for i, v := range b {
-		VMOVUPS(from.Offset(i*t.bytes()), v)
-	}
-	return b
-}
-
-func (t tier) storeBlock(b block, to Mem) {
-	for i, v := range b {
-		VMOVUPS(v, to.Offset(i*t.bytes()))
-	}
-}
-
-// each computes to = b op a, in the order of operands of Go's assembler.
-func each(op func(...Op), a, b, to block) {
-	for i := range to {
-		op(a[i], b[i], to[i])
-	}
-}
-
 // constantly computes to = a op c with a constant c, by the form of the instruction that the tier has for it.
 func (t tier) constantly(wide, narrow func(...Op), c Mem, a, to block) {
 	for i := range to {
@@ -86,15 +57,6 @@ func (t tier) broadcast(c Mem) VecVirtual {
 	v := t.vector()
 	VBROADCASTSS(c, v)
 	return v
-}
-
-// copies returns a block of n registers filled with a constant.
-func (t tier) copies(c Mem, n int) block {
-	b := t.block(n)
-	for _, v := range b {
-		VBROADCASTSS(c, v)
-	}
-	return b
 }
 
 // polynomial returns (…(c[0]·x + c[1])·x + …) + c[n−1].
@@ -150,57 +112,33 @@ func (t tier) log1pUnit(f block) block {
 	return p
 }
 
-// together is the number of vectors of a row whose scores are computed at a time: as many as the registers hold.
-func (t tier) together() int {
-	if t.wide {
-		return 4
-	}
-	return 2
-}
-
-// eachBlock opens a kernel over all numbers of tiles of n rows, and calls body for one block of each of them.
-func (t tier) eachBlock(name, signature, doc string, tiles []string, body func(at map[string]Mem)) {
+// eachNumber opens a kernel that does the same to all numbers of tiles.
+func (t tier) eachNumber(name, signature, doc string, tiles []string, body func(w *walk, m map[string]Mem)) {
 	t.begin(name, signature, doc)
-	pointers := map[string]GPVirtual{}
-	for _, p := range tiles {
-		pointers[p] = param(p)
-	}
-	n, size := param("rows"), t.together()*t.bytes()
-	SHLQ(Imm(uint64(bits.TrailingZeros(uint(rowBytes/size)))), n)
-	loop("block", n, func() {
-		m := map[string]Mem{}
-		for name, p := range pointers {
-			m[name] = at(p, 0)
-		}
-		body(m)
-		for _, p := range tiles {
-			advance(pointers[p], size)
-		}
-	})
-	end()
+	w := t.walk(tiles, nil, nil)
+	w.columns(func() { w.rows("row", func(m map[string]Mem) { body(w, m) }) })
 }
 
 func (t tier) sigmoid() {
-	n := t.together()
-	t.eachBlock("sigmoid", "func(s, z *float32, rows int)", "sets s = 1/(1+e^−z).", []string{"s", "z"}, func(m map[string]Mem) {
-		x := t.loadBlock(m["z"], n)
+	t.eachNumber("sigmoid", "func(s, z *float32, rows int)", "sets s = 1/(1+e^−z).", []string{"s", "z"}, func(w *walk, m map[string]Mem) {
+		x := w.load(m["z"])
 		t.negate(x)
 		p, one := t.exp(x), t.broadcast(t.number("one", 1))
 		for _, v := range p {
 			VADDPS(one, v, v)
 			VDIVPS(v, one, v)
 		}
-		t.storeBlock(p, m["s"])
+		w.store(p, m["s"])
 	})
-	t.eachBlock("sigmoidBackward", "func(grad, s *float32, rows int)", "sets g = g·s·(1−s).", []string{"grad", "s"}, func(m map[string]Mem) {
-		s, g, one := t.loadBlock(m["s"], n), t.loadBlock(m["grad"], n), t.broadcast(t.number("one", 1))
+	t.eachNumber("sigmoidBackward", "func(grad, s *float32, rows int)", "sets g = g·s·(1−s).", []string{"grad", "s"}, func(w *walk, m map[string]Mem) {
+		s, g, one := w.load(m["s"]), w.load(m["grad"]), t.broadcast(t.number("one", 1))
 		for i, v := range s {
 			q := t.vector()
 			VSUBPS(v, one, q)
 			VMULPS(v, q, q)
 			VMULPS(q, g[i], g[i])
 		}
-		t.storeBlock(g, m["grad"])
+		w.store(g, m["grad"])
 	})
 }
 
@@ -228,30 +166,29 @@ func (t tier) choice(comparison uint64, x block, c Mem, a, b, to block) {
 }
 
 func (t tier) sqrtSoftplus() {
-	n := t.together()
-	t.eachBlock("sqrtSoftplus", "func(s, z *float32, rows int)", "sets s = √ln(1+e^z).", []string{"s", "z"}, func(m map[string]Mem) {
-		x := t.loadBlock(m["z"], n)
+	t.eachNumber("sqrtSoftplus", "func(s, z *float32, rows int)", "sets s = √ln(1+e^z).", []string{"s", "z"}, func(w *walk, m map[string]Mem) {
+		x := w.load(m["z"])
 		t.orConstant(t.constant("sign", 1<<31), x, x) // −|z|
 		u := t.expNegative(x)
 		// ln(1+u) of u, or with u > √2 − 1 ln 2 + ln(1+f) of f = (u−1)/2.
-		f := t.block(n)
+		f := t.block(w.n)
 		t.subConstant(t.number("one", 1), u, f)
 		t.mulConstant(t.number("half", 0.5), f, f)
 		t.below(u, t.number("sqrt2Minus1", math.Sqrt2-1), u, f, f)
 		small := t.log1pUnit(f)
-		large := t.block(n)
+		large := t.block(w.n)
 		t.addConstant(t.number("ln2", math.Ln2), small, large)
 		t.below(u, t.number("sqrt2Minus1", math.Sqrt2-1), small, large, large)
-		z := t.loadBlock(m["z"], n)
+		z := w.load(m["z"])
 		t.maxConstant(t.number("zero", 0), z, z)
 		each(VADDPS, large, z, z)
 		for _, v := range z {
 			VSQRTPS(v, v)
 		}
-		t.storeBlock(z, m["s"])
+		w.store(z, m["s"])
 	})
-	t.eachBlock("sqrtSoftplusBackward", "func(grad, s *float32, rows int)", "sets g = g·(1−e^(−s²))/(2s).", []string{"grad", "s"}, func(m map[string]Mem) {
-		s, x, minus := t.loadBlock(m["s"], n), t.block(n), t.block(n)
+	t.eachNumber("sqrtSoftplusBackward", "func(grad, s *float32, rows int)", "sets g = g·(1−e^(−s²))/(2s).", []string{"grad", "s"}, func(w *walk, m map[string]Mem) {
+		s, x, minus := w.load(m["s"]), t.block(w.n), t.block(w.n)
 		each(VMULPS, s, s, x)
 		t.xorConstant(t.constant("sign", 1<<31), x, minus)
 		large, one := t.expNegative(minus), t.broadcast(t.number("one", 1))
@@ -259,7 +196,7 @@ func (t tier) sqrtSoftplus() {
 			VSUBPS(v, one, v)
 		}
 		// By its series while e^(−s²) is close to 1.
-		small, c := t.block(n), t.block(n)
+		small, c := t.block(w.n), t.block(w.n)
 		t.mulConstant(t.number("sixth", 1./6), x, small)
 		for _, v := range small {
 			VSUBPS(v, one, v)
@@ -273,91 +210,54 @@ func (t tier) sqrtSoftplus() {
 		}
 		each(VMULPS, small, x, small)
 		t.above(x, t.number("quarter", 0.25), large, small, large)
-		grad, s := t.loadBlock(m["grad"], n), t.loadBlock(m["s"], n)
+		grad, s := w.load(m["grad"]), w.load(m["s"])
 		for i, v := range large {
 			VMULPS(grad[i], v, v)
 			VADDPS(s[i], s[i], s[i])
 			VDIVPS(s[i], v, v)
 		}
-		t.storeBlock(large, m["grad"])
+		w.store(large, m["grad"])
 	})
-}
-
-// eachColumn opens a kernel that walks tiles column by column: body is called for a block of a column of tokens and walks
-// its rows with rows.
-func (t tier) eachColumn(name, signature, doc string, tiles []string, body func(rows func(label string, row func(at map[string]Mem)))) {
-	t.begin(name, signature, doc)
-	pointers := map[string]GPVirtual{}
-	for _, p := range tiles {
-		pointers[p] = param(p)
-	}
-	n, size := param("rows"), t.together()*t.bytes()
-	column := counter(rowBytes / size)
-	loop("column", column, func() {
-		body(func(label string, row func(at map[string]Mem)) {
-			moving, m := map[string]GPVirtual{}, map[string]Mem{}
-			for _, p := range tiles {
-				moving[p] = copied(pointers[p])
-				m[p] = at(moving[p], 0)
-			}
-			left := copied(n)
-			loop(label, left, func() {
-				row(m)
-				for _, p := range tiles {
-					advance(moving[p], rowBytes)
-				}
-			})
-		})
-		for _, p := range tiles {
-			advance(pointers[p], size)
-		}
-	})
-	end()
 }
 
 func (t tier) softmax() {
-	n := t.together()
-	t.eachColumn("softmax", "func(s, z *float32, rows int)", "sets s = softmax(z) over the rows.", []string{"s", "z"},
-		func(rows func(string, func(map[string]Mem))) {
-			top := t.copies(t.constant("minusInfinity", math.Float32bits(float32(math.Inf(-1)))), n)
-			rows("largest", func(m map[string]Mem) { each(VMAXPS, t.loadBlock(m["z"], n), top, top) })
-			sum := t.block(n)
-			for _, v := range sum {
-				zero(v)
-			}
-			rows("power", func(m map[string]Mem) {
-				x := t.loadBlock(m["z"], n)
-				each(VSUBPS, top, x, x)
-				p := t.expNegative(x)
-				each(VADDPS, p, sum, sum)
-				t.storeBlock(p, m["s"])
-			})
-			inverse, one := sum, t.broadcast(t.number("one", 1))
-			for i, v := range sum {
-				VDIVPS(v, one, inverse[i])
-			}
-			rows("share", func(m map[string]Mem) {
-				x := t.loadBlock(m["s"], n)
-				each(VMULPS, inverse, x, x)
-				t.storeBlock(x, m["s"])
-			})
+	t.begin("softmax", "func(s, z *float32, rows int)", "sets s = softmax(z) over the rows.")
+	w := t.walk([]string{"s", "z"}, nil, nil)
+	w.columns(func() {
+		top := t.copies(t.constant("minusInfinity", math.Float32bits(float32(math.Inf(-1)))), w.n)
+		w.rows("largest", func(m map[string]Mem) { each(VMAXPS, w.load(m["z"]), top, top) })
+		sum := w.zeros()
+		w.rows("power", func(m map[string]Mem) {
+			x := w.load(m["z"])
+			each(VSUBPS, top, x, x)
+			p := t.expNegative(x)
+			each(VADDPS, p, sum, sum)
+			w.store(p, m["s"])
 		})
-	t.eachColumn("softmaxBackward", "func(grad, s *float32, rows int)", "sets g = s·(g − Σ g·s).", []string{"grad", "s"},
-		func(rows func(string, func(map[string]Mem))) {
-			mean := t.block(n)
-			for _, v := range mean {
-				zero(v)
-			}
-			rows("mean", func(m map[string]Mem) {
-				x := t.loadBlock(m["grad"], n)
-				each(VMULPS, t.loadBlock(m["s"], n), x, x)
-				each(VADDPS, x, mean, mean)
-			})
-			rows("gradient", func(m map[string]Mem) {
-				x := t.loadBlock(m["grad"], n)
-				each(VSUBPS, mean, x, x)
-				each(VMULPS, t.loadBlock(m["s"], n), x, x)
-				t.storeBlock(x, m["grad"])
-			})
+		one := t.broadcast(t.number("one", 1))
+		for _, v := range sum {
+			VDIVPS(v, one, v)
+		}
+		w.rows("share", func(m map[string]Mem) {
+			x := w.load(m["s"])
+			each(VMULPS, sum, x, x)
+			w.store(x, m["s"])
 		})
+	})
+	t.begin("softmaxBackward", "func(grad, s *float32, rows int)", "sets g = s·(g − Σ g·s).")
+	w = t.walk([]string{"grad", "s"}, nil, nil)
+	w.columns(func() {
+		mean := w.zeros()
+		w.rows("mean", func(m map[string]Mem) {
+			x := w.load(m["grad"])
+			each(VMULPS, w.load(m["s"]), x, x)
+			each(VADDPS, x, mean, mean)
+		})
+		w.rows("gradient", func(m map[string]Mem) {
+			x := w.load(m["grad"])
+			each(VSUBPS, mean, x, x)
+			each(VMULPS, w.load(m["s"]), x, x)
+			w.store(x, m["grad"])
+		})
+	})
 }

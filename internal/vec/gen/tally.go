@@ -25,94 +25,38 @@ func (t tier) addWhere(lanes Register, x, sum VecVirtual) {
 	}
 }
 
-// A walk goes through a tile column by column, and through the rows of each column.
-type walk struct {
-	t      tier
-	tiles  []string // parameters that point to tiles, or to masks with one word for each row
-	masks  []string
-	base   map[string]GPVirtual
-	single []string // parameters that point to one row
-}
-
-func (t tier) walk(tiles, masks, single []string) *walk {
-	w := &walk{t: t, tiles: tiles, masks: masks, single: single, base: map[string]GPVirtual{}}
-	for _, list := range [][]string{tiles, masks, single} {
-		for _, p := range list {
-			w.base[p] = param(p)
-		}
-	}
-	return w
-}
-
-// columns calls body for one column; row of a parameter is at(w.base[…], 0).
-func (w *walk) columns(body func()) {
-	column := counter(rowBytes / w.t.bytes())
-	loop("column", column, func() {
-		body()
-		for _, list := range [][]string{w.tiles, w.single} {
-			for _, p := range list {
-				advance(w.base[p], w.t.bytes())
-			}
-		}
-		for _, p := range w.masks {
-			advance(w.base[p], w.t.bytes()/32)
-		}
-	})
-	end()
-}
-
-// rows calls body with the places of one row.
-func (w *walk) rows(label string, body func(m map[string]Mem)) {
-	moving, m := map[string]GPVirtual{}, map[string]Mem{}
-	for _, list := range [][]string{w.tiles, w.masks} {
-		for _, p := range list {
-			moving[p] = copied(w.base[p])
-			m[p] = at(moving[p], 0)
-		}
-	}
-	n := param("rows")
-	loop(label, n, func() {
-		body(m)
-		for _, p := range w.tiles {
-			advance(moving[p], rowBytes)
-		}
-		for _, p := range w.masks {
-			advance(moving[p], 8)
-		}
-	})
-}
-
 func (t tier) tallies() {
 	t.begin("sumChosen", "func(sum, s *float32, mask *uint64, rows int)", "sets sum[t] = Σ s[e][t] over the rows whose mask has bit t.")
 	w := t.walk([]string{"s"}, []string{"mask"}, []string{"sum"})
 	w.columns(func() {
-		sum := t.vector()
-		zero(sum)
+		sum := w.zeros()
 		w.rows("row", func(m map[string]Mem) {
-			x := t.vector()
-			VMOVUPS(m["s"], x)
-			t.addWhere(t.allowedOf(m["mask"]), x, sum)
+			for i, x := range w.load(m["s"]) {
+				t.addWhere(w.lanes(m["mask"], i), x, sum[i])
+			}
 		})
-		VMOVUPS(sum, at(w.base["sum"], 0))
+		w.store(sum, w.row("sum"))
 	})
 
 	t.begin("invert", "func(x *float32)", "sets x[t] to 1/x[t], and leaves 0 as it is.")
 	w = t.walk(nil, nil, []string{"x"})
 	w.columns(func() {
-		x, inverse := t.vector(), t.broadcast(t.number("one", 1))
-		VMOVUPS(at(w.base["x"], 0), x)
-		VDIVPS(x, inverse, inverse)
-		if t.wide {
-			k := K()
-			VPTESTMD(x, x, k)
-			t.where(k, inverse)
-		} else {
-			isZero := t.vector()
-			zero(isZero)
-			VCMPPS(Imm(4), isZero, x, isZero)
-			t.where(isZero, inverse)
+		inverses := t.copies(t.number("one", 1), w.n)
+		for i, x := range w.load(w.row("x")) {
+			inverse := inverses[i]
+			VDIVPS(x, inverse, inverse)
+			if t.wide {
+				k := K()
+				VPTESTMD(x, x, k)
+				t.where(k, inverse)
+			} else {
+				isZero := t.vector()
+				zero(isZero)
+				VCMPPS(Imm(4), isZero, x, isZero)
+				t.where(isZero, inverse)
+			}
 		}
-		VMOVUPS(inverse, at(w.base["x"], 0))
+		w.store(inverses, w.row("x"))
 	})
 
 	t.begin("total", "func(part *[8]float64, x *float32)", "sets part[i] to the sum of every eighth number from x[i] on.")
@@ -133,61 +77,56 @@ func (t tier) tallies() {
 	t.begin("sumSquares", "func(sum, s *float32, rows int)", "sets sum[t] = Σ s[e][t]².")
 	w = t.walk([]string{"s"}, nil, []string{"sum"})
 	w.columns(func() {
-		sum := t.vector()
-		zero(sum)
+		sum := w.zeros()
 		w.rows("row", func(m map[string]Mem) {
-			x := t.vector()
-			VMOVUPS(m["s"], x)
-			VMULPS(x, x, x)
-			VADDPS(x, sum, sum)
+			x := w.load(m["s"])
+			each(VMULPS, x, x, x)
+			each(VADDPS, x, sum, sum)
 		})
-		VMOVUPS(sum, at(w.base["sum"], 0))
+		w.store(sum, w.row("sum"))
 	})
 
 	t.begin("gateError", "func(err, mean, grad, s, ideal *float32, mask *uint64, inverse, invIdeal *float32, weight float32, rows int)", "is GateError.")
 	weight := t.vector()
 	VBROADCASTSS(NewParamAddr("weight", 64), weight)
 	w = t.walk([]string{"grad", "s", "ideal"}, []string{"mask"}, []string{"err", "mean", "inverse", "invIdeal"})
+	w.n /= 2 // it needs eight registers for each vector, and one
 	w.columns(func() {
-		inverse, invIdeal, err, mean := t.vector(), t.vector(), t.vector(), t.vector()
-		VMOVUPS(at(w.base["inverse"], 0), inverse)
-		VMOVUPS(at(w.base["invIdeal"], 0), invIdeal)
-		zero(err)
-		zero(mean)
+		inverse, invIdeal, err, mean := w.load(w.row("inverse")), w.load(w.row("invIdeal")), w.zeros(), w.zeros()
 		w.rows("row", func(m map[string]Mem) {
-			lanes := t.allowedOf(m["mask"])
-			gate, target, r := t.vector(), t.vector(), t.vector()
-			VMULPS(m["s"], inverse, gate)
-			VMULPS(m["ideal"], invIdeal, target)
-			VSUBPS(target, gate, r)
-			square := t.vector()
-			VMULPS(r, r, square)
-			VMULPS(target, target, target)
-			VSUBPS(target, square, square)
-			t.addWhere(lanes, square, err)
-			VMULPS(weight, r, r)
-			t.where(lanes, r)
-			VMOVUPS(r, m["grad"])
-			VMULPS(gate, r, gate)
-			VADDPS(gate, mean, mean)
+			gate, target, r, square := w.load(m["s"]), w.load(m["ideal"]), t.block(w.n), t.block(w.n)
+			each(VMULPS, inverse, gate, gate)
+			each(VMULPS, invIdeal, target, target)
+			each(VSUBPS, target, gate, r)
+			each(VMULPS, r, r, square)
+			each(VMULPS, target, target, target)
+			each(VSUBPS, target, square, square)
+			for i := range w.n {
+				lanes := w.lanes(m["mask"], i)
+				t.addWhere(lanes, square[i], err[i])
+				VMULPS(weight, r[i], r[i])
+				t.where(lanes, r[i])
+			}
+			w.store(r, m["grad"])
+			each(VMULPS, gate, r, gate)
+			each(VADDPS, gate, mean, mean)
 		})
-		VMOVUPS(err, at(w.base["err"], 0))
-		VMOVUPS(mean, at(w.base["mean"], 0))
+		w.store(err, w.row("err"))
+		w.store(mean, w.row("mean"))
 	})
 
 	t.begin("gateGradient", "func(grad, mean, inverse *float32, mask *uint64, rows int)", "sets grad = (grad − mean)·inverse where chosen.")
 	w = t.walk([]string{"grad"}, []string{"mask"}, []string{"mean", "inverse"})
 	w.columns(func() {
-		mean, inverse := t.vector(), t.vector()
-		VMOVUPS(at(w.base["mean"], 0), mean)
-		VMOVUPS(at(w.base["inverse"], 0), inverse)
+		mean, inverse := w.load(w.row("mean")), w.load(w.row("inverse"))
 		w.rows("row", func(m map[string]Mem) {
-			x := t.vector()
-			VMOVUPS(m["grad"], x)
-			VSUBPS(mean, x, x)
-			VMULPS(inverse, x, x)
-			t.where(t.allowedOf(m["mask"]), x)
-			VMOVUPS(x, m["grad"])
+			x := w.load(m["grad"])
+			each(VSUBPS, mean, x, x)
+			each(VMULPS, inverse, x, x)
+			for i, v := range x {
+				t.where(w.lanes(m["mask"], i), v)
+			}
+			w.store(x, m["grad"])
 		})
 	})
 
@@ -195,34 +134,31 @@ func (t tier) tallies() {
 	weights := param("weights")
 	w = t.walk([]string{"s"}, nil, []string{"sum", "all"})
 	w.columns(func() {
-		sum, all, p := t.vector(), t.vector(), copied(weights)
-		zero(sum)
-		zero(all)
+		sum, all, p := w.zeros(), w.zeros(), copied(weights)
 		w.rows("row", func(m map[string]Mem) {
-			x := t.vector()
-			VMOVUPS(m["s"], x)
-			t.addProducts([]VecVirtual{sum}, []VecVirtual{x}, at(p, 0), false)
-			VADDPS(x, all, all)
+			x := w.load(m["s"])
+			t.addProducts(sum, x, at(p, 0), false)
+			each(VADDPS, x, all, all)
 			advance(p, 4)
 		})
-		VMOVUPS(sum, at(w.base["sum"], 0))
-		VMOVUPS(all, at(w.base["all"], 0))
+		w.store(sum, w.row("sum"))
+		w.store(all, w.row("all"))
 	})
 
 	t.begin("addPrices", "func(grad, weights, offset, scale *float32, rows int)", "adds scale[t]·(weights[e] − offset[t]) to grad[e][t].")
 	weights = param("weights")
 	w = t.walk([]string{"grad"}, nil, []string{"offset", "scale"})
 	w.columns(func() {
-		offset, scale, p := t.vector(), t.vector(), copied(weights)
-		VMOVUPS(at(w.base["offset"], 0), offset)
-		VMOVUPS(at(w.base["scale"], 0), scale)
+		offset, scale, p := w.load(w.row("offset")), w.load(w.row("scale")), copied(weights)
 		w.rows("row", func(m map[string]Mem) {
-			x := t.vector()
-			VBROADCASTSS(at(p, 0), x)
-			VSUBPS(offset, x, x)
-			VMULPS(scale, x, x)
-			VADDPS(m["grad"], x, x)
-			VMOVUPS(x, m["grad"])
+			x, price := t.block(w.n), t.vector()
+			VBROADCASTSS(at(p, 0), price)
+			for i, v := range x {
+				VSUBPS(offset[i], price, v)
+			}
+			each(VMULPS, scale, x, x)
+			each(VADDPS, w.load(m["grad"]), x, x)
+			w.store(x, m["grad"])
 			advance(p, 4)
 		})
 	})
@@ -235,30 +171,29 @@ func (t tier) streams() {
 	VBROADCASTSS(NewParamAddr("noise", 32), noise)
 	w := t.walk([]string{"x", "a", "b"}, nil, []string{"energy"})
 	w.columns(func() {
-		energy := t.vector()
-		zero(energy)
+		energy := w.zeros()
 		w.rows("row", func(m map[string]Mem) {
-			x, sum := t.vector(), t.vector()
-			VMOVUPS(m["a"], sum)
-			VADDPS(m["b"], sum, sum)
-			VMULPS(m["x"], noise, x)
-			VADDPS(x, sum, x)
-			VMOVUPS(x, m["x"])
-			VMULPS(x, x, x)
-			VADDPS(x, energy, energy)
+			sum, x := w.load(m["a"]), w.load(m["x"])
+			each(VADDPS, w.load(m["b"]), sum, sum)
+			for _, v := range x {
+				VMULPS(noise, v, v)
+			}
+			each(VADDPS, x, sum, x)
+			w.store(x, m["x"])
+			each(VMULPS, x, x, x)
+			each(VADDPS, x, energy, energy)
 		})
-		VMOVUPS(energy, at(w.base["energy"], 0))
+		w.store(energy, w.row("energy"))
 	})
 
 	t.begin("scale", "func(x, factor *float32, rows int)", "multiplies x[e][t] by factor[t].")
 	w = t.walk([]string{"x"}, nil, []string{"factor"})
 	w.columns(func() {
-		factor := t.vector()
-		VMOVUPS(at(w.base["factor"], 0), factor)
+		factor := w.load(w.row("factor"))
 		w.rows("row", func(m map[string]Mem) {
-			x := t.vector()
-			VMULPS(m["x"], factor, x)
-			VMOVUPS(x, m["x"])
+			x := w.load(m["x"])
+			each(VMULPS, factor, x, x)
+			w.store(x, m["x"])
 		})
 	})
 
