@@ -323,13 +323,10 @@ func boxMuller(u1, u2 uint32) (float32, float32) {
 	z := float32(a * a)
 	const s0, s1, s2, s3 = 0.999999997, -0.166666507, 0.00833203688, -0.00019504022
 	const c0, c1, c2, c3 = 0.999999972, -0.499998567, 0.0416550269, -0.00135859085
-	sn, cs := float32(s3), float32(c3)
-	sn = float32(sn*z) + s2
-	cs = float32(cs*z) + c2
-	sn = float32(sn*z) + s1
-	cs = float32(cs*z) + c1
-	sn = float32(sn*z) + s0
-	cs = float32(cs*z) + c0
+	square := float32(z * z)
+	sn, cs := float32(s3*z)+s2, float32(c3*z)+c2
+	sn = float32(sn*square) + (float32(s1*z) + s0)
+	cs = float32(cs*square) + (float32(c1*z) + c0)
 	sn = float32(float32(sn*a) * r)
 	cs *= r
 	sign := u2 & 0x80000000

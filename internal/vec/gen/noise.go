@@ -68,14 +68,15 @@ func (t tier) xor(a Op, b, to VecVirtual) {
 
 func (t tier) boxMuller(u1, u2 block, first, second Mem) {
 	r := t.radius(u1)
-	a, z := t.block(1), t.block(1)
+	a, z, square := t.block(1), t.block(1), t.block(1)
 	VPSLLD(Imm(2), u2[0], a[0])
 	t.unit(a)
 	t.subConstant(t.number("oneAndHalf", 1.5), a, a)
 	t.mulConstant(t.number("quarterTurn", math.Pi/2), a, a)
 	each(VMULPS, a, a, z)
-	sin := t.polynomial(z, t.number("sin3", -0.00019504022), t.number("sin2", 0.00833203688), t.number("sin1", -0.166666507), t.number("sin0", 0.999999997))
-	cos := t.polynomial(z, t.number("cos3", -0.00135859085), t.number("cos2", 0.0416550269), t.number("cos1", -0.499998567), t.number("cos0", 0.999999972))
+	each(VMULPS, z, z, square)
+	sin := t.polynomial(z, square, t.number("sin3", -0.00019504022), t.number("sin2", 0.00833203688), t.number("sin1", -0.166666507), t.number("sin0", 0.999999997))
+	cos := t.polynomial(z, square, t.number("cos3", -0.00135859085), t.number("cos2", 0.0416550269), t.number("cos1", -0.499998567), t.number("cos0", 0.999999972))
 	each(VMULPS, a, sin, sin)
 	each(VMULPS, r, sin, sin)
 	each(VMULPS, r, cos, cos)

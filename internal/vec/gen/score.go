@@ -59,12 +59,19 @@ func (t tier) broadcast(c Mem) VecVirtual {
 	return v
 }
 
-// polynomial returns (…(c[0]·x + c[1])·x + …) + c[n−1].
-func (t tier) polynomial(x block, c ...Mem) block {
-	p := t.copies(c[0], len(x))
-	for _, m := range c[1:] {
-		each(VMULPS, x, p, p)
-		t.addConstant(m, p, p)
+// polynomial returns c[0]·x^(n−1) + … + c[n−1] for an even n, as the portable code does: pairs c·x + d, and Horner's rule
+// in x² for them.
+func (t tier) polynomial(x, square block, c ...Mem) block {
+	var p block
+	for i := 0; i < len(c); i += 2 {
+		pair := t.block(len(x))
+		t.mulConstant(c[i], x, pair)
+		t.addConstant(c[i+1], pair, pair)
+		if p != nil {
+			each(VMULPS, square, p, p)
+			each(VADDPS, p, pair, pair)
+		}
+		p = pair
 	}
 	return p
 }
@@ -87,10 +94,11 @@ func (t tier) expNegative(x block) block {
 	each(VSUBPS, c, x, x)
 	t.mulConstant(t.number("ln2Low", -2.12194440e-4), n, c)
 	each(VSUBPS, c, x, x)
-	p := t.polynomial(x, t.number("exp6", 1.9875691500e-4), t.number("exp5", 1.3981999507e-3), t.number("exp4", 8.3334519073e-3),
+	square := c
+	each(VMULPS, x, x, square)
+	p := t.polynomial(x, square, t.number("exp6", 1.9875691500e-4), t.number("exp5", 1.3981999507e-3), t.number("exp4", 8.3334519073e-3),
 		t.number("exp3", 4.1665795894e-2), t.number("exp2", 1.6666665459e-1), t.number("exp1", 5.0000001201e-1))
-	each(VMULPS, x, x, c)
-	each(VMULPS, c, p, p)
+	each(VMULPS, square, p, p)
 	each(VADDPS, x, p, p)
 	t.addConstant(t.number("one", 1), p, p)
 	for i := range p {
@@ -102,11 +110,10 @@ func (t tier) expNegative(x block) block {
 
 // log1pUnit returns ln(1+f) as log1pUnit of package vec computes it.
 func (t tier) log1pUnit(f block) block {
-	p, square := t.polynomial(f, t.number("log6", 0.0891787094), t.number("log5", -0.143502021), t.number("log4", 0.148769609),
-		t.number("log3", -0.165656344), t.number("log2", 0.199653981), t.number("log1", -0.250017469), t.number("log0", 0.333338581)), t.block(len(f))
-	each(VMULPS, f, p, p)
-	t.subConstant(t.number("half", 0.5), p, p)
+	square := t.block(len(f))
 	each(VMULPS, f, f, square)
+	p := t.polynomial(f, square, t.number("log6", 0.0891787094), t.number("log5", -0.143502021), t.number("log4", 0.148769609),
+		t.number("log3", -0.165656344), t.number("log2", 0.199653981), t.number("log1", -0.250017469), t.number("log0", 0.333338581), t.number("minusHalf", -0.5))
 	each(VMULPS, square, p, p)
 	each(VADDPS, f, p, p)
 	return p
