@@ -41,7 +41,10 @@ class Server:
         env = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", GOMAXPROCS="1", **more)
         self.name = name
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-        if self.process.stdout.readline().strip() != "ready":
+        state = self.process.stdout.readline().strip()
+        if state == "slow":
+            sys.exit(f"{name} multiplies by the unoptimised reference BLAS, which would flatter us; on Debian: apt-get install libopenblas0")
+        if state != "ready":
             sys.exit(f"{name} does not start")
 
     def ask(self, operation, rounds=0):

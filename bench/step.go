@@ -81,7 +81,7 @@ type Step struct {
 	Hit    float64   // share of the oracle's unbiased, unlimited top-K that was chosen
 	Mass   float64   // Σ of chosen scores over Σ of the oracle's
 
-	select1      *vec.Selector
+	selector     *vec.Selector
 	x, s, tile   []float32
 	mask, oracle []uint64
 	allowed      []uint64
@@ -109,7 +109,7 @@ func NewStep(shape Shape, in Inputs) (*Step, error) {
 	e := shape.Experts
 	b := &Step{Shape: shape, in: in, matrix: vec.NewMatrix(e, shape.Width),
 		Chosen: make([]int32, shape.Tokens*shape.TopK), Gates: make([]float32, shape.Tokens*shape.TopK), Load: make([]int64, e),
-		select1: vec.NewSelector(shape.TopK, shape.Groups), x: make([]float32, shape.Width*vec.Lanes), s: make([]float32, e*vec.Lanes),
+		selector: vec.NewSelector(shape.TopK, shape.Groups), x: make([]float32, shape.Width*vec.Lanes), s: make([]float32, e*vec.Lanes),
 		tile: vec.NewScratch(shape.Width), mask: make([]uint64, e), oracle: make([]uint64, e)}
 	if shape.Limited() {
 		b.allowed = make([]uint64, shape.Groups)
@@ -140,18 +140,17 @@ func (b *Step) choose(s []float32, live uint64) {
 	b.matrix.Times(s, b.x, b.tile)
 	b.Score.Apply(s, s, b.Experts)
 	if b.allowed != nil {
-		b.select1.Groups(b.allowed, s, b.in.Bias, b.Experts, b.GroupsKept)
+		b.selector.Groups(b.allowed, s, b.in.Bias, b.Experts, b.GroupsKept)
 	}
-	b.select1.TopK(b.mask, s, b.in.Bias, live, b.allowed)
+	b.selector.TopK(b.mask, s, b.in.Bias, live, b.allowed)
 }
 
 // list writes the ids and gates of a tile.
 func (b *Step) list(tile int, s []float32) {
-	vec.SumChosen(&b.row[0], s, b.mask)
-	b.row[1] = b.row[0]
-	vec.Invert(&b.row[1])
+	b.row[0] = b.selector.Sum
+	vec.Invert(&b.row[0])
 	from := tile * vec.Lanes * b.TopK
-	vec.Lists(b.Chosen[from:], b.Gates[from:], b.mask, s, &b.row[1], b.TopK)
+	vec.Lists(b.Chosen[from:], b.Gates[from:], b.mask, s, &b.row[0], b.TopK)
 }
 
 // Route routes the batch: affinities, scores, biased and perhaps limited top-K, lists and gates, loads, and the agreement
@@ -172,10 +171,9 @@ func (b *Step) route(load func(tile int) (live uint64)) {
 		live := load(i)
 		b.choose(b.s, live)
 		b.list(i, b.s)
-		b.select1.TopK(b.oracle, b.s, nil, live, nil)
-		vec.SumChosen(&b.row[2], b.s, b.oracle)
-		mass += vec.Total(&b.row[0])
-		best += vec.Total(&b.row[2])
+		mass += vec.Total(&b.selector.Sum)
+		b.selector.TopK(b.oracle, b.s, nil, live, nil)
+		best += vec.Total(&b.selector.Sum)
 		agreed += b.count()
 	}
 	b.Hit, b.Mass = float64(agreed)/float64(b.Tokens*b.TopK), mass/best

@@ -45,7 +45,7 @@ func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
 	o.layer.Score.Apply(s, t.Z, o.layer.Experts)
 	w.Select.TopK(mask, s, nil, t.Live(), nil)
 	sum, all := &w.Rows[0], &w.Rows[1]
-	vec.SumChosen(sum, s, mask)
+	*sum = w.Select.Sum
 	vec.SumSquares(all, s, len(mask))
 	o.total += vec.Total(sum)
 	inverse, energy := (*vec.Row)(o.inverse[i*vec.Lanes:]), (*vec.Row)(o.energy[i*vec.Lanes:])

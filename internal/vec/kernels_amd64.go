@@ -79,10 +79,10 @@ func best16AVX512(list *int32, s *float32, bias *float32, allowed *uint64, group
 //go:noescape
 func best32AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
 
-// chooseAVX512 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, and returns whether that gave any token more rows than it has keys.
+// chooseAVX512 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys.
 //
 //go:noescape
-func chooseAVX512(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
+func chooseAVX512(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
 
 // settleAVX512 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
 //
@@ -139,6 +139,11 @@ func weightedAVX512(sum *float32, all *float32, s *float32, weights *float32, ro
 //go:noescape
 func addPricesAVX512(grad *float32, weights *float32, offset *float32, scale *float32, rows int)
 
+// listsAVX512 is Lists; ids and gates have the given number of places.
+//
+//go:noescape
+func listsAVX512(ids *int32, gates *float32, mask *uint64, s *float32, inverse *float32, rows int, k int, places int)
+
 // mixAVX512 sets x = (a + b) + noise·x and energy[t] = Σ x².
 //
 //go:noescape
@@ -153,6 +158,11 @@ func scaleAVX512(x *float32, factor *float32, rows int)
 //
 //go:noescape
 func gatherAVX512(out *float32, table *float32, source *int32, blocks int, width int)
+
+// loadAVX512 is gather of the first 64 rows, and fetches the 64 after them.
+//
+//go:noescape
+func loadAVX512(out *float32, table *float32, blocks int, width int)
 
 // peakAVX512 runs n times 12 fused multiply-adds of a vector.
 //
@@ -234,10 +244,10 @@ func best16AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups 
 //go:noescape
 func best32AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
 
-// chooseAVX2 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, and returns whether that gave any token more rows than it has keys.
+// chooseAVX2 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys.
 //
 //go:noescape
-func chooseAVX2(mask *uint64, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
+func chooseAVX2(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
 
 // settleAVX2 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
 //
@@ -294,6 +304,11 @@ func weightedAVX2(sum *float32, all *float32, s *float32, weights *float32, rows
 //go:noescape
 func addPricesAVX2(grad *float32, weights *float32, offset *float32, scale *float32, rows int)
 
+// listsAVX2 is Lists; ids and gates have the given number of places.
+//
+//go:noescape
+func listsAVX2(ids *int32, gates *float32, mask *uint64, s *float32, inverse *float32, rows int, k int, places int)
+
 // mixAVX2 sets x = (a + b) + noise·x and energy[t] = Σ x².
 //
 //go:noescape
@@ -308,6 +323,11 @@ func scaleAVX2(x *float32, factor *float32, rows int)
 //
 //go:noescape
 func gatherAVX2(out *float32, table *float32, source *int32, blocks int, width int)
+
+// loadAVX2 is gather of the first 64 rows, and fetches the 64 after them.
+//
+//go:noescape
+func loadAVX2(out *float32, table *float32, blocks int, width int)
 
 // peakAVX2 runs n times 12 fused multiply-adds of a vector.
 //

@@ -11,7 +11,7 @@ const (
 
 // Exp returns e^x with an error below 1 unit in the last place for x in [-87, 88] and is clamped outside.
 //
-//	e^x = 2^n · e^r,  n = round(x·log2 e),  r = x − n·ln 2 in two parts,  e^r by a polynomial of degree 7
+//	e^x = 2^n · e^r,  n = round(x·log2 e),  r = x − n·ln 2 in two parts,  e^r by a polynomial of degree 6
 //
 // Polynomials here and in the kernels are evaluated as one in x² of pairs a·x + b, which takes as many operations as Horner's
 // rule but lets a processor work on several at a time.
@@ -25,9 +25,8 @@ func Exp(x float32) float32 {
 	r := x - float32(n*ln2High)
 	r -= float32(n * ln2Low)
 	square := float32(r * r)
-	p := float32(1.9875691500e-4*r) + 1.3981999507e-3
-	p = float32(p*square) + (float32(8.3334519073e-3*r) + 4.1665795894e-2)
-	p = float32(p*square) + (float32(1.6666665459e-1*r) + 5.0000001201e-1)
+	p := float32(1.381454058e-3*square) + (float32(8.368745446e-3*r) + 4.166838899e-2)
+	p = float32(p*square) + (float32(1.666652113e-1*r) + 4.999999404e-1)
 	p = float32(p*square) + r
 	p++
 	return math.Float32frombits(math.Float32bits(p) + uint32(int32(n))<<23)

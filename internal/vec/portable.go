@@ -21,7 +21,7 @@ var portable = kernel{
 
 	sumChosen: sumChosenPortable, invert: invertPortable, total: totalPortable, sumSquares: sumSquaresPortable,
 	gateError: gateErrorPortable, gateGradient: gateGradientPortable,
-	weightedSum: weightedSumPortable, addPrices: addPricesPortable,
+	weightedSum: weightedSumPortable, addPrices: addPricesPortable, lists: listsPortable,
 	mix: mixPortable, scale: scalePortable, gather: gatherPortable, load: loadPortable,
 	peak: peakPortable,
 
@@ -228,6 +228,7 @@ func topKPortable(q *Selector, mask []uint64, s, bias []float32, live uint64, al
 			}
 		}
 	}
+	sumChosenPortable(&q.Sum, s, mask)
 }
 
 // rankOf makes a number of a value and a row that is larger for the better of two: the larger value, of equal ones the
@@ -418,6 +419,23 @@ func addPricesPortable(g, weights []float32, offset, scale *Row) {
 		gr := row(g, e)
 		for t := range gr {
 			gr[t] += float32(scale[t] * (w - offset[t]))
+		}
+	}
+}
+
+func listsPortable(ids []int32, gates []float32, mask []uint64, s []float32, inverse *Row, k int) {
+	var next [Lanes]int
+	for t := range next {
+		next[t] = t * k
+	}
+	for e, m := range mask {
+		scores := row(s, e)
+		for ; m != 0; m &= m - 1 {
+			t := bits.TrailingZeros64(m) & (Lanes - 1)
+			if i := next[t]; i < len(ids) { // a token with more than k rows
+				next[t] = i + 1
+				ids[i], gates[i] = int32(e), float32(scores[t]*inverse[t])
+			}
 		}
 	}
 }

@@ -1,7 +1,5 @@
 package vec
 
-import "math/bits"
-
 // SumChosen computes sum[t] = Σ s[e][t] over the rows e whose mask has bit t, rows in order. s is [len(mask)][64].
 func SumChosen(sum *Row, s []float32, mask []uint64) {
 	active.sumChosen(sum, s[:len(mask)*Lanes], mask)
@@ -67,19 +65,9 @@ func Gather(tile, table []float32, source []int32, width int) {
 }
 
 // Lists writes the rows that a tile's tokens chose, ascending, to ids [64][k], and s·inverse of each to gates. Tokens that
-// chose fewer than k leave the rest as it is.
+// chose fewer than k leave the rest as it is; none may choose more. s is [len(mask)][64]; ids and gates may end after the
+// last live token.
 func Lists(ids []int32, gates []float32, mask []uint64, s []float32, inverse *Row, k int) {
-	var next [Lanes]int
-	for t := range next {
-		next[t] = t * k
-	}
-	for e, m := range mask {
-		scores := row(s, e)
-		for ; m != 0; m &= m - 1 {
-			t := bits.TrailingZeros64(m) & (Lanes - 1)
-			i := next[t]
-			next[t] = i + 1
-			ids[i], gates[i] = int32(e), float32(scores[t]*inverse[t])
-		}
-	}
+	places := min(len(ids), Lanes*k)
+	active.lists(ids[:places], gates[:places], mask, s[:len(mask)*Lanes], inverse, k)
 }

@@ -2,6 +2,8 @@ package vec
 
 // Selector finds the best K rows of every token of a tile. It is scratch that one worker owns.
 type Selector struct {
+	Sum Row // Σ s[e][t] over the rows that the last TopK chose for each token, without bias, rows in order
+
 	k int
 
 	// Of the portable kernel.

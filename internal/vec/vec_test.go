@@ -358,6 +358,52 @@ func TestTalliesHaveTheSameBits(t *testing.T) {
 	}
 }
 
+func TestListsMatchPlainOnes(t *testing.T) {
+	eachKernel(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(11, 12))
+		for range 100 {
+			rows, tokens := 1+r.IntN(70), 1+r.IntN(Lanes)
+			k := 1 + r.IntN(rows)
+			s, inverse, mask := randomTile(r, rows), (*Row)(randomTile(r, 1)), make([]uint64, rows)
+			want := make([]float32, tokens*k) // −1 where a token chose fewer
+			gates, got := guarded(t, len(want)), make([]int32, len(want))
+			for i := range want {
+				want[i], got[i] = -1, -1
+			}
+			for tok := range tokens {
+				chosen := r.Perm(rows)[:r.IntN(k+1)]
+				slices.Sort(chosen)
+				for i, e := range chosen {
+					mask[e] |= 1 << tok
+					want[tok*k+i] = float32(e)
+				}
+			}
+			Lists(got, gates, mask, s, inverse, k)
+			for i, e := range want {
+				if float32(got[i]) != e {
+					t.Fatalf("%d rows, k = %d: place %d is row %d, want %v", rows, k, i, got[i], e)
+				}
+				if tok := i / k; e >= 0 && gates[i] != float32(s[int(e)*Lanes+tok]*inverse[tok]) || e < 0 && gates[i] != 0 {
+					t.Fatalf("%d rows, k = %d: gate %d is %v", rows, k, i, gates[i])
+				}
+			}
+		}
+	})
+}
+
+// A token with more rows than the last place holds must not write past the end.
+func TestListsStayInside(t *testing.T) {
+	eachKernel(t, func(t *testing.T) {
+		const k = 2
+		mask := []uint64{1 << 63, 1 << 63, 1 << 63, 1 << 63}
+		ids, gates := make([]int32, Lanes*k), guarded(t, Lanes*k)
+		Lists(ids, gates, mask, make([]float32, len(mask)*Lanes), new(Row), k)
+		if got := ids[63*k:]; !slices.Equal(got, []int32{0, 1}) {
+			t.Errorf("the last token's list is %v, want the first two rows", got)
+		}
+	})
+}
+
 // referenceChoice is the plain form of a group-limited, biased top-K for one token.
 func referenceChoice(a []float32, k, groups, kept int) []int {
 	size := len(a) / groups
@@ -425,7 +471,12 @@ func topKMatchesSorting(t *testing.T) {
 			allowed = nil
 		}
 		q.TopK(mask, s, bias, live, allowed)
+		var sum Row
+		sumChosenPortable(&sum, s, mask)
 		for tok := range Lanes {
+			if math.Float32bits(q.Sum[tok]) != math.Float32bits(sum[tok]) {
+				t.Fatalf("the chosen of token %d sum to %v, want %v", tok, q.Sum[tok], sum[tok])
+			}
 			a := make([]float32, rows)
 			var got []int
 			for e := range a {

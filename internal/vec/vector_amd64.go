@@ -7,10 +7,10 @@ import (
 )
 
 func init() {
-	if cpu.X86.HasAVX2 {
+	if cpu.X86.HasAVX2 && cpu.X86.HasBMI1 {
 		offer(avx2.kernel("avx2"))
 	}
-	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
+	if cpu.X86.HasBMI1 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL {
 		offer(avx512.kernel("avx512"))
 	}
 }
@@ -26,7 +26,7 @@ type assembly struct {
 	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward func(g, s *float32, rows int)
 
 	best   [6]best // of 2^i
-	choose func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties int)
+	choose func(mask *uint64, sum *float32, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties int)
 	settle func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int)
 	groups func(allowed *uint64, rank, s, bias *float32, groups, size, kept int)
 
@@ -40,10 +40,12 @@ type assembly struct {
 	gateGradient func(grad, mean, inverse *float32, mask *uint64, rows int)
 	weighted     func(sum, all, s, weights *float32, rows int)
 	addPrices    func(grad, weights, offset, scale *float32, rows int)
+	lists        func(ids *int32, gates *float32, mask *uint64, s, inverse *float32, rows, k, places int)
 
 	mix    func(energy, x, a, b *float32, noise float32, rows int)
 	scale  func(x, factor *float32, rows int)
 	gather func(out, table *float32, source *int32, blocks, width int)
+	load   func(out, table *float32, blocks, width int)
 
 	peak func(n int)
 }
@@ -54,13 +56,13 @@ var (
 	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
 		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
 		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, settleAVX512, groupsAVX512, drawAVX512,
-		sumChosenAVX512, invertAVX512, totalsAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512,
-		mixAVX512, scaleAVX512, gatherAVX512, peakAVX512}
+		sumChosenAVX512, invertAVX512, totalsAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512, listsAVX512,
+		mixAVX512, scaleAVX512, gatherAVX512, loadAVX512, peakAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
 		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
 		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, settleAVX2, groupsAVX2, drawAVX2,
-		sumChosenAVX2, invertAVX2, totalsAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2,
-		mixAVX2, scaleAVX2, gatherAVX2, peakAVX2}
+		sumChosenAVX2, invertAVX2, totalsAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2, listsAVX2,
+		mixAVX2, scaleAVX2, gatherAVX2, loadAVX2, peakAVX2}
 )
 
 func (a assembly) kernel(name string) *kernel {
@@ -70,7 +72,7 @@ func (a assembly) kernel(name string) *kernel {
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
 		topK:                 a.topK, groups: a.bestGroups, normals: a.normals,
 		sumChosen: a.chosenSums, invert: a.inverted, total: a.total, sumSquares: a.squareSums, gateError: a.gateErrors, gateGradient: a.gateGradients,
-		weightedSum: a.weightedSums, addPrices: a.pricesAdded, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded, peak: a.floatingPoint}
+		weightedSum: a.weightedSums, addPrices: a.pricesAdded, lists: a.listed, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded, peak: a.floatingPoint}
 }
 
 func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
@@ -139,8 +141,9 @@ func (a assembly) topK(q *Selector, mask []uint64, s, bias []float32, live uint6
 	}
 	b := q.withoutNegativeZeros(bias, len(mask))
 	a.best[n](&q.list[0], &s[0], &b[0], &words[0], len(words), size)
-	if a.choose(&mask[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k) != 0 {
+	if a.choose(&mask[0], &q.Sum[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k) != 0 {
 		a.settle(&mask[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k)
+		a.chosenSums(&q.Sum, s, mask)
 	}
 }
 
@@ -210,6 +213,10 @@ func (a assembly) pricesAdded(g, weights []float32, offset, scale *Row) {
 	a.addPrices(&g[0], &weights[0], &offset[0], &scale[0], len(weights))
 }
 
+func (a assembly) listed(ids []int32, gates []float32, mask []uint64, s []float32, inverse *Row, k int) {
+	a.lists(&ids[0], &gates[0], &mask[0], &s[0], &inverse[0], len(mask), k, len(ids))
+}
+
 func (a assembly) mixed(energy *Row, x, from, with []float32, noise float32, rows int) {
 	a.mix(&energy[0], &x[0], &from[0], &with[0], noise, rows)
 }
@@ -227,7 +234,7 @@ func (a assembly) floatingPoint(n int) float64 {
 func (a assembly) loaded(tile, table []float32, width int) {
 	whole := width / a.lanes
 	if whole > 0 {
-		a.gather(&tile[0], &table[0], &identity[0], whole, width)
+		a.load(&tile[0], &table[0], whole, width)
 	}
 	if whole*a.lanes < width {
 		gatherColumns(tile, table, identity[:], width, whole*a.lanes)

@@ -26,6 +26,7 @@ func main() {
 		t.topK()
 		t.normals()
 		t.tallies()
+		t.lists()
 		t.streams()
 		t.peak()
 	}

@@ -25,18 +25,23 @@ func (t tier) product() {
 				for _, s := range sum {
 					zero(s)
 				}
-				wc, xc, c := copied(w), copied(x), copied(cols)
-				loop("column", c, func() {
-					in := t.vectors(vectors)
-					for j, v := range in {
-						VMOVUPS(at(xc, j*t.bytes()), v)
-					}
-					for i := range rows {
-						t.addProducts(sum[i*vectors:(i+1)*vectors], in, at(wc, 4*i), false)
-					}
-					advance(xc, rowBytes)
-					advance(wc, 8*4)
-				})
+				// One register counts columns and finds both, up to 0 from their negated number: a step costs one instruction.
+				at8 := copied(cols)
+				SHLQ(Imm(5), at8)
+				wEnd, xEnd := copied(w), copied(x)
+				ADDQ(at8, wEnd)
+				LEAQ(Mem{Base: xEnd, Index: at8, Scale: 8}, xEnd)
+				NEGQ(at8)
+				Label("column")
+				in := t.vectors(vectors)
+				for j, v := range in {
+					VMOVUPS(Mem{Base: xEnd, Index: at8, Scale: 8, Disp: j * t.bytes()}, v)
+				}
+				for i := range rows {
+					t.addProducts(sum[i*vectors:(i+1)*vectors], in, Mem{Base: wEnd, Index: at8, Scale: 1, Disp: 4 * i}, false)
+				}
+				ADDQ(Imm(8*4), at8)
+				JNZ(LabelRef("column"))
 				for i, s := range sum {
 					VMOVUPS(s, at(z, i/vectors*rowBytes+i%vectors*t.bytes()))
 				}
@@ -89,17 +94,19 @@ func (t tier) outerRows(rows int) {
 						ADDQ(stride, out)
 					}
 				}
-				g, x, n := copied(grad), copied(tokens), counter(64)
-				loop("token", n, func() {
-					in := t.vectors(vectors)
-					for j, v := range in {
-						VMOVUPS(at(x, j*t.bytes()), v)
+				g, x, n := copied(grad), copied(tokens), counter(64/2)
+				loop("token", n, func() { // two at a time, to spend less on the loop
+					for k, from := range []Mem{at(x, 0), {Base: x, Index: stride, Scale: 1}} {
+						in := t.vectors(vectors)
+						for j, v := range in {
+							VMOVUPS(from.Offset(j*t.bytes()), v)
+						}
+						for i := range block {
+							t.addProducts(acc[i*vectors:(i+1)*vectors], in, at(g, i*rowBytes+4*k), false)
+						}
 					}
-					for i := range block {
-						t.addProducts(acc[i*vectors:(i+1)*vectors], in, at(g, i*rowBytes), false)
-					}
-					ADDQ(stride, x)
-					advance(g, 4)
+					LEAQ(Mem{Base: x, Index: stride, Scale: 2}, x)
+					advance(g, 2*4)
 				})
 				out = copied(sum)
 				for i := range acc {

@@ -59,21 +59,27 @@ func (t tier) broadcast(c Mem) VecVirtual {
 	return v
 }
 
-// polynomial returns c[0]·x^(n−1) + … + c[n−1] for an even n, as the portable code does: pairs c·x + d, and Horner's rule
-// in x² for them.
+// polynomial returns c[0]·x^(n−1) + … + c[n−1] as the portable code does: pairs c·x + d, and Horner's rule in x² for them,
+// which begins with c[0] alone where n is odd.
 func (t tier) polynomial(x, square block, c ...Mem) block {
-	var p block
-	for i := 0; i < len(c); i += 2 {
+	var p block // times x², once there is one
+	if len(c)%2 != 0 {
+		p = t.block(len(x))
+		t.mulConstant(c[0], square, p)
+		c = c[1:]
+	}
+	for ; ; c = c[2:] {
 		pair := t.block(len(x))
-		t.mulConstant(c[i], x, pair)
-		t.addConstant(c[i+1], pair, pair)
+		t.mulConstant(c[0], x, pair)
+		t.addConstant(c[1], pair, pair)
 		if p != nil {
-			each(VMULPS, square, p, p)
 			each(VADDPS, p, pair, pair)
 		}
-		p = pair
+		if p = pair; len(c) == 2 {
+			return p
+		}
+		each(VMULPS, square, p, p)
 	}
-	return p
 }
 
 // exp returns e^x as Exp of package vec computes it, and overwrites x. Both bounds are integer minima, which cost half of
@@ -96,8 +102,8 @@ func (t tier) expNegative(x block) block {
 	each(VSUBPS, c, x, x)
 	square := c
 	each(VMULPS, x, x, square)
-	p := t.polynomial(x, square, t.number("exp6", 1.9875691500e-4), t.number("exp5", 1.3981999507e-3), t.number("exp4", 8.3334519073e-3),
-		t.number("exp3", 4.1665795894e-2), t.number("exp2", 1.6666665459e-1), t.number("exp1", 5.0000001201e-1))
+	p := t.polynomial(x, square, t.number("exp6", 1.381454058e-3), t.number("exp5", 8.368745446e-3), t.number("exp4", 4.166838899e-2),
+		t.number("exp3", 1.666652113e-1), t.number("exp2", 4.999999404e-1))
 	each(VMULPS, square, p, p)
 	each(VADDPS, x, p, p)
 	t.addConstant(t.number("one", 1), p, p)

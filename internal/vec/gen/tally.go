@@ -1,6 +1,8 @@
 package main
 
 import (
+	"math/bits"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -165,6 +167,52 @@ func (t tier) tallies() {
 }
 
 // streams are the kernels with which streams make latent vectors.
+// lists goes through the masks bit by bit, which takes one number at a time, by instructions that Go does not use on every
+// processor.
+func (t tier) lists() {
+	t.begin("lists", "func(ids *int32, gates *float32, mask *uint64, s, inverse *float32, rows, k, places int)",
+		"is Lists; ids and gates have the given number of places.")
+	ids, gates, mask, s, inverse, rows, k, places := param("ids"), param("gates"), param("mask"), param("s"), param("inverse"), param("rows"), param("k"), param("places")
+	next := AllocLocal(rowBytes) // the place of each token's next entry
+	place, token := GP64(), GP64()
+	XORQ(place, place)
+	XORQ(token, token)
+	Label("first")
+	MOVL(place.As32(), next.Idx(token, 4))
+	ADDQ(k, place)
+	INCQ(token)
+	CMPQ(token, Imm(64))
+	JL(LabelRef("first"))
+	e := GP64()
+	XORQ(e, e)
+	loop("row", rows, func() {
+		left := GP64()
+		MOVQ(at(mask, 0), left)
+		TESTQ(left, left)
+		JZ(LabelRef("done"))
+		Label("bit")
+		TZCNTQ(left, token)
+		MOVL(next.Idx(token, 4), place.As32())
+		CMPQ(place, places)
+		JAE(LabelRef("more")) // a token with more than k rows
+		gate := XMM()
+		VMOVSS(Mem{Base: s, Index: token, Scale: 4}, gate)
+		VMULSS(Mem{Base: inverse, Index: token, Scale: 4}, gate, gate)
+		MOVL(e.As32(), Mem{Base: ids, Index: place, Scale: 4})
+		VMOVSS(gate, Mem{Base: gates, Index: place, Scale: 4})
+		INCL(place.As32())
+		MOVL(place.As32(), next.Idx(token, 4))
+		Label("more")
+		BLSRQ(left, left)
+		JNZ(LabelRef("bit"))
+		Label("done")
+		INCQ(e)
+		advance(mask, 8)
+		advance(s, rowBytes)
+	})
+	RET()
+}
+
 func (t tier) streams() {
 	t.begin("mix", "func(energy, x, a, b *float32, noise float32, rows int)", "sets x = (a + b) + noise·x and energy[t] = Σ x².")
 	noise := t.vector()
@@ -197,21 +245,40 @@ func (t tier) streams() {
 		})
 	})
 
-	n := t.bytes() / 4
-	t.begin("gather", "func(out, table *float32, source *int32, blocks, width int)",
+	t.gather("gather", "func(out, table *float32, source *int32, blocks, width int)",
 		"sets out[c][t] = table[source[t]][c] for blocks of as many columns c as a vector has lanes.")
-	out, source, stride := param("out"), param("source"), param("width")
+	t.gather("load", "func(out, table *float32, blocks, width int)",
+		"is gather of the first 64 rows, and fetches the 64 after them.")
+}
+
+func (t tier) gather(name, signature, doc string) {
+	n := t.bytes() / 4
+	t.begin(name, signature, doc)
+	out, table, stride := param("out"), param("table"), param("width")
 	SHLQ(Imm(2), stride)
+	var source GPVirtual
+	ahead := copied(stride)
+	if name == "gather" {
+		source = param("source")
+	} else {
+		SHLQ(Imm(6), ahead)
+	}
 	lanes := counter(64 / n)
 	loop("lanes", lanes, func() {
-		o, from, blocks := copied(out), param("table"), param("blocks")
+		o, from, blocks := copied(out), copied(table), param("blocks")
 		loop("block", blocks, func() {
 			r := t.vectors(n)
+			line := copied(from)
 			for i, v := range r {
-				p := GP64()
-				MOVLQSX(at(source, 4*i), p)
-				IMULQ(stride, p)
-				VMOVUPS(Mem{Base: from, Index: p, Scale: 1}, v)
+				if name == "load" {
+					VMOVUPS(at(line, 0), v)
+					PREFETCHT1(Mem{Base: line, Index: ahead, Scale: 1})
+					ADDQ(stride, line)
+					continue
+				}
+				MOVLQSX(at(source, 4*i), line)
+				IMULQ(stride, line)
+				VMOVUPS(Mem{Base: from, Index: line, Scale: 1}, v)
 			}
 			for i, v := range t.transposed(r) {
 				VMOVUPS(v, at(o, i*rowBytes))
@@ -219,7 +286,13 @@ func (t tier) streams() {
 			advance(from, t.bytes())
 			advance(o, n*rowBytes)
 		})
-		advance(source, 4*n)
+		if name == "gather" {
+			advance(source, 4*n)
+		} else {
+			step := copied(stride)
+			SHLQ(Imm(uint64(bits.TrailingZeros(uint(n)))), step)
+			ADDQ(step, table)
+		}
 		advance(out, t.bytes())
 	})
 	end()

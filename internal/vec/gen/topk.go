@@ -282,9 +282,9 @@ func (t tier) store(v VecVirtual, to Mem)   { VMOVUPS(v, to) }
 
 // choose marks every row that is not below the k-th of its token, which is all there is to do unless several equal the k-th.
 func (t tier) choose() {
-	t.begin("choose", "func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties int)",
-		"sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, and returns whether that gave any token more rows than it has keys.")
-	mask, list, s, allowed := param("mask"), param("list"), param("s"), param("allowed")
+	t.begin("choose", "func(mask *uint64, sum *float32, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties int)",
+		"sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys.")
+	mask, sum, list, s, allowed := param("mask"), param("sum"), param("list"), param("s"), param("allowed")
 	infinity, one := t.broadcast(t.constant("minusInfKey", minusInfKey)), t.broadcast(t.constant("integerOne", 1))
 	ties := t.vector()
 	zero(ties)
@@ -314,6 +314,8 @@ func (t tier) choose() {
 		VPADDD(one, infinity, finite)
 		VPMAXSD(finite, kth, kth)
 		least := t.key(kth)
+		total := t.vector()
+		zero(total)
 		row, b, word, out, g := copied(s), param("bias"), copied(allowed), copied(mask), param("groups")
 		loop("group", g, func() {
 			may := t.allowedOf(at(word, 0))
@@ -324,6 +326,7 @@ func (t tier) choose() {
 					chosen := K()
 					VCMPPS(Imm(13), least, x, may, chosen)
 					VPADDD(one, extra, chosen, extra)
+					VADDPS(at(row, 0), total, chosen, total)
 					KMOVW(chosen, at(out, 0))
 				} else {
 					chosen, bits := t.vector(), GP32()
@@ -331,6 +334,8 @@ func (t tier) choose() {
 					VPAND(may.(VecVirtual), chosen, chosen)
 					VPSUBD(chosen, extra, extra)
 					VMOVMSKPS(chosen, bits)
+					VANDPS(at(row, 0), chosen, chosen)
+					VADDPS(chosen, total, total)
 					MOVB(bits.As8(), at(out, 0))
 				}
 				advance(row, rowBytes)
@@ -340,6 +345,8 @@ func (t tier) choose() {
 			advance(word, 8)
 		})
 		t.or(extra, ties, ties)
+		t.store(total, at(sum, 0))
+		advance(sum, t.bytes())
 		advance(list, t.bytes())
 		advance(s, t.bytes())
 		advance(allowed, t.bytes()/32)
