@@ -13,30 +13,52 @@ type Timing struct {
 	Name     string  `json:"name"`
 	NsToken  float64 `json:"ns_per_token"` // median
 	Best     float64 `json:"ns_per_token_best"`
-	GFlops   float64 `json:"gflops,omitempty"` // for products, at the median
-	PeakPart float64 `json:"share_of_peak,omitempty"`
+	GFlops   float64 `json:"gflops,omitempty"`        // for products, at the median
+	PeakPart float64 `json:"share_of_peak,omitempty"` // in turn with the peak
 }
 
 // Measure times what handles the given number of tokens, in rounds of about d/20 for about d.
 func Measure(name string, tokens int, d time.Duration, run func()) Timing {
-	run()
-	at := time.Now()
-	run()
-	each := max(1, int(d/20/max(time.Nanosecond, time.Since(at))))
+	each := fit(d/20, run)
 	var rounds []float64
 	for begin := time.Now(); time.Since(begin) < d || len(rounds) < 3; {
-		at := time.Now()
-		for range each {
-			run()
-		}
-		rounds = append(rounds, float64(time.Since(at).Nanoseconds())/float64(each*tokens))
+		rounds = append(rounds, timed(each, run)/float64(tokens))
 	}
 	slices.Sort(rounds)
 	return Timing{Name: name, NsToken: rounds[len(rounds)/2], Best: rounds[0]}
 }
 
+// fit returns how many calls fit into d, at least one.
+func fit(d time.Duration, run func()) int {
+	run()
+	return max(1, int(float64(d.Nanoseconds())/max(1, timed(1, run))))
+}
+
+// timed returns the nanoseconds of one of n calls.
+func timed(n int, run func()) float64 {
+	at := time.Now()
+	for range n {
+		run()
+	}
+	return float64(time.Since(at).Nanoseconds()) / float64(n)
+}
+
+// share is the part of the processor's peak that run reaches with the given number of floating operations: the median of
+// rounds in which the two take turns, since the clock of a shared machine moves.
+func share(flops float64, d time.Duration, run func()) float64 {
+	const most = 1 << 12
+	peak := func() { vec.FloatingPoint(most) }
+	each, eachPeak := fit(d/100, run), fit(d/100, peak)
+	var parts []float64
+	for begin := time.Now(); time.Since(begin) < d || len(parts) < 3; {
+		parts = append(parts, flops/timed(each, run)*timed(eachPeak, peak)/vec.FloatingPoint(most))
+	}
+	slices.Sort(parts)
+	return parts[len(parts)/2]
+}
+
 // Kernels times every kernel alone on one tile of a shape, which stays in cache.
-func Kernels(s *Step, peak float64, d time.Duration) []Timing {
+func Kernels(s *Step, d time.Duration) []Timing {
 	e, k := s.Experts, s.TopK
 	z, g, weights := make([]float32, e*vec.Lanes), make([]float32, e*vec.Lanes), make([]float32, e)
 	other := make([]float32, s.Width*vec.Lanes)
@@ -52,9 +74,8 @@ func Kernels(s *Step, peak float64, d time.Duration) []Timing {
 	var list []Timing
 	add := func(name string, flops float64, run func()) {
 		t := Measure(name, vec.Lanes, d, run)
-		if flops > 0 && peak > 0 {
-			t.GFlops = flops / t.NsToken
-			t.PeakPart = t.GFlops / peak
+		if flops > 0 {
+			t.GFlops, t.PeakPart = flops/t.NsToken, share(flops*vec.Lanes, d, run)
 		}
 		list = append(list, t)
 	}

@@ -75,9 +75,19 @@ type Scratch struct {
 	Allowed []uint64   // [G]
 	Rows    [4]vec.Row // sums by token
 	Grad    []float32  // ∂L/∂s, then ∂L/∂z, of one tile [E][64]
+	Product []float32  // of products with tiles of latent vectors, see vec.NewScratch
+
+	// Of a stream that fills a tile: where its tokens come from, and parts of their latent vectors [d][64].
+	Source [TileTokens]int32
+	Parts  [2][]float32
 }
 
 // NewScratch returns the scratch of a layer.
 func NewScratch(l Layer) *Scratch {
-	return &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups), Grad: make([]float32, l.Experts*vec.Lanes)}
+	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups),
+		Grad: make([]float32, l.Experts*vec.Lanes), Product: vec.NewScratch(l.Width)}
+	for i := range w.Parts {
+		w.Parts[i] = make([]float32, l.Width*vec.Lanes)
+	}
+	return w
 }

@@ -21,8 +21,9 @@ type Moment struct {
 type Stream interface {
 	// Layout begins a batch: its number of tokens, sequences and micro-batches.
 	Layout(b *Batch, m Moment)
-	// Fill draws the content of one tile of the batch that Layout began. Tiles may be filled in any order.
-	Fill(b *Batch, tile int)
+	// Fill draws the content of one tile of the batch that Layout began. Tiles may be filled in any order, and several at
+	// once with a scratch each.
+	Fill(b *Batch, tile int, w *Scratch)
 	// Evaluation returns the number of tokens that evaluation batches hold together.
 	Evaluation() int
 	// OracleRouter returns weights W [E][d], row-major, with z* = x·Wᵀ, or nil where the stream knows none.

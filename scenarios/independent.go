@@ -64,7 +64,7 @@ func (g *independentStream) Layout(b *moe.Batch, m moe.Moment) {
 }
 
 // Fill implements moe.Stream.
-func (g *independentStream) Fill(b *moe.Batch, tile int) {
+func (g *independentStream) Fill(b *moe.Batch, tile int, _ *moe.Scratch) {
 	t, m := &b.Tiles[tile], g.moment
 	t.Key = rng.Key(g.seed, rng.Choice, uint64(m.Purpose), uint64(m.Index), uint64(tile))
 	key := rng.Key(g.seed, rng.Noise, uint64(m.Purpose), uint64(m.Index), uint64(tile))

@@ -91,20 +91,20 @@ func TestStreamsAreReproducible(t *testing.T) {
 			t.Fatal(err)
 		}
 		a, b := moe.NewBatch(s.Layer(), s.Tokens), moe.NewBatch(s.Layer(), s.Tokens)
-		first, second := s.Stream(5), s.Stream(5)
+		first, second, w := s.Stream(5), s.Stream(5), moe.NewScratch(s.Layer())
 		m := moe.Moment{Step: 3, Index: 3}
 		second.Layout(b, moe.Moment{Step: 2, Index: 2})
-		second.Fill(b, 0)
+		second.Fill(b, 0, w)
 		first.Layout(a, m)
 		second.Layout(b, m)
 		if len(a.Tiles) != 10 || a.Tiles[9].Tokens != 600-9*64 {
 			t.Fatalf("%s: %d tiles, the last of %d tokens", name, len(a.Tiles), a.Tiles[9].Tokens)
 		}
 		for i := range a.Tiles {
-			first.Fill(a, i)
+			first.Fill(a, i, w)
 		}
 		for i := range b.Tiles {
-			second.Fill(b, len(b.Tiles)-1-i)
+			second.Fill(b, len(b.Tiles)-1-i, w)
 		}
 		for i := range a.Tiles {
 			if !slices.Equal(a.Tiles[i].Z, b.Tiles[i].Z) || !slices.Equal(a.Tiles[i].X, b.Tiles[i].X) ||

@@ -76,12 +76,6 @@ type syntheticStream struct {
 	common    []float32 // m
 	topic     []float32 // q of one document
 	base      []float32 // a_common·m + a_domain·c + a_sequence·q of each document, [document][d]
-	tile      []float32 // scratch of products with tiles
-
-	// Of the tile being filled: which document each token belongs to, and the parts of its vector.
-	document     [moe.TileTokens]int32
-	bases, kinds []float32
-	energy       vec.Row
 }
 
 // document is a run of tokens of one domain and topic inside a sequence.
@@ -95,8 +89,7 @@ type document struct {
 func newSyntheticStream(s *Scenario, seed, world uint64) *syntheticStream {
 	y := s.Synthetic
 	d := s.Width
-	g := &syntheticStream{s: s, y: y, seed: seed, world: world, tile: vec.NewScratch(d),
-		bases: make([]float32, d*vec.Lanes), kinds: make([]float32, d*vec.Lanes)}
+	g := &syntheticStream{s: s, y: y, seed: seed, world: world}
 	g.common, g.topic = make([]float32, padded(d)), make([]float32, padded(d))
 	g.weights = normals(rng.Key(world, rng.World, drawExperts), s.Experts*d)
 	scale := float32(y.LogitScale / math.Sqrt(float64(d)))
@@ -223,7 +216,7 @@ func (g *syntheticStream) drawBases() {
 }
 
 // Fill implements moe.Stream.
-func (g *syntheticStream) Fill(b *moe.Batch, tile int) {
+func (g *syntheticStream) Fill(b *moe.Batch, tile int, w *moe.Scratch) {
 	t, m, d := &b.Tiles[tile], g.moment, g.s.Width
 	t.Key = rng.Key(g.seed, rng.Choice, uint64(m.Purpose), uint64(m.Index), uint64(tile))
 	vec.Normals(t.X, rng.Key(g.seed, rng.Noise, uint64(m.Purpose), uint64(m.Index), uint64(tile)))
@@ -246,12 +239,12 @@ func (g *syntheticStream) Fill(b *moe.Batch, tile int) {
 			id = g.order[dc.domain][id]
 		}
 		t.Token[l], t.Domain[l] = id, int32(dc.domain)
-		g.document[l] = int32(doc)
+		w.Source[l] = int32(doc)
 	}
-	vec.Gather(g.bases, g.base, g.document[:], d)
-	vec.Gather(g.kinds, g.types, t.Token[:], d)
-	factor := &g.energy
-	vec.Mix(factor, t.X, g.bases, g.kinds, aNoise, d)
+	bases, kinds, factor := w.Parts[0], w.Parts[1], &w.Rows[0]
+	vec.Gather(bases, g.base, w.Source[:], d)
+	vec.Gather(kinds, g.types, t.Token[:], d)
+	vec.Mix(factor, t.X, bases, kinds, aNoise, d)
 	for l, e := range factor {
 		factor[l] = 0
 		if l < t.Tokens {
@@ -259,7 +252,7 @@ func (g *syntheticStream) Fill(b *moe.Batch, tile int) {
 		}
 	}
 	vec.Scale(t.X, factor, d)
-	g.oracle.Times(t.Z, t.X, g.tile)
+	g.oracle.Times(t.Z, t.X, w.Product)
 	if g.y.OffsetSpread > 0 {
 		for e, o := range g.offset {
 			z := (*vec.Row)(t.Z[e*moe.TileTokens:])

@@ -129,7 +129,7 @@ func (g *traceStream) take(b *moe.Batch, from, to int, next func(i int) moe.Span
 }
 
 // Fill implements moe.Stream.
-func (g *traceStream) Fill(b *moe.Batch, tile int) {
+func (g *traceStream) Fill(b *moe.Batch, tile int, _ *moe.Scratch) {
 	t, m, d := &b.Tiles[tile], g.moment, g.d
 	t.Key = rng.Key(g.seed, rng.Choice, uint64(m.Purpose), uint64(m.Index), uint64(tile))
 	source := g.source[t.Start : t.Start+t.Tokens]

@@ -18,7 +18,7 @@ func batchAt(t *testing.T, seed uint64, m moe.Moment, settings ...string) *moe.B
 	g, b := s.Stream(seed), moe.NewBatch(s.Layer(), s.Tokens)
 	g.Layout(b, m)
 	for i := range b.Tiles {
-		g.Fill(b, i)
+		g.Fill(b, i, moe.NewScratch(b.Layer))
 	}
 	return b
 }
@@ -180,7 +180,7 @@ func fill(s *Scenario, step int) *moe.Batch {
 	g, b := s.Stream(1), moe.NewBatch(s.Layer(), s.Tokens)
 	g.Layout(b, training(step))
 	for i := range b.Tiles {
-		g.Fill(b, i)
+		g.Fill(b, i, moe.NewScratch(b.Layer))
 	}
 	return b
 }

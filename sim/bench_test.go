@@ -25,7 +25,7 @@ func replicateOf(b testing.TB, settings []string, mode string, specs ...string) 
 		}
 		c.Strategies = append(c.Strategies, func() (moe.Strategy, error) { return spec.Build(c.Layer) })
 	}
-	r, err := newReplicate(c, 1, nil)
+	r, err := newReplicate(c, 1, nil, moe.NewScratch(c.Layer))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -34,18 +34,10 @@ func replicateOf(b testing.TB, settings []string, mode string, specs ...string) 
 
 // once does the work of one step of one strategy without recording it.
 func (r *replicate) once(step int) {
-	r.load(r.batch, r.oracle, moe.Moment{Step: step, Purpose: moe.Train, Index: step})
-	for _, x := range r.contestants {
-		for i := range r.batch.Tiles {
-			x.route(i, &r.batch.Tiles[i])
-		}
-		x.count(r.batch)
-		row := x.measure(r.batch, r.oracle, step)
-		if x.learner != nil {
-			x.learn(r.batch, r.oracle, step, &row)
-		}
-		x.strategy.Update(step, &x.chosen)
+	if err := r.compute(step, false); err != nil {
+		panic(err)
 	}
+	r.each(len(r.active), r.move)
 }
 
 var benchShapes = []struct {
@@ -81,36 +73,34 @@ func BenchmarkStages(b *testing.B) {
 		r := replicateOf(b, shape.settings, Learned, "aux-loss")
 		r.once(0)
 		x := r.contestants[0]
-		row := StepRow{}
 		for _, stage := range []struct {
 			name string
 			run  func()
 		}{
 			{"stream", func() {
 				for i := range r.batch.Tiles {
-					r.stream.Fill(r.batch, i)
+					r.stream.Fill(r.batch, i, r.scratch)
 				}
 			}},
 			{"oracle", func() {
-				r.oracle.begin()
 				for i := range r.batch.Tiles {
 					r.oracle.tile(i, &r.batch.Tiles[i], r.scratch)
 				}
-				r.oracle.finish(r.batch.Tokens)
+				r.oracle.finish(r.batch)
 			}},
 			{"score", func() {
 				for i := range r.batch.Tiles {
-					x.score(&r.batch.Tiles[i], x.tileScores(i))
+					x.score(&r.batch.Tiles[i], x.tileScores(i), r.scratch)
 				}
 			}},
 			{"choose", func() {
 				for i := range r.batch.Tiles {
-					x.strategy.Route(&r.batch.Tiles[i], x.tileScores(i), x.scratch, x.assigned.Tile(i), nil)
+					x.strategy.Route(&r.batch.Tiles[i], x.tileScores(i), r.scratch, x.assigned.Tile(i), nil)
 				}
 			}},
-			{"count", func() { x.count(r.batch) }},
-			{"measure", func() { x.measure(r.batch, r.oracle, 1) }},
-			{"learn", func() { x.learn(r.batch, r.oracle, 1, &row) }},
+			{"count", func() { x.count(r.batch, r.oracle, 1) }},
+			{"learn", func() { r.each(gradientChunks, r.learn) }},
+			{"move", func() { x.move(1) }},
 		} {
 			b.Run(shape.name+"/"+stage.name, func(b *testing.B) {
 				b.ReportAllocs()

@@ -14,7 +14,7 @@ type Config struct {
 	Router       RouterConfig
 	Stream       func(seed uint64) moe.Stream
 	Strategies   []func() (moe.Strategy, error)
-	Workers      int                   // seeds that run side by side; 0 for one per processor
+	Workers      int                   // they take seeds, and when none is left help with the steps of others; 0 for one per processor
 	Progress     func(done, total int) // called now and then with steps of all seeds; may be nil
 }
 

@@ -17,22 +17,27 @@ type contestant struct {
 	learner  *learner
 	shared   bool // its scores are the oracle's
 	layer    moe.Layer
-	scratch  *moe.Scratch
 
 	scores        []float32 // [tile][E][64]; the oracle's own where shared
 	assigned      *moe.Assignment
 	chosen, fresh moe.Counts
 	device        []int64
 
+	// By tile, so that sums have one order whoever computed them.
+	affinity []float64 // Σ s* over the chosen
+	task     []float64 // the layer's squared error
+	balance  []float64 // the losses of the strategy
+
 	probe  probe
 	errors *signs
 	run    *Run
-	err    error // of the present step
+	row    StepRow // of the present step
+	err    error
 }
 
 func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []float32) *contestant {
 	t := s.Traits()
-	x := &contestant{strategy: s, traits: t, layer: c.Layer, scratch: moe.NewScratch(c.Layer),
+	x := &contestant{strategy: s, traits: t, layer: c.Layer,
 		assigned: moe.NewAssignment(c.Layer, c.Tokens, t.Fresh), run: &Run{Seed: seed, Values: map[string]float64{}}}
 	x.batch, _ = s.(moe.BatchStrategy)
 	if c.Router.Mode != Frozen && !t.Oracle {
@@ -44,6 +49,8 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 		x.scores = make([]float32, len(o.scores))
 	}
 	x.errors = newSigns(c.Layer.Experts)
+	tiles := len(x.scores) / (c.Layer.Experts * vec.Lanes)
+	x.affinity, x.task, x.balance = make([]float64, tiles), make([]float64, tiles), make([]float64, tiles)
 	return x
 }
 
@@ -53,61 +60,100 @@ func (x *contestant) tileScores(i int) []float32 {
 }
 
 // score computes one tile's scores, unless they are the oracle's.
-func (x *contestant) score(t *moe.Tile, s []float32) {
+func (x *contestant) score(t *moe.Tile, s []float32, w *moe.Scratch) {
 	switch {
 	case x.shared:
 	case x.learner != nil:
-		x.learner.logits(s, t)
+		x.learner.logits(s, t, w)
 		x.strategy.Score(s, s)
 	default:
 		x.strategy.Score(s, t.Z)
 	}
 }
 
-// route routes one tile of the batch.
-func (x *contestant) route(i int, t *moe.Tile) {
-	s := x.tileScores(i)
-	x.score(t, s)
-	x.strategy.Route(t, s, x.scratch, x.assigned.Tile(i), x.assigned.FreshTile(i))
+// routeTile routes one tile of the batch, or with the first one the whole batch where a strategy must see it.
+func (x *contestant) routeTile(b *moe.Batch, o *oracle, i int, w *moe.Scratch) {
+	if x.batch == nil {
+		s := x.tileScores(i)
+		x.score(&b.Tiles[i], s, w)
+		x.strategy.Route(&b.Tiles[i], s, w, x.assigned.Tile(i), x.assigned.FreshTile(i))
+		x.affinity[i] = x.tileAffinity(o, i, w)
+	} else if i == 0 {
+		x.err = x.batch.RouteBatch(b, x.scores, x.assigned.Mask)
+		for i := range b.Tiles {
+			x.affinity[i] = x.tileAffinity(o, i, w)
+		}
+	}
 }
 
-// count fills the counts of the step.
-func (x *contestant) count(b *moe.Batch) {
+// count fills the counts and measures of the step and fixes the prices of the strategy's losses.
+func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 	x.chosen.Count(b, x.assigned.Mask)
 	if x.traits.Fresh {
 		x.fresh.Count(b, x.assigned.Fresh)
 	}
-}
-
-// learn moves the router by the gradients of the task and of the strategy's losses, and fills their values into row.
-func (x *contestant) learn(b *moe.Batch, o *oracle, step int, row *StepRow) {
-	if x.traits.Loss {
+	x.measure(b, o, step)
+	if x.learner != nil && x.traits.Loss {
 		x.strategy.PrepareLoss(b, &x.chosen, &x.fresh)
 	}
-	weight := float32(1 / (float64(b.Tokens) * o.target))
-	g := x.scratch.Grad
-	var task, balance float64
-	for i := range b.Tiles {
-		s := x.tileScores(i)
-		task += layerError(o, i, s, x.assigned.Tile(i), x.layer.TopK, weight, x.scratch)
-		if x.traits.Loss {
-			balance += x.strategy.AddLossGradient(b, i, s, g, x.scratch)
-		}
-		x.strategy.ScoreBackward(g, s)
-		x.learner.accumulate(b, i, g)
-	}
-	x.learner.step(step)
-	row.LayerError = task / (float64(b.Tokens) * o.target)
-	row.BalanceLoss = balance
 }
 
-// measure fills a row with what the step's choices show.
-func (x *contestant) measure(b *moe.Batch, o *oracle, step int) StepRow {
-	n := &x.chosen
+// learn adds the gradients of the task and of the strategy's losses on one chunk of the batch's tiles.
+func (x *contestant) learn(b *moe.Batch, o *oracle, chunk int, w *moe.Scratch) {
+	weight := float32(1 / (float64(b.Tokens) * o.target))
+	from, to := chunkOf(chunk, len(b.Tiles))
+	for i := from; i < to; i++ {
+		s := x.tileScores(i)
+		x.task[i] = layerError(o, i, s, x.assigned.Tile(i), x.layer.TopK, weight, w)
+		x.balance[i] = 0
+		if x.traits.Loss {
+			x.balance[i] = x.strategy.AddLossGradient(b, i, s, w.Grad, w)
+		}
+		x.strategy.ScoreBackward(w.Grad, s)
+		x.learner.accumulate(chunk, &b.Tiles[i], w)
+	}
+}
+
+// sum adds up in order.
+func sum(x []float64) (total float64) {
+	for _, v := range x {
+		total += v
+	}
+	return total
+}
+
+// move moves the router and the strategy's state at the end of a step.
+func (x *contestant) move(step int) {
+	if x.learner != nil {
+		x.learner.step(step)
+	}
+	x.strategy.Update(step, &x.chosen)
+}
+
+// record keeps what the step showed, before anything moves.
+func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
+	step := x.row.Step
+	if x.learner != nil {
+		x.row.LayerError = sum(x.task[:len(b.Tiles)]) / (float64(b.Tokens) * o.target)
+		x.row.BalanceLoss = sum(x.balance[:len(b.Tiles)])
+	}
+	x.run.Steps = append(x.run.Steps, x.row)
+	every := (steps + shots - 1) / shots
+	if x.traits.Oracle || step%every == 0 || step == steps-1 {
+		x.shoot(step)
+	}
+	if step >= steps-window(steps) {
+		x.errors.observe(x.chosen.Global)
+	}
+}
+
+// measure fills the step's row with what its choices show.
+func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
+	n, row := &x.chosen, &x.row
 	nan := math.NaN()
-	row := StepRow{Step: step, MaxVio: metrics.MaxVio(n.Global), LoadVariance: metrics.Variance(n.Global),
+	*row = StepRow{Step: step, MaxVio: metrics.MaxVio(n.Global), LoadVariance: metrics.Variance(n.Global),
 		MaxVioSequence: metrics.MeanMaxVio(n.Sequence, x.layer.Experts), MaxVioDevice: nan,
-		AffinityKept: x.affinity(b, o) / o.total, LayerError: nan, BalanceLoss: nan, RegretToOptimum: nan,
+		AffinityKept: sum(x.affinity[:len(b.Tiles)]) / o.total, LayerError: nan, BalanceLoss: nan, RegretToOptimum: nan,
 		BiasSpread: nan, BiasMean: nan}
 	if x.layer.Groups > 1 {
 		x.device = metrics.GroupLoads(n.Global, x.layer.Groups, x.device)
@@ -116,19 +162,11 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) StepRow {
 	if bias := x.strategy.Bias(); bias != nil {
 		row.BiasSpread, row.BiasMean = spread(bias)
 	}
-	return row
 }
 
-// affinity is Σ s* over the chosen, of the whole batch.
-func (x *contestant) affinity(b *moe.Batch, o *oracle) (sum float64) {
-	for i := range b.Tiles {
-		sum += x.tileAffinity(o, i)
-	}
-	return sum
-}
-
-func (x *contestant) tileAffinity(o *oracle, i int) float64 {
-	row := &x.scratch.Rows[0]
+// tileAffinity is Σ s* over the chosen of one tile.
+func (x *contestant) tileAffinity(o *oracle, i int, w *moe.Scratch) float64 {
+	row := &w.Rows[0]
 	vec.SumChosen(row, o.tileScores(i), x.assigned.Tile(i))
 	return vec.Total(row)
 }
@@ -169,7 +207,7 @@ type probe struct {
 const probeTokens = 256
 
 // observe routes the probe batch with the present state and compares with the last time.
-func (x *contestant) observe(b *moe.Batch, o *oracle) {
+func (x *contestant) observe(b *moe.Batch, o *oracle, w *moe.Scratch) {
 	p, e := &x.probe, x.layer.Experts
 	if p.mask == nil {
 		p.mask, p.before = make([]uint64, len(b.Tiles)*e), make([]uint64, len(b.Tiles)*e)
@@ -183,8 +221,8 @@ func (x *contestant) observe(b *moe.Batch, o *oracle) {
 		if x.shared {
 			s = o.tileScores(i)
 		}
-		x.score(t, s)
-		x.strategy.Route(t, s, x.scratch, p.mask[i*e:(i+1)*e], nil)
+		x.score(t, s, w)
+		x.strategy.Route(t, s, w, p.mask[i*e:(i+1)*e], nil)
 	}
 	if p.seen {
 		for i, m := range p.mask {

@@ -32,6 +32,8 @@ func (r *replicate) evaluate(ctx context.Context) error {
 	for i := range tallies {
 		tallies[i].load, tallies[i].domain = make([]int64, e), make([]int64, domains*e)
 	}
+	r.active = append(r.active[:0], r.contestants...)
+	add := func(i int, w *moe.Scratch) { r.active[i].tally(&tallies[i], r.batch, r.oracle, w) }
 	total := r.stream.Evaluation()
 	for index, at := 0, 0; at < total; index++ {
 		if ctx.Err() != nil {
@@ -46,13 +48,16 @@ func (r *replicate) evaluate(ctx context.Context) error {
 				return err
 			}
 		}
-		for i, x := range r.contestants {
-			before := tallies[i].affinity
-			if err := r.evaluateBatch(x, &tallies[i]); err != nil {
-				return err
+		r.each(len(r.active)*len(r.batch.Tiles), r.route)
+		for _, x := range r.active {
+			if x.err != nil {
+				return x.err
 			}
+		}
+		r.each(len(r.active), add)
+		for i := range tallies {
 			if index == 0 {
-				tallies[i].regret = (best - (tallies[i].affinity - before)) / best
+				tallies[i].regret = (best - tallies[i].affinity) / best
 			}
 		}
 	}
@@ -62,37 +67,28 @@ func (r *replicate) evaluate(ctx context.Context) error {
 	return nil
 }
 
-func (r *replicate) evaluateBatch(x *contestant, y *tally) error {
-	b, o := r.batch, r.oracle
-	if x.batch != nil {
-		if err := x.batch.RouteBatch(b, x.scores, x.assigned.Mask); err != nil {
-			return err
-		}
-	}
+// tally adds a routed batch.
+func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
 	y.tokens += b.Tokens
 	y.best += o.total
 	y.own += o.own
 	y.target += float64(o.target * float64(b.Tokens))
 	for i := range b.Tiles {
-		if x.batch == nil {
-			x.route(i, &b.Tiles[i])
-		}
 		mask, s := x.assigned.Tile(i), x.tileScores(i)
-		y.affinity += x.tileAffinity(o, i)
-		y.error += layerError(o, i, s, mask, x.layer.TopK, 0, x.scratch)
+		y.affinity += x.affinity[i]
+		y.error += layerError(o, i, s, mask, x.layer.TopK, 0, w)
 		y.displaced += displaced(o.tileScores(i), mask, o.tileMask(i), x.layer.TopK, b.Tiles[i].Live())
 		for e, m := range o.tileMask(i) {
 			y.agreed += int64(bits.OnesCount64(m & mask[e]))
 			y.load[e] += int64(bits.OnesCount64(mask[e]))
 		}
 		y.addDomains(&b.Tiles[i], mask)
-		sum := &x.scratch.Rows[0]
+		sum := &w.Rows[0]
 		vec.SumChosen(sum, s, mask)
 		for t := range b.Tiles[i].Tokens {
 			y.gates += float64(x.traits.Gate.Sum(sum[t]))
 		}
 	}
-	return nil
 }
 
 // addDomains counts a tile's choices by domain.

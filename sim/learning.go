@@ -27,7 +27,6 @@ type learner struct {
 	m, v   []float32
 	matrix *vec.Matrix
 	grad   [gradientChunks]*vec.Gradient
-	tile   []float32 // scratch of products with tiles
 
 	rate           float64
 	steps          int
@@ -47,7 +46,6 @@ func newLearner(c *Config, seed uint64, oracle []float32) *learner {
 		width = c.Layer.Width
 		n *= width
 		l.matrix = vec.NewMatrix(c.Layer.Experts, width)
-		l.tile = vec.NewScratch(width)
 	}
 	l.theta = make([]float32, (n+31)&^31)
 	switch {
@@ -75,9 +73,9 @@ func (l *learner) pack() {
 }
 
 // logits computes the router's logits of a tile.
-func (l *learner) logits(z []float32, t *moe.Tile) {
+func (l *learner) logits(z []float32, t *moe.Tile, w *moe.Scratch) {
 	if l.mode == Learned {
-		l.matrix.Times(z, t.X, l.tile)
+		l.matrix.Times(z, t.X, w.Product)
 		return
 	}
 	for e, o := range l.theta {
@@ -88,16 +86,22 @@ func (l *learner) logits(z []float32, t *moe.Tile) {
 	}
 }
 
-// accumulate adds the gradient g = ∂L/∂z of one tile to its chunk.
-func (l *learner) accumulate(b *moe.Batch, tile int, g []float32) {
-	sum := l.grad[tile*gradientChunks/len(b.Tiles)]
+// chunkOf returns the tiles of a chunk, to exclusive: tile i belongs to chunk ⌊i·gradientChunks/tiles⌋.
+func chunkOf(chunk, tiles int) (from, to int) {
+	first := func(chunk int) int { return (chunk*tiles + gradientChunks - 1) / gradientChunks }
+	return first(chunk), first(chunk + 1)
+}
+
+// accumulate adds the gradient ∂L/∂z of one tile, which w.Grad holds, to its chunk.
+func (l *learner) accumulate(chunk int, t *moe.Tile, w *moe.Scratch) {
+	sum := l.grad[chunk]
 	if l.mode == Learned {
-		sum.Add(g, b.Tiles[tile].X, l.tile)
+		sum.Add(w.Grad, t.X, w.Product)
 		return
 	}
 	for e := range l.layer.Experts {
 		offset := sum.Row(e)
-		for _, v := range (*vec.Row)(g[e*vec.Lanes:]) {
+		for _, v := range (*vec.Row)(w.Grad[e*vec.Lanes:]) {
 			offset[0] += v
 		}
 	}

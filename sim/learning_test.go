@@ -23,9 +23,8 @@ func oneTile(r *rand.Rand, layer moe.Layer, tokens int) (*moe.Batch, *oracle, []
 		t.Z[i] = float32(r.NormFloat64())
 	}
 	o := newOracle(layer, tokens)
-	o.begin()
 	o.tile(0, t, moe.NewScratch(layer))
-	o.finish(tokens)
+	o.finish(b)
 	mask := make([]uint64, layer.Experts)
 	for tok := range tokens {
 		for _, e := range r.Perm(layer.Experts)[:layer.TopK] {
@@ -79,11 +78,11 @@ func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 			l.pack()
 			scratch := moe.NewScratch(layer)
 			s, g := make([]float32, 9*vec.Lanes), scratch.Grad
-			l.logits(s, &b.Tiles[0])
+			l.logits(s, &b.Tiles[0], scratch)
 			score.Apply(s, s, 9)
 			got := layerError(o, 0, s, mask, k, weight, scratch)
 			score.Backward(g, s, 9)
-			l.accumulate(b, 0, g)
+			l.accumulate(0, &b.Tiles[0], scratch)
 
 			w := make([]float64, len(l.theta))
 			for i, v := range l.theta {

@@ -13,10 +13,14 @@ type oracle struct {
 	mask    []uint64  // top-K of s*, without group limit [tile·E]
 	inverse []float32 // 1/Σ_{TopK} s*, by token
 	energy  []float32 // Σ_e ĝ² of the layer's target, by token; 0 past the last token
+	parts   []parts   // by tile, so that sums have one order whoever computed them
 	total   float64   // Σ over tokens of Σ_{TopK} s*
 	target  float64   // mean over tokens of Σ_e ĝ²
 	own     float64   // Σ over tokens of the squared error that the oracle's own choice and gates leave
 }
+
+// parts are one tile's parts of the sums over tokens.
+type parts struct{ total, target, own float64 }
 
 func newOracle(layer moe.Layer, tokens int) *oracle {
 	tiles := (tokens + vec.Lanes - 1) / vec.Lanes
@@ -26,6 +30,7 @@ func newOracle(layer moe.Layer, tokens int) *oracle {
 		mask:    make([]uint64, tiles*layer.Experts),
 		inverse: make([]float32, tiles*vec.Lanes),
 		energy:  make([]float32, tiles*vec.Lanes),
+		parts:   make([]parts, tiles),
 	}
 }
 
@@ -36,9 +41,6 @@ func (o *oracle) tileScores(i int) []float32 {
 
 func (o *oracle) tileMask(i int) []uint64 { return o.mask[i*o.layer.Experts : (i+1)*o.layer.Experts] }
 
-// begin forgets the totals of the last batch.
-func (o *oracle) begin() { o.total, o.target, o.own = 0, 0, 0 }
-
 // tile computes one tile's part from its logits.
 func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
 	s, mask := o.tileScores(i), o.tileMask(i)
@@ -47,18 +49,26 @@ func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
 	sum, all := &w.Rows[0], &w.Rows[1]
 	*sum = w.Select.Sum
 	vec.SumSquares(all, s, len(mask))
-	o.total += vec.Total(sum)
+	p := &o.parts[i]
+	p.total = vec.Total(sum)
 	inverse, energy := (*vec.Row)(o.inverse[i*vec.Lanes:]), (*vec.Row)(o.energy[i*vec.Lanes:])
 	*inverse = *sum
 	vec.Invert(inverse)
 	for l, v := range inverse {
 		energy[l] = float32(all[l] * float32(v*v)) // 0 past the last token, whose inverse is 0
 	}
-	whole := vec.Total(energy)
-	o.target += whole
+	p.target = vec.Total(energy)
 	vec.GateError(sum, all, w.Grad, s, s, mask, inverse, inverse, 0)
-	o.own += whole + vec.Total(sum)
+	p.own = p.target + vec.Total(sum)
 }
 
-// finish turns sums into means once all tiles are in.
-func (o *oracle) finish(tokens int) { o.target /= float64(tokens) }
+// finish adds up the parts of a batch's tiles once all are in.
+func (o *oracle) finish(b *moe.Batch) {
+	o.total, o.target, o.own = 0, 0, 0
+	for _, p := range o.parts[:len(b.Tiles)] {
+		o.total += p.total
+		o.target += p.target
+		o.own += p.own
+	}
+	o.target /= float64(b.Tokens)
+}

@@ -72,6 +72,7 @@ func TestSameBitsForAnyNumberOfWorkersAndKernel(t *testing.T) {
 
 func sameBits(t *testing.T, c *sim.Config) {
 	t.Helper()
+	sim.AlwaysShare(t)
 	t.Cleanup(func() { vec.Use("auto") })
 	var first string
 	for _, kernel := range vec.Kernels() {

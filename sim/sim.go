@@ -11,8 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
 	"sync/atomic"
+	"time"
 
 	"evenkeel/internal/rng"
 	"evenkeel/internal/transport"
@@ -21,6 +21,9 @@ import (
 
 // solvedSteps is the largest number of steps of a seed on which the balanced optimum is solved.
 const solvedSteps = 8
+
+// worthHelp is how long a step must take before idle workers are woken for its rounds, which takes some 10 µs each time.
+var worthHelp = 500 * time.Microsecond
 
 // shots is about the largest number of steps whose loads are kept.
 const shots = 250
@@ -52,11 +55,11 @@ func Compare(ctx context.Context, c *Config) (*Result, error) {
 	}
 	w := new(workers)
 	failures := make([]error, len(c.Seeds))
-	w.run(count, len(c.Seeds), func(i int) {
+	w.run(count, len(c.Seeds), c.Layer, func(i int, s *moe.Scratch) {
 		if failures[i] = ctx.Err(); failures[i] != nil {
 			return
 		}
-		r, err := newReplicate(c, c.Seeds[i], w)
+		r, err := newReplicate(c, c.Seeds[i], w, s)
 		if err == nil {
 			runs[i], err = r.run(ctx, report)
 		}
@@ -118,12 +121,24 @@ type replicate struct {
 	c           *Config
 	seed        uint64
 	workers     *workers
-	away        sync.WaitGroup // turns that helpers have
+	scratch     *moe.Scratch // of the worker that runs it
 	stream      moe.Stream
 	batch       *moe.Batch
 	oracle      *oracle
-	scratch     *moe.Scratch
 	contestants []*contestant
+
+	// Of the present step: what is done in rounds, whether they last long enough to wake helpers, and who takes part.
+	round            round
+	fill             func(tile int, w *moe.Scratch)
+	route            func(item int, w *moe.Scratch) // each active contestant's tiles
+	count            func(active int, w *moe.Scratch)
+	learn            func(item int, w *moe.Scratch) // each learning contestant's chunks of tiles
+	move             func(active int, w *moe.Scratch)
+	long             bool
+	now              int
+	active, learning []*contestant
+	filled           *moe.Batch
+	judge            *oracle
 
 	probeBatch  *moe.Batch
 	probeOracle *oracle
@@ -132,9 +147,10 @@ type replicate struct {
 	optimum []uint64
 }
 
-func newReplicate(c *Config, seed uint64, w *workers) (*replicate, error) {
-	r := &replicate{c: c, seed: seed, workers: w, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.Tokens),
-		oracle: newOracle(c.Layer, c.Tokens), scratch: moe.NewScratch(c.Layer)}
+func newReplicate(c *Config, seed uint64, w *workers, s *moe.Scratch) (*replicate, error) {
+	r := &replicate{c: c, seed: seed, workers: w, scratch: s, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.Tokens),
+		oracle: newOracle(c.Layer, c.Tokens)}
+	r.prepareRounds()
 	weights := r.stream.OracleRouter()
 	if c.Router.Mode == Learned && c.Router.Oracle && weights == nil {
 		return nil, errors.New("router.init is oracle, but this stream knows no oracle's router: use router.init=random")
@@ -150,15 +166,39 @@ func newReplicate(c *Config, seed uint64, w *workers) (*replicate, error) {
 	return r, nil
 }
 
+// prepareRounds makes the functions of rounds once, since making them anew in every step would allocate.
+func (r *replicate) prepareRounds() {
+	r.fill = func(tile int, w *moe.Scratch) {
+		r.stream.Fill(r.filled, tile, w)
+		r.judge.tile(tile, &r.filled.Tiles[tile], w)
+	}
+	r.route = func(item int, w *moe.Scratch) {
+		n := len(r.active) // a tile's contestants follow each other, while it is in the cache
+		r.active[item%n].routeTile(r.batch, r.oracle, item/n, w)
+	}
+	r.count = func(i int, _ *moe.Scratch) { r.active[i].count(r.batch, r.oracle, r.now) }
+	r.learn = func(item int, w *moe.Scratch) {
+		n := len(r.learning)
+		r.learning[item%n].learn(r.batch, r.oracle, item/n, w)
+	}
+	r.move = func(i int, _ *moe.Scratch) { r.active[i].move(r.now) }
+}
+
+// each does a round of items.
+func (r *replicate) each(items int, do func(item int, w *moe.Scratch)) {
+	helpers := r.workers
+	if !r.long {
+		helpers = nil
+	}
+	r.round.share(helpers, r.scratch, items, do)
+}
+
 // load draws a batch and computes what the oracle says about it.
 func (r *replicate) load(b *moe.Batch, o *oracle, m moe.Moment) {
 	r.stream.Layout(b, m)
-	o.begin()
-	for i := range b.Tiles {
-		r.stream.Fill(b, i)
-		o.tile(i, &b.Tiles[i], r.scratch)
-	}
-	o.finish(b.Tokens)
+	r.filled, r.judge = b, o
+	r.each(len(b.Tiles), r.fill)
+	o.finish(b)
 }
 
 func (r *replicate) run(ctx context.Context, report func()) ([]*Run, error) {
@@ -184,8 +224,11 @@ func (r *replicate) run(ctx context.Context, report func()) ([]*Run, error) {
 
 // step is one step of every strategy on the same tokens: route with the old state, count, then move.
 func (r *replicate) step(step int) error {
-	r.load(r.batch, r.oracle, moe.Moment{Step: step, Purpose: moe.Train, Index: step})
+	begin := time.Now()
 	solved := solvedAt(step, r.c.Steps)
+	if err := r.compute(step, solved); err != nil {
+		return err
+	}
 	best := 0.0
 	if solved {
 		var err error
@@ -193,54 +236,40 @@ func (r *replicate) step(step int) error {
 			return err
 		}
 	}
-	for _, x := range r.contestants {
-		if !x.traits.Oracle || solved {
-			r.workers.take(turn{r, x, step})
+	for _, x := range r.active {
+		if best != 0 {
+			x.row.RegretToOptimum = 1 - x.row.AffinityKept*r.oracle.total/best
 		}
+		x.record(r.batch, r.oracle, r.c.Steps)
 	}
-	r.away.Wait()
-	for _, x := range r.contestants {
-		if x.err != nil {
-			return x.err
-		}
-		if x.traits.Oracle && !solved {
-			continue
-		}
-		row := &x.run.Steps[len(x.run.Steps)-1]
-		if solved && best != 0 {
-			row.RegretToOptimum = 1 - row.AffinityKept*r.oracle.total/best
-		}
-	}
+	r.each(len(r.active), r.move)
 	if step >= r.c.Steps-window(r.c.Steps)-1 {
 		r.observe(step)
 	}
+	r.long = r.long || time.Since(begin) > worthHelp
 	return nil
 }
 
-func (r *replicate) stepOne(x *contestant, step int) error {
-	if x.batch != nil {
-		if err := x.batch.RouteBatch(r.batch, x.scores, x.assigned.Mask); err != nil {
-			return err
+// compute does all of a step but moving what it moves. Bounds take part where the optimum is solved.
+func (r *replicate) compute(step int, solved bool) error {
+	r.load(r.batch, r.oracle, moe.Moment{Step: step, Purpose: moe.Train, Index: step})
+	r.now, r.active, r.learning = step, r.active[:0], r.learning[:0]
+	for _, x := range r.contestants {
+		if !x.traits.Oracle || solved {
+			r.active = append(r.active, x)
 		}
-	} else {
-		for i := range r.batch.Tiles {
-			x.route(i, &r.batch.Tiles[i])
+		if x.learner != nil {
+			r.learning = append(r.learning, x)
 		}
 	}
-	x.count(r.batch)
-	row := x.measure(r.batch, r.oracle, step)
-	if x.learner != nil {
-		x.learn(r.batch, r.oracle, step, &row)
+	r.each(len(r.active)*len(r.batch.Tiles), r.route)
+	for _, x := range r.active {
+		if x.err != nil {
+			return x.err
+		}
 	}
-	every := (r.c.Steps + shots - 1) / shots
-	if x.traits.Oracle || step%every == 0 || step == r.c.Steps-1 {
-		x.shoot(step)
-	}
-	x.run.Steps = append(x.run.Steps, row)
-	if step >= r.c.Steps-window(r.c.Steps) {
-		x.errors.observe(x.chosen.Global)
-	}
-	x.strategy.Update(step, &x.chosen)
+	r.each(len(r.active), r.count)
+	r.each(len(r.learning)*gradientChunks, r.learn)
 	return nil
 }
 
@@ -259,7 +288,7 @@ func (r *replicate) observe(step int) {
 	}
 	for _, x := range r.contestants {
 		if !x.traits.Oracle {
-			x.observe(r.probeBatch, r.probeOracle)
+			x.observe(r.probeBatch, r.probeOracle, r.scratch)
 		}
 	}
 }

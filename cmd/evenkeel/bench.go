@@ -142,7 +142,7 @@ func (q *benchRequest) run(ctx context.Context, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		x.Kernels = bench.Kernels(step, r.Limits.GFlops, d)
+		x.Kernels = bench.Kernels(step, d)
 		x.Steps = []bench.Timing{bench.Measure("route and measure", s.Tokens, d, step.Route),
 			bench.Measure("route, with the gradient of a loss", s.Tokens, d, step.Train),
 			bench.Measure("draw, route and measure", s.Tokens, d, step.Generate)}
