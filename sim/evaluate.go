@@ -127,15 +127,19 @@ func displaced(s []float32, mask, best []uint64, k int, live uint64) (sum int64)
 		for m &= differ; m != 0; m &= m - 1 {
 			t := bits.TrailingZeros64(m)
 			own := s[e*vec.Lanes+t]
-			for i := t; i < len(s); i += vec.Lanes {
-				if s[i] > own || s[i] == own && i < e*vec.Lanes {
-					sum++
-				}
+			for i := t; i < e*vec.Lanes; i += vec.Lanes {
+				sum += 1 - negative(s[i]-own)
+			}
+			for i := e*vec.Lanes + t; i < len(s); i += vec.Lanes {
+				sum += negative(own - s[i])
 			}
 		}
 	}
 	return sum
 }
+
+// negative is 1 for x < 0 and 0 for x ≥ +0, without a branch on chance.
+func negative(x float32) int64 { return int64(math.Float32bits(x) >> 31) }
 
 // conclude turns a tally into the metrics of the seed.
 func (x *contestant) conclude(y *tally, domains int) {
