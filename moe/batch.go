@@ -25,6 +25,8 @@ type Tile struct {
 	Token  [TileTokens]int32 // token ids; −1 where unknown
 	Domain [TileTokens]int32 // domain ids; −1 where unknown
 	Key    uint64            // keys the random choices of a strategy for this tile
+	// Training: the tile belongs to a step of the run, not to an evaluation, so that noise meant for training acts.
+	Training bool
 }
 
 // Live has a bit for each live token.
@@ -65,6 +67,22 @@ func (b *Batch) Resize(tokens int) {
 		if dx > 0 {
 			t.X = b.x[i*dx : (i+1)*dx]
 		}
+	}
+}
+
+// Truncate keeps the first tokens of a batch that has more, with their sequences and micro-batches.
+func (b *Batch) Truncate(tokens int) {
+	b.Tokens = tokens
+	b.Tiles = b.Tiles[:(tokens+TileTokens-1)/TileTokens]
+	last := &b.Tiles[len(b.Tiles)-1]
+	last.Tokens = tokens - last.Start
+	for _, spans := range []*[]Span{&b.Sequences, &b.MicroBatches} {
+		n := 0
+		for n < len(*spans) && (*spans)[n].From < tokens {
+			n++
+		}
+		*spans = (*spans)[:n]
+		(*spans)[n-1].To = tokens
 	}
 }
 

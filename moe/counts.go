@@ -3,20 +3,26 @@ package moe
 import "math/bits"
 
 // Assignment says which experts every token of a batch was sent to: bit t of Mask[tile·E+e] is token t of the tile and
-// expert e. Fresh, where a loss asks for it, is the top-K of the same router's scores without bias and group limit, from
-// which Megatron-LM and DeepSeek-V3 count for their losses.
+// expert e.
 type Assignment struct {
 	Experts int
 	Mask    []uint64
-	Fresh   []uint64 // nil if nobody asked
+	// Fresh, where a loss asks for it, is what it counts in place of Mask: the top-K of the same router's scores without bias
+	// and group limit, from which Megatron-LM and DeepSeek-V3 count, or first choices only, from which GShard does.
+	Fresh []uint64
+	// Dropped, where a strategy drops, has the choices that found no room; Mask does not.
+	Dropped []uint64
 }
 
-// NewAssignment returns storage for a batch of up to the given number of tokens.
-func NewAssignment(layer Layer, tokens int, fresh bool) *Assignment {
+// NewAssignment returns storage for what a strategy of the given traits does with up to the given number of tokens.
+func NewAssignment(layer Layer, tokens int, t Traits) *Assignment {
 	n := (tokens + TileTokens - 1) / TileTokens * layer.Experts
 	a := &Assignment{Experts: layer.Experts, Mask: make([]uint64, n)}
-	if fresh {
+	if t.Fresh {
 		a.Fresh = make([]uint64, n)
+	}
+	if t.Drops {
+		a.Dropped = make([]uint64, n)
 	}
 	return a
 }

@@ -58,7 +58,7 @@ func TestCountsAgreeWithTokenByTokenCounting(t *testing.T) {
 	var c Counts
 	for range 100 {
 		b := randomBatch(r, layer)
-		a := NewAssignment(layer, b.Tokens, false)
+		a := NewAssignment(layer, b.Tokens, Traits{})
 		sequence := make([]int64, len(b.Sequences)*10)
 		micro := make([]int64, len(b.MicroBatches)*10)
 		global := make([]int64, 10)
@@ -97,6 +97,27 @@ func TestMicroBatchesAreWholeSequences(t *testing.T) {
 		}
 		if from != b.Tokens {
 			t.Fatalf("micro-batches %v do not cover %d tokens", b.MicroBatches, b.Tokens)
+		}
+	}
+}
+
+func TestTruncate(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	for range 100 {
+		b := randomBatch(r, Layer{Experts: 2, TopK: 1, Groups: 1, GroupsKept: 1})
+		n := 1 + r.IntN(b.Tokens)
+		b.Truncate(n)
+		tokens := 0
+		for _, tile := range b.Tiles {
+			tokens += tile.Tokens
+		}
+		for _, spans := range [][]Span{b.Sequences, b.MicroBatches} {
+			if spans[0].From != 0 || spans[len(spans)-1].To != n || spans[len(spans)-1].Len() < 1 {
+				t.Fatalf("spans %v do not cover %d tokens", spans, n)
+			}
+		}
+		if tokens != n || b.Tokens != n {
+			t.Fatalf("%d tokens in tiles, want %d", tokens, n)
 		}
 	}
 }

@@ -3,32 +3,36 @@ package moe
 import "evenkeel/internal/vec"
 
 // Strategy routes batches: it owns how tokens choose experts and the state behind that choice, and nothing of the
-// measuring. Within a step Route sees the state as the step before left it; Update comes last. Route and AddLossGradient
+// measuring. Within a step Route sees the state as the step before left it; Update comes last. Score, Route and Backward
 // may run for several tiles at once and must not change the strategy.
 type Strategy interface {
 	Traits() Traits
 	// Score computes the scores s of a tile from its logits z, both [E][64]; they may be the same.
-	Score(s, z []float32)
-	// ScoreBackward turns g = ∂L/∂s of a tile into ∂L/∂z in place.
-	ScoreBackward(g, s []float32)
+	Score(t *Tile, s, z []float32, w *Scratch)
 	// Route chooses the experts of one tile from its scores s [E][64]: bit t of mask[e] for token t and expert e. fresh,
-	// if not nil, receives the top-K of s without bias and group limit.
+	// if not nil, receives what losses count beside the choice; see Assignment.
 	Route(t *Tile, s []float32, w *Scratch, mask, fresh []uint64)
+	// RouteBatch chooses, or revises what Route chose, where a strategy must see a whole batch; see Traits.Whole. s holds
+	// the scores of all its tiles, [tile][E][64].
+	RouteBatch(b *Batch, s []float32, a *Assignment) error
 	// PrepareLoss fixes the prices of the step's losses from its counts; see Traits.Loss.
 	PrepareLoss(b *Batch, chosen, fresh *Counts)
-	// AddLossGradient adds ∂L/∂s of the strategy's losses for one tile to g [E][64] and returns the tile's part of L.
-	AddLossGradient(b *Batch, tile int, s, g []float32, w *Scratch) float64
-	// Update moves the state from the counts of a finished step.
-	Update(step int, chosen *Counts)
+	// Backward turns g = ∂L_task/∂s of one tile, [E][64], into ∂(L_task + L)/∂z in place, L being the strategy's losses, and
+	// returns the tile's part of L. z holds the tile's logits where Traits.Logits asks for them.
+	Backward(b *Batch, tile int, s, z, g []float32, w *Scratch) float64
+	// Update moves the state from the outcome of a finished step.
+	Update(o *Outcome)
 	// Bias returns the selection bias b [E] as it stands, or nil where there is none. The caller must not keep it.
 	Bias() []float32
 }
 
-// BatchStrategy is a strategy that must see a whole batch before it can route any of its tokens.
-type BatchStrategy interface {
-	Strategy
-	// RouteBatch chooses for a batch from the scores s of all its tiles, [tile][E][64].
-	RouteBatch(b *Batch, s []float32, mask []uint64) error
+// Outcome is what a finished step shows a strategy.
+type Outcome struct {
+	Step     int
+	Batch    *Batch
+	Scores   []float32 // of the strategy's own router, [tile][E][64]
+	Assigned *Assignment
+	Chosen   *Counts // of Assigned.Mask, so after drops
 }
 
 // Traits say what a strategy is and what it asks of the run.
@@ -41,10 +45,16 @@ type Traits struct {
 	Zero   string
 	Causal bool  // a token's routing depends on no other token of its batch
 	Bound  bool  // drawn as a bound, not as a strategy that one could use
-	Score  Score // Score(s, z) is this function of z and nothing else
+	Score  Score // its score function
 	Gate   Gate
 	Loss   bool // it has a balancing loss, which acts only on a router that learns
-	Fresh  bool // its losses count a fresh top-K
+	Fresh  bool // its losses count another choice beside the chosen set
+	Whole  bool // RouteBatch has work to do
+	Logits bool // Backward needs logits
+	// Transforms: the scores are not the score function of the logits alone.
+	Transforms bool
+	Drops      bool // it may leave choices out for want of capacity
+	Varies     bool // tokens may have more or fewer than K experts
 	// Sequences: it needs to know where sequences begin. MicroBatches: it counts by micro-batch.
 	Sequences, MicroBatches bool
 	// Oracle: it chooses by the true affinities s*, has no router of its own, and is solved on few batches only.

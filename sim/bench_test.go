@@ -90,7 +90,7 @@ func BenchmarkStages(b *testing.B) {
 			}},
 			{"score", func() {
 				for i := range r.batch.Tiles {
-					x.score(&r.batch.Tiles[i], x.tileScores(i), r.scratch)
+					x.score(&r.batch.Tiles[i], x.tileScores(i), nil, r.scratch)
 				}
 			}},
 			{"choose", func() {
@@ -100,7 +100,7 @@ func BenchmarkStages(b *testing.B) {
 			}},
 			{"count", func() { x.count(r.batch, r.oracle, 1) }},
 			{"learn", func() { r.each(gradientChunks, r.learn) }},
-			{"move", func() { x.move(1) }},
+			{"move", func() { x.move(r.batch, 1) }},
 		} {
 			b.Run(shape.name+"/"+stage.name, func(b *testing.B) {
 				b.ReportAllocs()

@@ -12,13 +12,13 @@ import (
 // contestant is one strategy with its router in one replicate.
 type contestant struct {
 	strategy moe.Strategy
-	batch    moe.BatchStrategy // not nil if it must see whole batches
 	traits   moe.Traits
 	learner  *learner
 	shared   bool // its scores are the oracle's
 	layer    moe.Layer
 
 	scores        []float32 // [tile][E][64]; the oracle's own where shared
+	logits        []float32 // the same of logits, where the strategy asks for them and its router learns
 	assigned      *moe.Assignment
 	chosen, fresh moe.Counts
 	device        []int64
@@ -28,25 +28,28 @@ type contestant struct {
 	task     []float64 // the layer's squared error
 	balance  []float64 // the losses of the strategy
 
-	probe  probe
-	errors *signs
-	run    *Run
-	row    StepRow // of the present step
-	err    error
+	probe   probe
+	errors  *signs
+	run     *Run
+	row     StepRow // of the present step
+	outcome moe.Outcome
+	err     error
 }
 
 func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []float32) *contestant {
 	t := s.Traits()
 	x := &contestant{strategy: s, traits: t, layer: c.Layer,
-		assigned: moe.NewAssignment(c.Layer, c.Tokens, t.Fresh), run: &Run{Seed: seed, Values: map[string]float64{}}}
-	x.batch, _ = s.(moe.BatchStrategy)
+		assigned: moe.NewAssignment(c.Layer, c.Tokens, t), run: &Run{Seed: seed, Values: map[string]float64{}}}
 	if c.Router.Mode != Frozen && !t.Oracle {
 		x.learner = newLearner(c, seed, weights)
 	}
-	x.shared = x.learner == nil && t.Score == c.Layer.Score
+	x.shared = x.learner == nil && t.Score == c.Layer.Score && !t.Transforms
 	x.scores = o.scores
 	if !x.shared {
 		x.scores = make([]float32, len(o.scores))
+	}
+	if x.learner != nil && t.Logits {
+		x.logits = make([]float32, len(o.scores))
 	}
 	x.errors = newSigns(c.Layer.Experts)
 	tiles := len(x.scores) / (c.Layer.Experts * vec.Lanes)
@@ -54,35 +57,50 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	return x
 }
 
-func (x *contestant) tileScores(i int) []float32 {
+func (x *contestant) tileScores(i int) []float32 { return x.tileOf(x.scores, i) }
+
+// tileOf returns one tile of scores or logits, or nil where there are none.
+func (x *contestant) tileOf(all []float32, i int) []float32 {
+	if all == nil {
+		return nil
+	}
 	n := x.layer.Experts * vec.Lanes
-	return x.scores[i*n : (i+1)*n]
+	return all[i*n : (i+1)*n]
 }
 
-// score computes one tile's scores, unless they are the oracle's.
-func (x *contestant) score(t *moe.Tile, s []float32, w *moe.Scratch) {
+// score computes one tile's scores s, unless they are the oracle's. z, if not nil, receives the logits of a router that learns.
+func (x *contestant) score(t *moe.Tile, s, z []float32, w *moe.Scratch) {
 	switch {
 	case x.shared:
 	case x.learner != nil:
-		x.learner.logits(s, t, w)
-		x.strategy.Score(s, s)
+		if z == nil {
+			z = s
+		}
+		x.learner.logits(z, t, w)
+		x.strategy.Score(t, s, z, w)
 	default:
-		x.strategy.Score(s, t.Z)
+		x.strategy.Score(t, s, t.Z, w)
 	}
 }
 
-// routeTile routes one tile of the batch, or with the first one the whole batch where a strategy must see it.
+// routeTile routes one tile of the batch.
 func (x *contestant) routeTile(b *moe.Batch, o *oracle, i int, w *moe.Scratch) {
-	if x.batch == nil {
-		s := x.tileScores(i)
-		x.score(&b.Tiles[i], s, w)
-		x.strategy.Route(&b.Tiles[i], s, w, x.assigned.Tile(i), x.assigned.FreshTile(i))
+	s := x.tileScores(i)
+	x.score(&b.Tiles[i], s, x.tileOf(x.logits, i), w)
+	x.strategy.Route(&b.Tiles[i], s, w, x.assigned.Tile(i), x.assigned.FreshTile(i))
+	if !x.traits.Whole {
 		x.affinity[i] = x.tileAffinity(o, i, w)
-	} else if i == 0 {
-		x.err = x.batch.RouteBatch(b, x.scores, x.assigned.Mask)
-		for i := range b.Tiles {
-			x.affinity[i] = x.tileAffinity(o, i, w)
-		}
+	}
+}
+
+// routeWhole does what a strategy does once all tiles of a batch are routed.
+func (x *contestant) routeWhole(b *moe.Batch, o *oracle, w *moe.Scratch) {
+	if !x.traits.Whole {
+		return
+	}
+	x.err = x.strategy.RouteBatch(b, x.scores, x.assigned)
+	for i := range b.Tiles {
+		x.affinity[i] = x.tileAffinity(o, i, w)
 	}
 }
 
@@ -105,11 +123,7 @@ func (x *contestant) learn(b *moe.Batch, o *oracle, chunk int, w *moe.Scratch) {
 	for i := from; i < to; i++ {
 		s := x.tileScores(i)
 		x.task[i] = layerError(o, i, s, x.assigned.Tile(i), x.layer.TopK, weight, w)
-		x.balance[i] = 0
-		if x.traits.Loss {
-			x.balance[i] = x.strategy.AddLossGradient(b, i, s, w.Grad, w)
-		}
-		x.strategy.ScoreBackward(w.Grad, s)
+		x.balance[i] = x.strategy.Backward(b, i, s, x.tileOf(x.logits, i), w.Grad, w)
 		x.learner.accumulate(chunk, &b.Tiles[i], w)
 	}
 }
@@ -123,11 +137,12 @@ func sum(x []float64) (total float64) {
 }
 
 // move moves the router and the strategy's state at the end of a step.
-func (x *contestant) move(step int) {
+func (x *contestant) move(b *moe.Batch, step int) {
 	if x.learner != nil {
 		x.learner.step(step)
 	}
-	x.strategy.Update(step, &x.chosen)
+	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Assigned: x.assigned, Chosen: &x.chosen}
+	x.strategy.Update(&x.outcome)
 }
 
 // record keeps what the step showed, before anything moves.
@@ -197,41 +212,44 @@ func (x *contestant) shoot(step int) {
 
 // probe measures churn: how many choices of fixed tokens change from one step to the next.
 type probe struct {
-	scores       []float32
-	mask, before []uint64
-	seen         bool
-	changed      int64
-	all          int64
+	scores      []float32
+	now, before *moe.Assignment
+	seen        bool
+	changed     int64
+	all         int64
 }
 
 const probeTokens = 256
 
 // observe routes the probe batch with the present state and compares with the last time.
-func (x *contestant) observe(b *moe.Batch, o *oracle, w *moe.Scratch) {
-	p, e := &x.probe, x.layer.Experts
-	if p.mask == nil {
-		p.mask, p.before = make([]uint64, len(b.Tiles)*e), make([]uint64, len(b.Tiles)*e)
+func (x *contestant) observe(b *moe.Batch, o *oracle, w *moe.Scratch) error {
+	p := &x.probe
+	if p.now == nil {
+		p.now, p.before = moe.NewAssignment(x.layer, b.Tokens, x.traits), moe.NewAssignment(x.layer, b.Tokens, x.traits)
+		p.scores = o.scores
 		if !x.shared {
-			p.scores = make([]float32, e*vec.Lanes)
+			p.scores = make([]float32, len(b.Tiles)*x.layer.Experts*vec.Lanes)
 		}
 	}
 	for i := range b.Tiles {
-		t := &b.Tiles[i]
-		s := p.scores
-		if x.shared {
-			s = o.tileScores(i)
+		s := x.tileOf(p.scores, i)
+		x.score(&b.Tiles[i], s, nil, w)
+		x.strategy.Route(&b.Tiles[i], s, w, p.now.Tile(i), p.now.FreshTile(i))
+	}
+	if x.traits.Whole {
+		if err := x.strategy.RouteBatch(b, p.scores, p.now); err != nil {
+			return err
 		}
-		x.score(t, s, w)
-		x.strategy.Route(t, s, w, p.mask[i*e:(i+1)*e], nil)
 	}
 	if p.seen {
-		for i, m := range p.mask {
+		for i, m := range p.now.Mask {
 			p.all += int64(bits.OnesCount64(m))
-			p.changed += int64(bits.OnesCount64(m &^ p.before[i]))
+			p.changed += int64(bits.OnesCount64(m &^ p.before.Mask[i]))
 		}
 	}
 	p.seen = true
-	p.mask, p.before = p.before, p.mask
+	p.now, p.before = p.before, p.now
+	return nil
 }
 
 // signs counts how often the load error n̄ − n_e of an expert changes sign from step to step.

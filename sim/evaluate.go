@@ -48,11 +48,8 @@ func (r *replicate) evaluate(ctx context.Context) error {
 				return err
 			}
 		}
-		r.each(len(r.active)*len(r.batch.Tiles), r.route)
-		for _, x := range r.active {
-			if x.err != nil {
-				return x.err
-			}
+		if err := r.routeAll(); err != nil {
+			return err
 		}
 		r.each(len(r.active), add)
 		for i := range tallies {

@@ -131,7 +131,7 @@ type replicate struct {
 	round            round
 	fill             func(tile int, w *moe.Scratch)
 	route            func(item int, w *moe.Scratch) // each active contestant's tiles
-	count            func(active int, w *moe.Scratch)
+	whole, count     func(active int, w *moe.Scratch)
 	learn            func(item int, w *moe.Scratch) // each learning contestant's chunks of tiles
 	move             func(active int, w *moe.Scratch)
 	long             bool
@@ -139,6 +139,7 @@ type replicate struct {
 	active, learning []*contestant
 	filled           *moe.Batch
 	judge            *oracle
+	training         bool
 
 	probeBatch  *moe.Batch
 	probeOracle *oracle
@@ -170,18 +171,20 @@ func newReplicate(c *Config, seed uint64, w *workers, s *moe.Scratch) (*replicat
 func (r *replicate) prepareRounds() {
 	r.fill = func(tile int, w *moe.Scratch) {
 		r.stream.Fill(r.filled, tile, w)
+		r.filled.Tiles[tile].Training = r.training
 		r.judge.tile(tile, &r.filled.Tiles[tile], w)
 	}
 	r.route = func(item int, w *moe.Scratch) {
 		n := len(r.active) // a tile's contestants follow each other, while it is in the cache
 		r.active[item%n].routeTile(r.batch, r.oracle, item/n, w)
 	}
+	r.whole = func(i int, w *moe.Scratch) { r.active[i].routeWhole(r.batch, r.oracle, w) }
 	r.count = func(i int, _ *moe.Scratch) { r.active[i].count(r.batch, r.oracle, r.now) }
 	r.learn = func(item int, w *moe.Scratch) {
 		n := len(r.learning)
 		r.learning[item%n].learn(r.batch, r.oracle, item/n, w)
 	}
-	r.move = func(i int, _ *moe.Scratch) { r.active[i].move(r.now) }
+	r.move = func(i int, _ *moe.Scratch) { r.active[i].move(r.batch, r.now) }
 }
 
 // each does a round of items.
@@ -196,7 +199,7 @@ func (r *replicate) each(items int, do func(item int, w *moe.Scratch)) {
 // load draws a batch and computes what the oracle says about it.
 func (r *replicate) load(b *moe.Batch, o *oracle, m moe.Moment) {
 	r.stream.Layout(b, m)
-	r.filled, r.judge = b, o
+	r.filled, r.judge, r.training = b, o, m.Purpose == moe.Train
 	r.each(len(b.Tiles), r.fill)
 	o.finish(b)
 }
@@ -244,7 +247,9 @@ func (r *replicate) step(step int) error {
 	}
 	r.each(len(r.active), r.move)
 	if step >= r.c.Steps-window(r.c.Steps)-1 {
-		r.observe(step)
+		if err := r.observe(step); err != nil {
+			return err
+		}
 	}
 	r.long = r.long || time.Since(begin) > worthHelp
 	return nil
@@ -262,25 +267,34 @@ func (r *replicate) compute(step int, solved bool) error {
 			r.learning = append(r.learning, x)
 		}
 	}
-	r.each(len(r.active)*len(r.batch.Tiles), r.route)
-	for _, x := range r.active {
-		if x.err != nil {
-			return x.err
-		}
+	if err := r.routeAll(); err != nil {
+		return err
 	}
 	r.each(len(r.active), r.count)
 	r.each(len(r.learning)*gradientChunks, r.learn)
 	return nil
 }
 
+// routeAll routes the batch by every active contestant.
+func (r *replicate) routeAll() error {
+	r.each(len(r.active)*len(r.batch.Tiles), r.route)
+	r.each(len(r.active), r.whole)
+	for _, x := range r.active {
+		if x.err != nil {
+			return fmt.Errorf("%s: %w", x.traits.Spec, x.err)
+		}
+	}
+	return nil
+}
+
 // observe measures churn on the probe tokens, which it draws when first asked.
-func (r *replicate) observe(step int) {
+func (r *replicate) observe(step int) error {
 	if r.probeBatch == nil {
 		r.probeBatch = moe.NewBatch(r.c.Layer, r.c.Tokens)
 		r.probeOracle = newOracle(r.c.Layer, r.c.Tokens)
 		r.load(r.probeBatch, r.probeOracle, moe.Moment{Step: r.c.Steps - 1, Purpose: moe.Probe})
 		if r.probeBatch.Tokens > probeTokens {
-			r.probeBatch.Resize(probeTokens)
+			r.probeBatch.Truncate(probeTokens)
 		}
 	}
 	for i := range r.probeBatch.Tiles {
@@ -288,9 +302,12 @@ func (r *replicate) observe(step int) {
 	}
 	for _, x := range r.contestants {
 		if !x.traits.Oracle {
-			x.observe(r.probeBatch, r.probeOracle, r.scratch)
+			if err := x.observe(r.probeBatch, r.probeOracle, r.scratch); err != nil {
+				return fmt.Errorf("%s: %w", x.traits.Spec, err)
+			}
 		}
 	}
+	return nil
 }
 
 // window is the number of steps in the last quarter of a run, or all of fewer than four.

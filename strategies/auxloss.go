@@ -34,21 +34,21 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 	},
 	Needs: "a router that learns; sequences for scope=sequence",
 	Paper: "Switch Transformers (Fedus et al. 2021, arXiv 2101.03961); global scope: Qiu et al. 2025, arXiv 2501.11873; sequence scope: DeepSeek-V2, arXiv 2405.04434",
-	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
-		loss := newLoss(v.Number("coeff"), v.Text("scope"))
-		loss.fresh = v.Text("counts") == "unbiased"
-		loss.running = v.Text("mode") == "running"
-		loss.valueK = v.Text("value") == "K"
-		if loss.running && loss.scope != scopeGlobal {
-			return nil, fmt.Errorf("mode=running accumulates over the step: it needs scope=global, not scope=%s", loss.scope)
+	Build: func(v Values, l moe.Layer) (*strategy, error) {
+		balance := newLoss(v.Number("coeff"), v.Text("scope"))
+		balance.fresh = v.Text("counts") == "unbiased"
+		balance.running = v.Text("mode") == "running"
+		balance.valueK = v.Text("value") == "K"
+		if balance.running && balance.scope != scopeGlobal {
+			return nil, fmt.Errorf("mode=running accumulates over the step: it needs scope=global, not scope=%s", balance.scope)
 		}
 		score, warnings, err := v.score(l)
 		if err != nil {
 			return nil, err
 		}
-		loss.softmax = score == moe.Softmax
-		return compose(&strategy{layer: l, score: score, selection: topK{l}, losses: []*balanceLoss{loss},
-			traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{loss.conventions(l.TopK)}}}), nil
+		balance.softmax = score == moe.Softmax
+		return compose(&strategy{layer: l, score: score, selection: topK{l}, losses: []loss{balance},
+			traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{balance.conventions(l.TopK)}}}), nil
 	},
 }
 

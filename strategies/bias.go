@@ -43,8 +43,9 @@ func (c *biasController) stepSize() float64 {
 	return 0
 }
 
-func (c *biasController) update(step int, n *moe.Counts) {
-	if c.stop > 0 && step >= c.stop {
+func (c *biasController) update(o *moe.Outcome) {
+	n := o.Chosen
+	if c.stop > 0 && o.Step >= c.stop {
 		return
 	}
 	var total int64

@@ -25,9 +25,10 @@ Groups come from the scenario (groups, groups_kept). Nothing is dropped.`,
 	Strength: "rate",
 	Needs:    "a router that learns, for its loss (coeff=0 does without); sequences",
 	Paper:    "DeepSeek-V3 technical report (2024, arXiv 2412.19437), sections 2.1.2 and 4.2; released inference code",
-	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
-		r := &strategy{layer: l, score: moe.Sigmoid, selection: topK{l}, bias: newBias(l.Experts)}
-		r.bias.rate, r.bias.stop = v.Number("rate"), v.Whole("stop")
+	Build: func(v Values, l moe.Layer) (*strategy, error) {
+		bias := newBias(l.Experts)
+		bias.rate, bias.stop = v.Number("rate"), v.Whole("stop")
+		r := &strategy{layer: l, score: moe.Sigmoid, selection: topK{l}, bias: bias.b, controllers: []controller{bias}}
 		r.traits = moe.Traits{Causal: true, Gate: moe.Gate{Normalised: true, Scale: float32(v.Number("scale"))}}
 		if l.Score == moe.Stored {
 			r.score = l.Score
@@ -39,10 +40,10 @@ Groups come from the scenario (groups, groups_kept). Nothing is dropped.`,
 			r.traits.Warnings = append(r.traits.Warnings, "the scenario has no group limit, so it routes without one: --set groups=8 --set groups_kept=4")
 		}
 		if alpha := v.Number("coeff"); alpha > 0 {
-			loss := newLoss(alpha, scopeSequence)
-			loss.fresh = true
-			r.losses = []*balanceLoss{loss}
-			r.traits.Notes = []string{loss.conventions(l.TopK)}
+			balance := newLoss(alpha, scopeSequence)
+			balance.fresh = true
+			r.losses = []loss{balance}
+			r.traits.Notes = []string{balance.conventions(l.TopK)}
 		}
 		return compose(r), nil
 	},

@@ -39,8 +39,11 @@ type balanceLoss struct {
 	sum    []int64
 }
 
-// price fixes w for the step from its counts.
-func (l *balanceLoss) price(b *moe.Batch, counts *moe.Counts) {
+// prepare fixes w for the step from its counts.
+func (l *balanceLoss) prepare(b *moe.Batch, counts, fresh *moe.Counts) {
+	if l.fresh {
+		counts = fresh
+	}
 	e := counts.Experts
 	var n []int64
 	switch {

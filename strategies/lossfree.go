@@ -30,7 +30,7 @@ scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E 
 	Strength: "rate",
 	Needs:    "the scores of all experts",
 	Paper:    "Loss-Free Balancing (Wang et al. 2024, arXiv 2408.15664); centring: torchtitan",
-	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
+	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {
 			return nil, err
@@ -39,7 +39,7 @@ scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E 
 		if err != nil {
 			return nil, err
 		}
-		return compose(&strategy{layer: l, score: score, selection: topK{l}, bias: bias,
+		return compose(&strategy{layer: l, score: score, selection: topK{l}, bias: bias.b, controllers: []controller{bias},
 			traits: moe.Traits{Causal: true, Warnings: append(warnings, bias.warnings(score, l)...)}}), nil
 	},
 }

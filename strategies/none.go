@@ -10,7 +10,7 @@ var none = Preset{
 	Knobs:   []Knob{scoreKnob},
 	Needs:   "the scores of all experts",
 	Paper:   "Megatron-LM's load-balancing type none",
-	Build: func(v Values, l moe.Layer) (moe.Strategy, error) {
+	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {
 			return nil, err

@@ -9,7 +9,7 @@ var randomPreset = Preset{
 	Formula: "S_t = K distinct experts with equal chances, within M groups drawn with equal chances;  gates from s",
 	Needs:   "nothing",
 	Paper:   "Megatron-LM's force-balanced routing (apply_random_logits)",
-	Build: func(_ Values, l moe.Layer) (moe.Strategy, error) {
+	Build: func(_ Values, l moe.Layer) (*strategy, error) {
 		return compose(&strategy{layer: l, score: l.Score, selection: randomK{l}, traits: moe.Traits{Causal: true}}), nil
 	},
 }

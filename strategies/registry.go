@@ -39,7 +39,7 @@ type Preset struct {
 	Needs    string // what it asks of a stream or router
 	Paper    string
 	// Build makes the strategy for a layer. It may warn through Traits.Warnings; name and spec are filled in after it.
-	Build func(v Values, l moe.Layer) (moe.Strategy, error)
+	Build func(v Values, l moe.Layer) (*strategy, error)
 }
 
 // Presets returns the registry in order. The caller must not change it.
@@ -208,13 +208,7 @@ func (s Spec) Build(l moe.Layer) (moe.Strategy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("strategy %s: %w", s, err)
 	}
-	var t *moe.Traits
-	switch r := r.(type) {
-	case *strategy:
-		t = &r.traits
-	case *optimum:
-		t = &r.traits
-	}
+	t := &r.traits
 	t.Name, t.Spec, t.Family = s.Preset.Name, s.String(), s.without(s.Preset.Strength)
 	if s.Preset.Zero != nil {
 		t.Zero = s.Preset.Zero(s.Values)

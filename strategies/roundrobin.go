@@ -9,7 +9,7 @@ var roundRobinPreset = Preset{
 	Formula: "S_t = { (tK + i) mod E : i < K } for token t of the batch;  gates from s.  Ignores group limits",
 	Needs:   "nothing",
 	Paper:   "torchtitan's _debug_force_load_balance",
-	Build: func(_ Values, l moe.Layer) (moe.Strategy, error) {
+	Build: func(_ Values, l moe.Layer) (*strategy, error) {
 		return compose(&strategy{layer: l, score: l.Score, selection: roundRobin{l}, traits: moe.Traits{Causal: true}}), nil
 	},
 }

@@ -53,18 +53,14 @@ func mustBuild(t *testing.T, layer moe.Layer, text string) moe.Strategy {
 func routeAll(s moe.Strategy, b *moe.Batch) (scores []float32, a *moe.Assignment) {
 	n := b.Layer.Experts * vec.Lanes
 	scores = make([]float32, len(b.Tiles)*n)
-	a = moe.NewAssignment(b.Layer, b.Tokens, s.Traits().Fresh)
+	a = moe.NewAssignment(b.Layer, b.Tokens, s.Traits())
 	w := moe.NewScratch(b.Layer)
 	for i := range b.Tiles {
-		s.Score(scores[i*n:(i+1)*n], b.Tiles[i].Z)
-		if _, whole := s.(moe.BatchStrategy); !whole {
-			s.Route(&b.Tiles[i], scores[i*n:(i+1)*n], w, a.Tile(i), a.FreshTile(i))
-		}
+		s.Score(&b.Tiles[i], scores[i*n:(i+1)*n], b.Tiles[i].Z, w)
+		s.Route(&b.Tiles[i], scores[i*n:(i+1)*n], w, a.Tile(i), a.FreshTile(i))
 	}
-	if whole, ok := s.(moe.BatchStrategy); ok {
-		if err := whole.RouteBatch(b, scores, a.Mask); err != nil {
-			panic(err)
-		}
+	if err := s.RouteBatch(b, scores, a); err != nil {
+		panic(err)
 	}
 	return scores, a
 }
@@ -104,18 +100,19 @@ func TestContract(t *testing.T) {
 					t.Fatalf("%s: token %d touches %d groups, want %d", p.Name, tok, len(groups), layer.GroupsKept)
 				}
 			}
-			if _, whole := s.(moe.BatchStrategy); whole {
+			if s.Traits().Whole {
 				continue
 			}
 			var counts moe.Counts
 			counts.Count(b, a.Mask)
 			g, w := make([]float32, layer.Experts*vec.Lanes), moe.NewScratch(layer)
+			outcome := &moe.Outcome{Step: 1, Batch: b, Scores: scores, Assigned: a, Chosen: &counts}
 			step := func() {
 				s.Route(&b.Tiles[0], scores[:layer.Experts*vec.Lanes], w, a.Tile(0), a.FreshTile(0))
 				counts.Count(b, a.Mask)
 				s.PrepareLoss(b, &counts, &counts)
-				s.AddLossGradient(b, 0, scores, g, w)
-				s.Update(1, &counts)
+				s.Backward(b, 0, scores[:layer.Experts*vec.Lanes], b.Tiles[0].Z, g, w)
+				s.Update(outcome)
 			}
 			step()
 			if n := testing.AllocsPerRun(10, step); n > 0 {
@@ -271,17 +268,16 @@ func TestLossGradients(t *testing.T) {
 				fresh.Count(b, a.Fresh)
 			}
 			s.PrepareLoss(b, &chosen, &fresh)
-			loss := s.(*strategy).losses[0]
+			loss := s.(*strategy).losses[0].(*balanceLoss)
 			want := 0.0
 			for i := range b.Tiles {
 				n := layer.Experts * vec.Lanes
 				g := make([]float32, n)
-				got := s.AddLossGradient(b, i, scores[i*n:(i+1)*n], g, moe.NewScratch(layer))
+				got := s.Backward(b, i, scores[i*n:(i+1)*n], b.Tiles[i].Z, g, moe.NewScratch(layer))
 				want = definition(b, i, loss, layer.Score)
 				if math.Abs(got-want) > 1e-6*math.Abs(want) {
 					t.Errorf("%s %s: tile %d has loss %v, want %v", text, layer.Score, i, got, want)
 				}
-				s.ScoreBackward(g, scores[i*n:(i+1)*n])
 				for j := range g {
 					if j%vec.Lanes >= b.Tiles[i].Tokens {
 						if g[j] != 0 {
@@ -355,7 +351,7 @@ func TestLossAtBalance(t *testing.T) {
 			for i := range b.Tiles {
 				n := layer.Experts * vec.Lanes
 				g := make([]float32, n)
-				loss += s.AddLossGradient(b, i, scores[i*n:(i+1)*n], g, moe.NewScratch(layer))
+				loss += s.Backward(b, i, scores[i*n:(i+1)*n], b.Tiles[i].Z, g, moe.NewScratch(layer))
 				for _, v := range g {
 					gradient = max(gradient, math.Abs(float64(v)))
 				}
@@ -380,7 +376,7 @@ func TestFreshChoiceIsPlain(t *testing.T) {
 		_, a := routeAll(s, b)
 		var n moe.Counts
 		n.Count(b, a.Mask)
-		s.Update(step, &n)
+		s.Update(&moe.Outcome{Step: step, Chosen: &n})
 	}
 	free := layerV3
 	free.GroupsKept = free.Groups
@@ -403,7 +399,7 @@ func TestRunningCounts(t *testing.T) {
 	counts := &moe.Counts{Experts: 2, Tokens: 40, MicroBatch: []int64{10, 0, 5, 5, 0, 10, 5, 5}, Global: []int64{20, 20}}
 	l := newLoss(1, scopeGlobal)
 	l.running = true
-	l.price(b, counts)
+	l.prepare(b, counts, nil)
 	want := []float32{1.5, 0.5, 1.5, 0.5, 1, 1, 1, 1}
 	if !slices.Equal(l.prices, want) {
 		t.Errorf("prices are %v, want %v", l.prices, want)
@@ -426,20 +422,20 @@ func TestBiasRules(t *testing.T) {
 		{"deepseek-v3:rate=0.5", []float32{-0.5, 0.5, 0.5, 0}},
 	} {
 		s := mustBuild(t, layer, c.text)
-		s.Update(0, countsOf(8, 2, 2, 4))
+		s.Update(&moe.Outcome{Step: 0, Chosen: countsOf(8, 2, 2, 4)})
 		if !slices.Equal(s.Bias(), c.want) {
 			t.Errorf("%s: b = %v, want %v", c.text, s.Bias(), c.want)
 		}
 	}
 	s := mustBuild(t, layer, "loss-free:rate=0.5,stop=1")
-	s.Update(0, countsOf(8, 2, 2, 4))
-	s.Update(1, countsOf(8, 2, 2, 4))
+	s.Update(&moe.Outcome{Step: 0, Chosen: countsOf(8, 2, 2, 4)})
+	s.Update(&moe.Outcome{Step: 1, Chosen: countsOf(8, 2, 2, 4)})
 	if s.Bias()[0] != -0.5 {
 		t.Errorf("the bias moves after its stop: %v", s.Bias())
 	}
 	s = mustBuild(t, layer, "loss-free:storage=bf16")
 	for i := range 2000 {
-		s.Update(i, countsOf(8, 2, 2, 4))
+		s.Update(&moe.Outcome{Step: i, Chosen: countsOf(8, 2, 2, 4)})
 	}
 	if b := s.Bias()[1]; b != 0.5 { // steps of 1e-3 are lost where bfloat16 has steps of 2^-8
 		t.Errorf("a bfloat16 bias reaches %v, want it stuck at 0.5", b)
@@ -466,7 +462,7 @@ func TestTwoExpertSignLaw(t *testing.T) {
 					t.Fatalf("u = %v: MaxVio %v is above 4fu", u, vio)
 				}
 			}
-			c.update(step, countsOf(first, tokens-first))
+			c.update(&moe.Outcome{Step: step, Chosen: countsOf(first, tokens-first)})
 		}
 		if math.Abs(mean/u-1) > 0.01 {
 			t.Errorf("u = %v: mean MaxVio %v, want %v", u, mean, u)
@@ -534,7 +530,7 @@ func TestSignRuleOnTheGoldenInstance(t *testing.T) {
 		for step := range c.steps {
 			s.Route(&b.Tiles[0], b.Tiles[0].Z, w, mask, nil)
 			n.Count(b, mask)
-			s.Update(step, &n)
+			s.Update(&moe.Outcome{Step: step, Chosen: &n})
 			settled = slices.Equal(n.Global, even)
 		}
 		if settled != c.settles {

@@ -21,69 +21,115 @@ import "evenkeel/moe"
 
 // strategy is a composition of parts. Parts that a preset leaves out are nil.
 type strategy struct {
-	traits    moe.Traits
-	layer     moe.Layer
-	score     moe.Score
-	selection selection
-	losses    []*balanceLoss
-	bias      *biasController
+	traits      moe.Traits
+	layer       moe.Layer
+	transform   transform
+	score       moe.Score
+	bias        []float32 // b, added to the scores for the choice
+	selection   selection
+	revision    revision
+	losses      []loss
+	controllers []controller
 }
 
-// selection is part 5: it marks the chosen experts of every live token of a tile. bias may be nil.
+// transform is part 1, from logits z to z′.
+type transform interface {
+	// apply computes z′ of a tile into to, which may be z.
+	apply(t *moe.Tile, to, z []float32, w *moe.Scratch)
+	// backward turns ∂L/∂z′ into ∂L/∂z in place.
+	backward(t *moe.Tile, g, z []float32, w *moe.Scratch)
+}
+
+// selection is parts 3 to 5: it marks the chosen experts of every live token of a tile. bias may be nil.
 type selection interface {
 	choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask []uint64)
 }
+
+// revision is a choice, or a change of the choice, that needs the whole batch: assignment rules, and part 6, capacity.
+type revision interface {
+	revise(b *moe.Batch, s, bias []float32, a *moe.Assignment) error
+}
+
+// loss is one of part 8.
+type loss interface {
+	// prepare fixes what it takes from the step's counts; fresh is of Assignment.Fresh.
+	prepare(b *moe.Batch, chosen, fresh *moe.Counts)
+	// addGradient adds ∂L/∂s of one tile to g and returns the tile's part of L.
+	addGradient(b *moe.Batch, tile int, s, g []float32, w *moe.Scratch) float64
+}
+
+// logitLoss is a loss of the logits themselves.
+type logitLoss interface {
+	// addLogitGradient adds ∂L/∂z of one tile to g and returns the tile's part of L.
+	addLogitGradient(b *moe.Batch, tile int, z, g []float32, w *moe.Scratch) float64
+}
+
+// controller is part 9: it moves the state of other parts after each step.
+type controller interface{ update(o *moe.Outcome) }
 
 // Traits implements moe.Strategy.
 func (r *strategy) Traits() moe.Traits { return r.traits }
 
 // Score implements moe.Strategy.
-func (r *strategy) Score(s, z []float32) { r.score.Apply(s, z, r.layer.Experts) }
-
-// ScoreBackward implements moe.Strategy.
-func (r *strategy) ScoreBackward(g, s []float32) { r.score.Backward(g, s, r.layer.Experts) }
+func (r *strategy) Score(t *moe.Tile, s, z []float32, w *moe.Scratch) {
+	if r.transform != nil {
+		r.transform.apply(t, s, z, w)
+		z = s
+	}
+	r.score.Apply(s, z, r.layer.Experts)
+}
 
 // Route implements moe.Strategy.
 func (r *strategy) Route(t *moe.Tile, s []float32, w *moe.Scratch, mask, fresh []uint64) {
-	r.selection.choose(t, s, r.Bias(), w, mask)
+	if r.selection != nil {
+		r.selection.choose(t, s, r.bias, w, mask)
+	}
 	if fresh != nil {
 		w.Select.TopK(fresh, s, nil, t.Live(), nil)
 	}
 }
 
+// RouteBatch implements moe.Strategy.
+func (r *strategy) RouteBatch(b *moe.Batch, s []float32, a *moe.Assignment) error {
+	if r.revision == nil {
+		return nil
+	}
+	return r.revision.revise(b, s, r.bias, a)
+}
+
 // PrepareLoss implements moe.Strategy.
 func (r *strategy) PrepareLoss(b *moe.Batch, chosen, fresh *moe.Counts) {
 	for _, l := range r.losses {
-		counts := chosen
-		if l.fresh {
-			counts = fresh
-		}
-		l.price(b, counts)
+		l.prepare(b, chosen, fresh)
 	}
 }
 
-// AddLossGradient implements moe.Strategy.
-func (r *strategy) AddLossGradient(b *moe.Batch, tile int, s, g []float32, w *moe.Scratch) (loss float64) {
+// Backward implements moe.Strategy.
+func (r *strategy) Backward(b *moe.Batch, tile int, s, z, g []float32, w *moe.Scratch) (sum float64) {
 	for _, l := range r.losses {
-		loss += l.addGradient(b, tile, s, g, w)
+		sum += l.addGradient(b, tile, s, g, w)
 	}
-	return loss
+	r.score.Backward(g, s, r.layer.Experts)
+	if r.transform != nil {
+		r.transform.backward(&b.Tiles[tile], g, z, w)
+	}
+	for _, l := range r.losses {
+		if l, ok := l.(logitLoss); ok {
+			sum += l.addLogitGradient(b, tile, z, g, w)
+		}
+	}
+	return sum
 }
 
 // Update implements moe.Strategy.
-func (r *strategy) Update(step int, chosen *moe.Counts) {
-	if r.bias != nil {
-		r.bias.update(step, chosen)
+func (r *strategy) Update(o *moe.Outcome) {
+	for _, c := range r.controllers {
+		c.update(o)
 	}
 }
 
 // Bias implements moe.Strategy.
-func (r *strategy) Bias() []float32 {
-	if r.bias == nil {
-		return nil
-	}
-	return r.bias.b
-}
+func (r *strategy) Bias() []float32 { return r.bias }
 
 // compose finishes a composition: it derives the traits that follow from the parts.
 func compose(r *strategy) *strategy {
@@ -91,14 +137,24 @@ func compose(r *strategy) *strategy {
 	if r.traits.Gate.Scale == 0 {
 		r.traits.Gate = moe.Gate{Normalised: true, Scale: 1}
 	}
+	r.traits.Whole = r.revision != nil
+	r.traits.Transforms = r.transform != nil
+	r.traits.Logits = r.traits.Logits || r.transform != nil
 	for _, l := range r.losses {
 		r.traits.Loss = true
-		r.traits.Fresh = r.traits.Fresh || l.fresh
-		r.traits.Sequences = r.traits.Sequences || l.scope == scopeSequence
-		r.traits.MicroBatches = r.traits.MicroBatches || l.scope == scopeMicroBatch || l.running
+		if _, ok := l.(logitLoss); ok {
+			r.traits.Logits = true
+		}
+		if l, ok := l.(*balanceLoss); ok {
+			r.traits.Fresh = r.traits.Fresh || l.fresh
+			r.traits.Sequences = r.traits.Sequences || l.scope == scopeSequence
+			r.traits.MicroBatches = r.traits.MicroBatches || l.scope == scopeMicroBatch || l.running
+		}
 	}
-	if r.bias != nil {
-		r.traits.Rate = r.bias.stepSize()
+	for _, c := range r.controllers {
+		if c, ok := c.(*biasController); ok {
+			r.traits.Rate = c.stepSize()
+		}
 	}
 	return r
 }
