@@ -55,6 +55,7 @@ type Traits struct {
 	Transforms bool
 	Drops      bool // it may leave choices out for want of capacity
 	Varies     bool // tokens may have more or fewer than K experts
+	Free       bool // it ignores the group limit
 	// Sequences: it needs to know where sequences begin. MicroBatches: it counts by micro-batch.
 	Sequences, MicroBatches bool
 	// Oracle: it chooses by the true affinities s*, has no router of its own, and is solved on few batches only.

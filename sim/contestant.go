@@ -169,7 +169,10 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 	*row = StepRow{Step: step, MaxVio: metrics.MaxVio(n.Global), LoadVariance: metrics.Variance(n.Global),
 		MaxVioSequence: metrics.MeanMaxVio(n.Sequence, x.layer.Experts), MaxVioDevice: nan,
 		AffinityKept: sum(x.affinity[:len(b.Tiles)]) / o.total, LayerError: nan, BalanceLoss: nan, RegretToOptimum: nan,
-		BiasSpread: nan, BiasMean: nan}
+		BiasSpread: nan, BiasMean: nan, DropRate: nan}
+	if x.traits.Drops {
+		row.DropRate = dropRate(x.assigned, len(b.Tiles))
+	}
 	if x.layer.Groups > 1 {
 		x.device = metrics.GroupLoads(n.Global, x.layer.Groups, x.device)
 		row.MaxVioDevice = metrics.MaxVio(x.device)
@@ -177,6 +180,16 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 	if bias := x.strategy.Bias(); bias != nil {
 		row.BiasSpread, row.BiasMean = spread(bias)
 	}
+}
+
+// dropRate is the share of a batch's choices that capacity left out.
+func dropRate(a *moe.Assignment, tiles int) float64 {
+	var kept, dropped int
+	for i, m := range a.Mask[:tiles*a.Experts] {
+		kept += bits.OnesCount64(m)
+		dropped += bits.OnesCount64(a.Dropped[i])
+	}
+	return float64(dropped) / float64(kept+dropped)
 }
 
 // tileAffinity is Σ s* over the chosen of one tile.

@@ -22,6 +22,7 @@ type tally struct {
 	error, own float64 // Σ squared layer error, of the strategy and of the oracle
 	target     float64 // Σ_e ĝ², summed over tokens
 	gates      float64 // Σ of gate weights
+	unserved   int64   // tokens without any expert
 	regret     float64 // on the first batch
 }
 
@@ -75,10 +76,13 @@ func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
 		y.affinity += x.affinity[i]
 		y.error += layerError(o, i, s, mask, x.layer.TopK, 0, w)
 		y.displaced += displaced(o.tileScores(i), mask, o.tileMask(i), x.layer.TopK, b.Tiles[i].Live())
+		var served uint64
 		for e, m := range o.tileMask(i) {
 			y.agreed += int64(bits.OnesCount64(m & mask[e]))
 			y.load[e] += int64(bits.OnesCount64(mask[e]))
+			served |= mask[e]
 		}
+		y.unserved += int64(bits.OnesCount64(b.Tiles[i].Live() &^ served))
 		y.addDomains(&b.Tiles[i], mask)
 		sum := &w.Rows[0]
 		vec.SumChosen(sum, s, mask)
@@ -152,7 +156,15 @@ func (x *contestant) conclude(y *tally, domains int) {
 	v["affinity_kept"] = y.affinity / y.best
 	v["choice_agreement"] = float64(y.agreed) / (tokens * k)
 	v["output_error"] = (y.error - y.own) / y.target
-	v["rank_displacement"] = (float64(y.displaced)/tokens - float64(k*(k-1)/2)) / k
+	if x.traits.Drops || x.traits.Varies {
+		var chosen int64
+		for _, n := range y.load {
+			chosen += n
+		}
+		v["experts_per_token"], v["tokens_unserved"] = float64(chosen)/tokens, float64(y.unserved)/tokens
+	} else {
+		v["rank_displacement"] = (float64(y.displaced)/tokens - float64(k*(k-1)/2)) / k
+	}
 	v["regret_to_optimum"] = y.regret
 	v["gate_sum"] = y.gates / tokens
 	if domains > 0 {

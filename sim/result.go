@@ -72,6 +72,7 @@ type StepRow struct {
 	MaxVioSequence       float64 // mean over the step's sequences
 	MaxVioDevice         float64 // over groups
 	LoadVariance         float64 // of r
+	DropRate             float64 // share of the choices that found no room
 	AffinityKept         float64
 	LayerError           float64 // L_task, of the batch
 	BalanceLoss          float64 // Σ α·loss

@@ -16,7 +16,8 @@ func MetricKeys() []string {
 	return []string{
 		"maxvio_batch", "maxvio_global", "maxvio_sequence", "maxvio_device", "load_variance", "load_cv", "load_entropy",
 		"load_gini", "load_jain", "load_min", "experts_dead", "experts_starved", "affinity_kept", "affinity_total",
-		"choice_agreement", "output_error", "rank_displacement", "regret_to_optimum", "gate_sum", "settled_step",
+		"choice_agreement", "output_error", "rank_displacement", "regret_to_optimum", "gate_sum", "drop_rate",
+		"experts_per_token", "tokens_unserved", "settled_step",
 		"recovery_steps", "churn", "oscillation", "bias_spread", "bias_mean", "domain_information",
 	}
 }
@@ -79,7 +80,7 @@ func (s *StrategyResult) estimate(floors map[string]float64) {
 		}
 		e := Estimate{}
 		e.Mean, e.Low, e.High = metrics.MeanInterval(values)
-		if f, ok := floors[key]; ok {
+		if f, ok := floors[key]; ok && !s.Traits.Varies {
 			e.Floor = &f
 		}
 		if math.IsNaN(e.Mean) || math.IsInf(e.Mean, 0) {

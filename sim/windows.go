@@ -14,6 +14,9 @@ func (x *contestant) finish(c *Config) {
 	if c.Facts.Sequences {
 		v["maxvio_sequence"] = meanOf(rows, from, func(r *StepRow) float64 { return r.MaxVioSequence })
 	}
+	if x.traits.Drops {
+		v["drop_rate"] = meanOf(rows, from, func(r *StepRow) float64 { return r.DropRate })
+	}
 	if bias := x.strategy.Bias(); bias != nil {
 		v["bias_spread"], v["bias_mean"] = spread(bias)
 		x.run.largestBias = largest(bias)

@@ -32,8 +32,11 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		}
 		return "none:score=" + v.Text("score")
 	},
-	Needs: "a router that learns; sequences for scope=sequence",
-	Paper: "Switch Transformers (Fedus et al. 2021, arXiv 2101.03961); global scope: Qiu et al. 2025, arXiv 2501.11873; sequence scope: DeepSeek-V2, arXiv 2405.04434",
+	Needs:   "a router that learns; sequences for scope=sequence",
+	Changes: "gradient",
+	Fails:   "shrinking logits lower the loss without changing a choice; a small scope forces evenness inside sequences and costs specialisation; its value at balance is 1 or K by convention",
+	Paper:   "Switch Transformers (Fedus et al. 2021, arXiv 2101.03961); global scope: Qiu et al. 2025, arXiv 2501.11873; sequence scope: DeepSeek-V2, arXiv 2405.04434",
+	Read:    "code",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		balance := newLoss(v.Number("coeff"), v.Text("scope"))
 		balance.fresh = v.Text("counts") == "unbiased"

@@ -23,8 +23,12 @@ Groups come from the scenario (groups, groups_kept). Nothing is dropped.`,
 		{Name: "stop", Default: "0", Whole: true, Low: 0, High: 1e9, About: "step from which the rate is 0; 0 for never"},
 	},
 	Strength: "rate",
+	Scenario: "deepseek-v3",
 	Needs:    "a router that learns, for its loss (coeff=0 does without); sequences",
+	Changes:  "which experts, gates, gradient",
+	Fails:    "as loss-free; masking closed groups with 0 in place of −∞ lets a negative bias through",
 	Paper:    "DeepSeek-V3 technical report (2024, arXiv 2412.19437), sections 2.1.2 and 4.2; released inference code",
+	Read:     "code; rates from notes",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		bias := newBias(l.Experts)
 		bias.rate, bias.stop = v.Number("rate"), v.Whole("stop")

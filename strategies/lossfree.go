@@ -29,7 +29,10 @@ scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E 
 	Knobs:    append(append([]Knob(nil), biasKnobs...), scoreKnob),
 	Strength: "rate",
 	Needs:    "the scores of all experts",
+	Changes:  "which experts",
+	Fails:    "oscillates by about u near balance; stale after a shift of the data; drifts as a whole unless centred, which costs low precision its digits; the step belongs to the scale of the scores",
 	Paper:    "Loss-Free Balancing (Wang et al. 2024, arXiv 2408.15664); centring: torchtitan",
+	Read:     "code, notes on the paper",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {

@@ -9,7 +9,10 @@ var none = Preset{
 	Formula: "S_t = TopK(s_t);  gates g = s over S_t, divided by their sum",
 	Knobs:   []Knob{scoreKnob},
 	Needs:   "the scores of all experts",
+	Changes: "nothing",
+	Fails:   "popular experts overload; where experts learn, unused ones die",
 	Paper:   "Megatron-LM's load-balancing type none",
+	Read:    "code",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {

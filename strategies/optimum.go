@@ -20,11 +20,14 @@ Solved exactly (a transportation problem) over the true affinities s* of a whole
 of a seed and on the evaluation's batches. No router can use it: a token's experts depend on tokens that come after it.
 It ignores group limits, and so bounds limited routing too. It says what balance must cost on this stream, as
 Belady's algorithm does for caches.`,
-	Needs: "the scores of all experts; no router of its own",
-	Paper: "BASE layers (Lewis et al. 2021, arXiv 2103.16716) for K = 1 by auction; here by successive shortest paths",
+	Needs:   "the scores of all experts; no router of its own",
+	Changes: "which experts",
+	Fails:   "not causal",
+	Paper:   "BASE layers (Lewis et al. 2021, arXiv 2103.16716) for K = 1 by auction; here by successive shortest paths",
+	Read:    "own derivation",
 	Build: func(_ Values, l moe.Layer) (*strategy, error) {
 		return compose(&strategy{layer: l, score: l.Score, revision: &optimum{},
-			traits: moe.Traits{Causal: false, Bound: true, Oracle: true,
+			traits: moe.Traits{Causal: false, Bound: true, Oracle: true, Free: true,
 				Notes: []string{"bounds the affinity of routing that is exactly even on every batch; it bounds neither the output error nor a rule that is even only over many batches"}}}), nil
 	},
 }

@@ -37,7 +37,11 @@ type Preset struct {
 	Strength string
 	Zero     func(v Values) string
 	Needs    string // what it asks of a stream or router
-	Paper    string
+	Scenario string // on which it is best tried; empty for the default
+	Changes  string // which experts, gates, gradient, capacity: as many as apply
+	Fails    string // known failure modes, in a sentence or two
+	Paper    string // with its year
+	Read     string // how the rule was learnt: code, paper, the author's blog, or a note about it
 	// Build makes the strategy for a layer. It may warn through Traits.Warnings; name and spec are filled in after it.
 	Build func(v Values, l moe.Layer) (*strategy, error)
 }
@@ -163,6 +167,18 @@ func (s *Spec) set(knob, value string) error {
 		return fmt.Errorf("it has no knobs, got %q", knob)
 	}
 	return fmt.Errorf("it has no knob %q%s: its knobs are %s", knob, nearest.Hint(knob, known), strings.Join(known, ", "))
+}
+
+// Try returns a command that shows the strategy beside no balancing.
+func (p *Preset) Try() string {
+	command := "evenkeel compare -s none"
+	if p.Scenario != "" {
+		command += " --scenario " + p.Scenario
+	}
+	if p.Name == "none" {
+		return command
+	}
+	return command + " -s " + p.Name
 }
 
 func (p *Preset) example() string {

@@ -158,7 +158,7 @@ func summaryCSV(r *sim.Result) []byte {
 
 // stepsCSV has one row for each strategy, seed and recorded step.
 func stepsCSV(r *sim.Result) []byte {
-	header := []string{"spec", "seed", "step", "maxvio", "maxvio_sequence", "maxvio_device", "load_variance", "affinity_kept",
+	header := []string{"spec", "seed", "step", "maxvio", "maxvio_sequence", "maxvio_device", "load_variance", "drop_rate", "affinity_kept",
 		"layer_error", "balance_loss", "regret_to_optimum", "bias_spread", "bias_mean"}
 	return csvText(header, func(write func(...string)) {
 		for _, s := range r.Strategies {
@@ -169,7 +169,7 @@ func stepsCSV(r *sim.Result) []byte {
 						continue
 					}
 					write(s.Traits.Spec, strconv.FormatUint(run.Seed, 10), strconv.Itoa(x.Step), number(x.MaxVio), number(x.MaxVioSequence),
-						number(x.MaxVioDevice), number(x.LoadVariance), number(x.AffinityKept), number(x.LayerError), number(x.BalanceLoss),
+						number(x.MaxVioDevice), number(x.LoadVariance), number(x.DropRate), number(x.AffinityKept), number(x.LayerError), number(x.BalanceLoss),
 						number(x.RegretToOptimum), number(x.BiasSpread), number(x.BiasMean))
 				}
 			}

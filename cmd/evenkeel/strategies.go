@@ -65,6 +65,10 @@ func explain(w io.Writer, p *strategies.Preset) error {
 		}
 		fmt.Fprintln(w)
 	}
-	_, err := fmt.Fprintf(w, "Needs: %s\nPaper: %s\n", p.Needs, p.Paper)
-	return err
+	for _, line := range [][2]string{{"Needs", p.Needs}, {"Changes", p.Changes}, {"Fails", p.Fails}, {"Paper", p.Paper}, {"Read", p.Read}, {"Try", p.Try()}} {
+		if _, err := fmt.Fprintf(w, "%-8s %s\n", line[0]+":", strings.ReplaceAll(wrap(line[1], 100), "\n", "\n         ")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
