@@ -20,6 +20,9 @@ type Strategy interface {
 	// Backward turns g = ∂L_task/∂s of one tile, [E][64], into ∂(L_task + L)/∂z in place, L being the strategy's losses, and
 	// returns the tile's part of L. z holds the tile's logits where Traits.Logits asks for them.
 	Backward(b *Batch, tile int, s, z, g []float32, w *Scratch) float64
+	// AddWeightGradient adds ∂L/∂W of losses of the router's weights W [E][d] to g, of the same shape, and returns their
+	// value; see Traits.Weights.
+	AddWeightGradient(weights, g []float32) float64
 	// Update moves the state from the outcome of a finished step.
 	Update(o *Outcome)
 	// Bias returns the selection bias b [E] as it stands, or nil where there is none. The caller must not keep it.
@@ -56,6 +59,8 @@ type Traits struct {
 	Drops      bool // it may leave choices out for want of capacity
 	Varies     bool // tokens may have more or fewer than K experts
 	Free       bool // it ignores the group limit
+	// Weights: it has a loss of the router's weights. TokenIDs: it chooses by token ids.
+	Weights, TokenIDs bool
 	// Sequences: it needs to know where sequences begin. MicroBatches: it counts by micro-batch.
 	Sequences, MicroBatches bool
 	// Oracle: it chooses by the true affinities s*, has no router of its own, and is solved on few batches only.

@@ -71,7 +71,7 @@ func (s *Scenario) Facts() moe.Facts {
 	f := moe.Facts{Sequences: true}
 	switch {
 	case s.Synthetic != nil:
-		f.Latent = true
+		f.Latent, f.TokenIDs = true, true
 		for _, d := range s.Synthetic.Domains {
 			f.Domains = append(f.Domains, d.Name)
 		}

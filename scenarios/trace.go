@@ -29,7 +29,7 @@ func (t *Trace) facts() moe.Facts {
 	}
 	f.Level, f.Latent = d.Level, d.Hidden != nil
 	f.File, f.SHA256, f.Layer, f.Layers = t.File, t.SHA256, t.Layer, d.Layers
-	f.Sequences = d.Sequences != nil
+	f.Sequences, f.TokenIDs = d.Sequences != nil, d.Token != nil
 	f.Notes = d.Notes
 	for i := range d.Domains() {
 		name := fmt.Sprintf("domain %d", i)

@@ -28,6 +28,9 @@ type contestant struct {
 	task     []float64 // the layer's squared error
 	balance  []float64 // the losses of the strategy
 
+	weightGradient []float32 // ∂L/∂W of its losses of weights; nil where it has none
+	weightLoss     float64
+
 	probe   probe
 	errors  *signs
 	run     *Run
@@ -50,6 +53,9 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	}
 	if x.learner != nil && t.Logits {
 		x.logits = make([]float32, len(o.scores))
+	}
+	if x.learner != nil && t.Weights {
+		x.weightGradient = make([]float32, len(x.learner.theta))
 	}
 	x.errors = newSigns(c.Layer.Experts)
 	tiles := len(x.scores) / (c.Layer.Experts * vec.Lanes)
@@ -114,6 +120,10 @@ func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 	if x.learner != nil && x.traits.Loss {
 		x.strategy.PrepareLoss(b, &x.chosen, &x.fresh)
 	}
+	if x.weightGradient != nil {
+		clear(x.weightGradient)
+		x.weightLoss = x.strategy.AddWeightGradient(x.learner.theta, x.weightGradient)
+	}
 }
 
 // learn adds the gradients of the task and of the strategy's losses on one chunk of the batch's tiles.
@@ -139,7 +149,7 @@ func sum(x []float64) (total float64) {
 // move moves the router and the strategy's state at the end of a step.
 func (x *contestant) move(b *moe.Batch, step int) {
 	if x.learner != nil {
-		x.learner.step(step)
+		x.learner.step(step, x.weightGradient)
 	}
 	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Assigned: x.assigned, Chosen: &x.chosen}
 	x.strategy.Update(&x.outcome)
@@ -150,7 +160,7 @@ func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 	step := x.row.Step
 	if x.learner != nil {
 		x.row.LayerError = sum(x.task[:len(b.Tiles)]) / (float64(b.Tokens) * o.target)
-		x.row.BalanceLoss = sum(x.balance[:len(b.Tiles)])
+		x.row.BalanceLoss = sum(x.balance[:len(b.Tiles)]) + x.weightLoss
 	}
 	x.run.Steps = append(x.run.Steps, x.row)
 	every := (steps + shots - 1) / shots

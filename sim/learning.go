@@ -107,8 +107,8 @@ func (l *learner) accumulate(chunk int, t *moe.Tile, w *moe.Scratch) {
 	}
 }
 
-// step applies the accumulated gradient at a step of the run and clears it.
-func (l *learner) step(step int) {
+// step applies the accumulated gradient, and more [E][d] if not nil, at a step of the run and clears it.
+func (l *learner) step(step int, more []float32) {
 	l.decay1 = float64(l.decay1 * beta1)
 	l.decay2 = float64(l.decay2 * beta2)
 	left := float64(l.steps-step) / (decayShare * float64(l.steps))
@@ -124,6 +124,9 @@ func (l *learner) step(step int) {
 		}
 		for c, g := range sum {
 			i := e*width + c
+			if more != nil {
+				g += more[i]
+			}
 			m := float32(beta1*l.m[i]) + float32((1-beta1)*g)
 			v := float32(beta2*l.v[i]) + float32((1-beta2)*float32(g*g))
 			l.m[i], l.v[i] = m, v

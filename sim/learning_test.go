@@ -152,7 +152,7 @@ func TestAdam(t *testing.T) {
 	l := newLearner(&Config{Layer: layer, Steps: 10, Router: RouterConfig{Mode: Offsets, Rate: 0.01}}, 1, nil)
 	step := func(n int, g0, g1 float32) {
 		l.grad[0].Row(0)[0], l.grad[5].Row(1)[0] = g0, g1
-		l.step(n)
+		l.step(n, nil)
 	}
 	check := func(when string, want ...float64) {
 		t.Helper()

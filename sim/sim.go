@@ -85,26 +85,39 @@ func Check(c *Config) error {
 	if len(c.Strategies) == 0 {
 		return errors.New("there is no strategy to run: name one, such as loss-free")
 	}
-	first := c.layout(c.Seeds[0])
 	for _, build := range c.Strategies {
 		s, err := build()
+		if err == nil {
+			err = c.Refuse(s.Traits())
+		}
 		if err != nil {
 			return err
-		}
-		t := s.Traits()
-		switch {
-		case t.Loss && c.Router.Mode == Frozen && c.Layer.Score == moe.Stored:
-			return fmt.Errorf("%s has a loss, which needs logits to act on, and this stream carries scores: dump logits, or use a bias such as loss-free", t.Spec)
-		case t.Loss && c.Router.Mode == Frozen:
-			return fmt.Errorf("%s has a loss, which does nothing to a frozen router: use --router learned, or a bias such as loss-free", t.Spec)
-		case t.Sequences && !c.Facts.Sequences:
-			return fmt.Errorf("%s counts by sequence, and this stream does not say where sequences begin: add seq_lens to the trace, or leave that loss out (see evenkeel strategies %s)", t.Spec, t.Name)
-		case t.MicroBatches && c.MicroBatches > 1 && len(first.MicroBatches) == 1:
-			return fmt.Errorf("%s counts by micro-batch, and a step is one: micro-batches are whole sequences, and there is one in %d tokens; use more tokens, a shorter sequence_length or scope=global", t.Spec, first.Tokens)
 		}
 	}
 	if c.Router.Mode == Learned && c.Layer.Width == 0 {
 		return errors.New("a router cannot learn weights without latent vectors")
+	}
+	return nil
+}
+
+// Refuse says why a strategy cannot act in this comparison, with the way out, or returns nil.
+func (c *Config) Refuse(t moe.Traits) error {
+	switch {
+	case t.Loss && c.Router.Mode == Frozen && c.Layer.Score == moe.Stored:
+		return fmt.Errorf("%s has a loss, which needs logits to act on, and this stream carries scores: dump logits, or use a bias such as loss-free", t.Spec)
+	case t.Loss && c.Router.Mode == Frozen:
+		return fmt.Errorf("%s has a loss, which does nothing to a frozen router: use --router learned, or a bias such as loss-free", t.Spec)
+	case t.Weights && c.Router.Mode != Learned:
+		return fmt.Errorf("%s has a loss of the router's weights, and here a router has none: use a stream with latent vectors and --router learned", t.Spec)
+	case t.Transforms && c.Layer.Score == moe.Stored:
+		return fmt.Errorf("%s transforms logits, and this stream carries scores: dump logits", t.Spec)
+	case t.Sequences && !c.Facts.Sequences:
+		return fmt.Errorf("%s counts by sequence, and this stream does not say where sequences begin: add seq_lens to the trace, or leave that loss out (see evenkeel strategies %s)", t.Spec, t.Name)
+	case t.TokenIDs && !c.Facts.TokenIDs:
+		return fmt.Errorf("%s chooses by token id, and this stream does not say which token is which: add token_id to the trace, or use a synthetic scenario", t.Spec)
+	}
+	if first := c.layout(c.Seeds[0]); t.MicroBatches && c.MicroBatches > 1 && len(first.MicroBatches) == 1 {
+		return fmt.Errorf("%s counts by micro-batch, and a step is one: micro-batches are whole sequences, and there is one in %d tokens; use more tokens, a shorter sequence_length or scope=global", t.Spec, first.Tokens)
 	}
 	return nil
 }

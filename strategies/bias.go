@@ -35,12 +35,10 @@ func newBias(experts int) *biasController {
 	return &biasController{b: make([]float32, experts), change: make([]float64, experts), rule: ruleSign}
 }
 
-// stepSize is u where b moves in steps of u.
-func (c *biasController) stepSize() float64 {
+func (c *biasController) declare(t *moe.Traits) {
 	if c.rule == ruleSign {
-		return c.rate
+		t.Rate = c.rate
 	}
-	return 0
 }
 
 func (c *biasController) update(o *moe.Outcome) {

@@ -39,6 +39,12 @@ type balanceLoss struct {
 	sum    []int64
 }
 
+func (l *balanceLoss) declare(t *moe.Traits) {
+	t.Fresh = t.Fresh || l.fresh
+	t.Sequences = t.Sequences || l.scope == scopeSequence
+	t.MicroBatches = t.MicroBatches || l.scope == scopeMicroBatch || l.running
+}
+
 // prepare fixes w for the step from its counts.
 func (l *balanceLoss) prepare(b *moe.Batch, counts, fresh *moe.Counts) {
 	if l.fresh {

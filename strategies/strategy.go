@@ -131,29 +131,50 @@ func (r *strategy) Update(o *moe.Outcome) {
 // Bias implements moe.Strategy.
 func (r *strategy) Bias() []float32 { return r.bias }
 
+// declarer is a part that asks something of the run or changes what the strategy is.
+type declarer interface{ declare(t *moe.Traits) }
+
+// weightLoss is a loss of the router's weights.
+type weightLoss interface {
+	// addWeightGradient adds ∂L/∂W to g, both [E][d] with the weights, and returns L.
+	addWeightGradient(weights, g []float32, experts int) float64
+}
+
+// AddWeightGradient implements moe.Strategy.
+func (r *strategy) AddWeightGradient(weights, g []float32) (sum float64) {
+	for _, l := range r.losses {
+		if l, ok := l.(weightLoss); ok {
+			sum += l.addWeightGradient(weights, g, r.layer.Experts)
+		}
+	}
+	return sum
+}
+
 // compose finishes a composition: it derives the traits that follow from the parts.
 func compose(r *strategy) *strategy {
-	r.traits.Score = r.score
-	if r.traits.Gate.Scale == 0 {
-		r.traits.Gate = moe.Gate{Normalised: true, Scale: 1}
+	t := &r.traits
+	t.Score = r.score
+	if t.Gate.Scale == 0 {
+		t.Gate = moe.Gate{Normalised: true, Scale: 1}
 	}
-	r.traits.Whole = r.revision != nil
-	r.traits.Transforms = r.transform != nil
-	r.traits.Logits = r.traits.Logits || r.transform != nil
+	t.Whole, t.Transforms, t.Loss = r.revision != nil, r.transform != nil, len(r.losses) > 0
+	t.Logits = t.Transforms
+	parts := []any{r.transform, r.selection, r.revision}
 	for _, l := range r.losses {
-		r.traits.Loss = true
+		parts = append(parts, l)
 		if _, ok := l.(logitLoss); ok {
-			r.traits.Logits = true
+			t.Logits = true
 		}
-		if l, ok := l.(*balanceLoss); ok {
-			r.traits.Fresh = r.traits.Fresh || l.fresh
-			r.traits.Sequences = r.traits.Sequences || l.scope == scopeSequence
-			r.traits.MicroBatches = r.traits.MicroBatches || l.scope == scopeMicroBatch || l.running
+		if _, ok := l.(weightLoss); ok {
+			t.Weights = true
 		}
 	}
 	for _, c := range r.controllers {
-		if c, ok := c.(*biasController); ok {
-			r.traits.Rate = c.stepSize()
+		parts = append(parts, c)
+	}
+	for _, p := range parts {
+		if p, ok := p.(declarer); ok {
+			p.declare(t)
 		}
 	}
 	return r
