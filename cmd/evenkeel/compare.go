@@ -24,6 +24,9 @@ import (
 // request is what the flags of compare ask for.
 type request struct {
 	strategies []string
+	all        bool
+	columns    string
+	sort       string
 	scenario   string
 	router     string
 	steps      int
@@ -51,6 +54,8 @@ the loss-free bias and the best exactly balanced assignment, which is a bound.
 A strategy is written name or name:knob=value,knob=value; see evenkeel strategies.
 Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`,
 		Example: `  evenkeel compare -s none -s aux-loss:coeff=0.01,scope=sequence -s loss-free:rate=1e-3
+  evenkeel compare --all --sort output_error
+  evenkeel compare -s loss-free -s smebu --scenario shift --columns maxvio_batch,settled_step,recovery_steps,churn
   evenkeel compare --scenario trace:router.npz --layer 3 --set topk=8 --out results
   evenkeel compare --from results/manifest.json`,
 		Args: noArguments,
@@ -62,6 +67,19 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 	f := c.Flags()
 	f.SortFlags = false
 	f.StringArrayVarP(&q.strategies, "strategy", "s", nil, "a strategy, name:knob=value,...; may be repeated")
+	f.BoolVar(&q.all, "all", false, "every strategy, at its defaults, that the scenario permits; says which are left out and why")
+	q.streamFlags(f)
+	f.StringVar(&q.columns, "columns", "", "metrics of the table in order, such as maxvio_global,settled_step,churn (names as in --json)")
+	f.StringVar(&q.sort, "sort", "", "metric by which the rows are sorted, the smallest first (affinity_kept: the largest)")
+	f.StringVar(&q.from, "from", "", "repeat the run of a manifest.json")
+	f.SetOutput(stderr)
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
+	complete(c)
+	return c
+}
+
+// streamFlags are the flags of every command that runs strategies on a stream.
+func (q *request) streamFlags(f *pflag.FlagSet) {
 	f.StringVar(&q.scenario, "scenario", "pretraining", "a shipped scenario, a YAML file, or trace:FILE.npz")
 	f.StringVar(&q.router, "router", "", "frozen or learned (default: learned, but frozen on streams without latent\nvectors and on traces when no strategy has a loss)")
 	f.IntVar(&q.steps, "steps", 0, "steps of a run (default: the scenario's)")
@@ -70,15 +88,10 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 	f.IntVar(&q.layer, "layer", -1, "layer of a trace, from 0")
 	f.Lookup("layer").DefValue = "0"
 	f.StringVar(&q.out, "out", "", "folder for tables, manifest and pictures")
-	f.StringVar(&q.from, "from", "", "repeat the run of a manifest.json")
-	f.IntVar(&q.workers, "workers", 0, "seeds that run side by side (default: one for each processor)")
+	f.IntVar(&q.workers, "workers", 0, "workers: they take seeds, then share the steps of others (default: one for each processor)")
 	f.StringVar(&q.kernel, "kernel", "auto", "arithmetic: auto, avx512, avx2 or portable; all give the same bits")
 	f.BoolVar(&q.json, "json", false, "print the summary as JSON and nothing else")
 	f.BoolVar(&q.quiet, "quiet", false, "print no progress and no notes")
-	f.SetOutput(stderr)
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
-	complete(c)
-	return c
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {
@@ -144,6 +157,10 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 	if err != nil {
 		return err
 	}
+	view, err := newView(q.columns, q.sort)
+	if err != nil {
+		return err
+	}
 	if q.workers < 0 {
 		return fmt.Errorf("--workers is %d: it must be at least 1", q.workers)
 	}
@@ -180,7 +197,7 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 	if q.json {
 		err = writeJSON(stdout, p, r)
 	} else {
-		err = writeReport(stdout, p, r, wall, terminalWidth(stdout), q.quiet)
+		err = writeReport(stdout, p, r, view, wall, terminalWidth(stdout), q.quiet)
 	}
 	if err != nil {
 		return failed(err)
@@ -213,12 +230,19 @@ type plan struct {
 	specs    []strategies.Spec
 	mode     string
 	why      string // why the router learns or does not
+	left     []refusal
+}
+
+// refusal is a strategy that the scenario does not permit.
+type refusal struct {
+	spec string
+	err  error
 }
 
 // plan resolves the request.
 func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if q.from != "" {
-		for _, name := range []string{"strategy", "scenario", "router", "steps", "seeds", "set", "layer"} {
+		for _, name := range []string{"strategy", "all", "scenario", "router", "steps", "seeds", "set", "layer"} {
 			if flags.Changed(name) {
 				return nil, fmt.Errorf("--from repeats a run as it was: leave out --%s", name)
 			}
@@ -255,11 +279,47 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if q.all {
+		if len(q.strategies) > 0 {
+			return nil, errors.New("--all takes every strategy at its defaults: leave out -s, or name them all by -s")
+		}
+		return planAll(s)
+	}
 	names := q.strategies
 	if len(names) == 0 {
 		names = strategies.Default()
 	}
 	return newPlan(s, names)
+}
+
+// planAll plans a comparison of every strategy that the scenario permits. What learns is decided as if none had a loss, so
+// that losses are left out where a router would stay as it is without them.
+func planAll(s *scenarios.Scenario) (*plan, error) {
+	bare, err := newPlan(s, []string{"none"})
+	if err != nil {
+		return nil, err
+	}
+	c, err := bare.config(0)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{scenario: s, mode: bare.mode, why: bare.why}
+	for _, preset := range strategies.Presets() {
+		spec, err := strategies.Parse(preset.Name)
+		if err != nil {
+			return nil, err
+		}
+		r, err := spec.Build(c.Layer)
+		if err == nil {
+			err = c.Refuse(r.Traits())
+		}
+		if err != nil {
+			p.left = append(p.left, refusal{spec.String(), err})
+			continue
+		}
+		p.specs = append(p.specs, spec)
+	}
+	return p, nil
 }
 
 // newPlan parses the strategies and decides what learns.

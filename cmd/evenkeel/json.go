@@ -21,7 +21,14 @@ type summary struct {
 	Strategies  []strategyJSON   `json:"strategies"`
 	Differences []differenceJSON `json:"differences"`
 	Comparisons []comparisonJSON `json:"equal_quality"`
+	LeftOut     []leftOutJSON    `json:"left_out,omitempty"`
 	Warnings    []string         `json:"warnings"`
+}
+
+// leftOutJSON is a strategy that --all left out, and why.
+type leftOutJSON struct {
+	Spec   string `json:"spec"`
+	Reason string `json:"reason"`
 }
 
 type scenarioJSON struct {
@@ -116,6 +123,9 @@ func newSummary(p *plan, r *sim.Result) *summary {
 			j.Metrics[key] = metricJSON{finite(e.Mean), e.Low, e.High, e.Floor, e.Excess()}
 		}
 		s.Strategies = append(s.Strategies, j)
+	}
+	for _, x := range p.left {
+		s.LeftOut = append(s.LeftOut, leftOutJSON{x.spec, x.err.Error()})
 	}
 	for _, d := range r.Differences {
 		s.Differences = append(s.Differences, differenceJSON{d.A, d.B, d.Metric, finite(d.Mean), d.Low, d.High})

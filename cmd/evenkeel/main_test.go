@@ -15,6 +15,7 @@ import (
 
 	"evenkeel/internal/npz"
 	"evenkeel/scenarios"
+	"evenkeel/strategies"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -321,5 +322,59 @@ func TestReadmeCommands(t *testing.T) {
 		if code, out, _ := evenkeel(t, "scenarios", name); code != 0 || !strings.Contains(out, "name: "+name) {
 			t.Errorf("scenarios %s: exit %d", name, code)
 		}
+	}
+}
+
+func TestColumnsAndSorting(t *testing.T) {
+	t.Setenv("COLUMNS", "100")
+	code, out, stderr := evenkeel(t, append(small, "-s", "none", "-s", "random", "-s", "round-robin", "--columns", "churn,maxvio_batch", "--sort", "maxvio_batch", "--seeds", "1")...)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	var order []string
+	for line := range strings.Lines(out) {
+		for _, name := range []string{"none", "random", "round-robin"} {
+			if f := strings.Fields(line); len(f) == 3 && f[0] == name {
+				order = append(order, name)
+			}
+		}
+	}
+	if d := cmp.Diff([]string{"round-robin", "random", "none"}, order); d != "" {
+		t.Errorf("rows of two columns, sorted (-want +got):\n%s\n%s", d, out)
+	}
+	for _, wrong := range [][]string{{"--columns", "maxvio"}, {"--sort", "churns"}, {"--all", "-s", "none"}} {
+		if code, _, stderr := evenkeel(t, append(small, wrong...)...); code != exitRequest || stderr == "" {
+			t.Errorf("%v: exit %d, %q", wrong, code, stderr)
+		}
+	}
+}
+
+// --all runs what the scenario permits, and says of the others why it does not.
+func TestAll(t *testing.T) {
+	code, out, stderr := evenkeel(t, append(small, "--all", "--json", "--router", "frozen", "--seeds", "1")...)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	var s summary
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, x := range s.Strategies {
+		listed[x.Name] = true
+	}
+	for _, x := range s.LeftOut {
+		listed[x.Spec] = true
+		if x.Reason == "" {
+			t.Errorf("%s is left out without a reason", x.Spec)
+		}
+	}
+	for _, p := range strategies.Presets() {
+		if !listed[p.Name] {
+			t.Errorf("%s is neither run nor left out", p.Name)
+		}
+	}
+	if !listed["aux-loss"] || len(s.LeftOut) == 0 {
+		t.Error("a loss on a frozen router is not left out")
 	}
 }

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	"evenkeel/internal/nearest"
 	"evenkeel/internal/vec"
 	"evenkeel/sim"
 )
@@ -41,14 +44,76 @@ var columns = []column{
 	{"bias\nspread", "bias_spread", "%.3f", 1, false},
 }
 
+// view is which metrics a table shows, and by which it is sorted.
+type view struct {
+	columns []column
+	sort    string
+}
+
+// newView reads the flags --columns and --sort; columns that are empty are the default ones, as many as fit.
+func newView(names, sort string) (v view, err error) {
+	known := func(flag, name string) error {
+		if slices.Contains(sim.MetricKeys(), name) {
+			return nil
+		}
+		return fmt.Errorf("%s: there is no metric %q%s: the known ones are %s", flag, name, nearest.Hint(name, sim.MetricKeys()), strings.Join(sim.MetricKeys(), ", "))
+	}
+	if v.sort = sort; sort != "" {
+		if err := known("--sort", sort); err != nil {
+			return v, err
+		}
+	}
+	if names == "" {
+		return v, nil
+	}
+	for _, name := range strings.Split(names, ",") {
+		name = strings.TrimSpace(name)
+		if err := known("--columns", name); err != nil {
+			return v, err
+		}
+		c := column{strings.Replace(name, "_", "\n", 1), name, "%.4g", 1, true}
+		if i := slices.IndexFunc(columns, func(c column) bool { return c.metric == name }); i >= 0 {
+			c = columns[i]
+		}
+		v.columns = append(v.columns, c)
+	}
+	return v, nil
+}
+
+// rows are the strategies in the order of the view. Those without the metric come last.
+func (v view) rows(r *sim.Result) []*sim.StrategyResult {
+	if v.sort == "" {
+		return r.Strategies
+	}
+	value := func(s *sim.StrategyResult) float64 {
+		e, ok := s.Metrics[v.sort]
+		switch {
+		case !ok || math.IsNaN(e.Mean):
+			return math.Inf(1)
+		case v.sort == "affinity_kept": // shown as lost
+			return -e.Mean
+		}
+		return e.Mean
+	}
+	rows := slices.Clone(r.Strategies)
+	slices.SortStableFunc(rows, func(a, b *sim.StrategyResult) int { return cmp.Compare(value(a), value(b)) })
+	return rows
+}
+
 // writeReport prints what a reader wants at a glance: the table, the comparison at equal quality, and notes.
-func writeReport(w io.Writer, p *plan, r *sim.Result, wall time.Duration, width int, quiet bool) error {
+func writeReport(w io.Writer, p *plan, r *sim.Result, v view, wall time.Duration, width int, quiet bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", wrap(heading(p, r), width))
-	text, hidden := mainTable(r, width)
+	text, hidden := mainTable(r, v, width)
 	b.WriteString(text + "\n")
 	if len(hidden) > 0 && !quiet {
 		fmt.Fprintf(&b, "%s\n", wrap(fmt.Sprintf("Not shown in %d columns: %s; --json, --out and a wider terminal have them.", width, strings.Join(hidden, ", ")), width))
+	}
+	if len(p.left) > 0 {
+		b.WriteString("\n" + wrap("Left out, since this scenario does not permit them:", width) + "\n")
+		for _, x := range p.left {
+			b.WriteString(wrap("- "+x.spec+": "+strings.TrimPrefix(strings.TrimPrefix(x.err.Error(), "strategy "+x.spec+": "), x.spec+" "), width) + "\n")
+		}
 	}
 	for _, line := range conclusions(r) {
 		fmt.Fprintf(&b, "\n%s\n", wrap(line, width))
@@ -99,7 +164,10 @@ func heading(p *plan, r *sim.Result) string {
 }
 
 // mainTable renders the table with as many columns as fit, and names the others.
-func mainTable(r *sim.Result, width int) (text string, hidden []string) {
+func mainTable(r *sim.Result, v view, width int) (text string, hidden []string) {
+	if v.columns != nil {
+		return renderTable(r, v, v.columns), nil
+	}
 	var shown []column
 	for _, c := range columns {
 		for _, s := range r.Strategies {
@@ -110,7 +178,7 @@ func mainTable(r *sim.Result, width int) (text string, hidden []string) {
 		}
 	}
 	for n := len(shown); ; n-- {
-		text = renderTable(r, shown[:n])
+		text = renderTable(r, v, shown[:n])
 		if n > 3 && widest(text) > width {
 			continue
 		}
@@ -128,7 +196,7 @@ func widest(s string) (n int) {
 	return n
 }
 
-func renderTable(r *sim.Result, shown []column) string {
+func renderTable(r *sim.Result, v view, shown []column) string {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Options.DrawBorder = false
@@ -144,7 +212,7 @@ func renderTable(r *sim.Result, shown []column) string {
 	}
 	t.SetColumnConfigs(configs)
 	t.AppendHeader(header)
-	for _, s := range r.Strategies {
+	for _, s := range v.rows(r) {
 		name := s.Traits.Spec
 		switch {
 		case s.Traits.Bound:
