@@ -10,8 +10,8 @@ import (
 // kernel is one implementation of the arithmetic. All give the same bits.
 type kernel struct {
 	name string
-	// panel is the number of matrix rows of which one pass of product keeps the sums in registers, at most 8.
-	panel   int
+	// panels divides the rows of a matrix among the passes of product, nil if they are too few for it.
+	panels  func(rows int) []panel
 	product func(m *Matrix, z, x, scratch []float32)
 	outer   func(sum *Gradient, g, x, scratch []float32)
 	// outerRows is outer for tokens in rows.

@@ -16,20 +16,31 @@ const (
 // Polynomials here and in the kernels are evaluated as one in x² of pairs a·x + b, which takes as many operations as Horner's
 // rule but lets a processor work on several at a time.
 func Exp(x float32) float32 {
+	n, r := reduced(x)
+	return scaled(n, r)
+}
+
+// reduced and scaled are the two parts of Exp, each small enough to be inlined where a loop needs many.
+
+func reduced(x float32) (n, r float32) {
 	if x < -87 { // branches that are seldom taken cost less than min and max, which mind signed zeros
 		x = -87
 	} else if x > 88 {
 		x = 88
 	}
-	n := float32(float32(x*log2e)+magic) - magic
-	r := x - float32(n*ln2High)
-	r -= float32(n * ln2Low)
+	n = float32(x*log2e) + magic
+	m := n - magic
+	r = x - float32(m*ln2High)
+	return n, r - float32(m*ln2Low)
+}
+
+func scaled(n, r float32) float32 {
 	square := float32(r * r)
 	p := float32(1.381454058e-3*square) + (float32(8.368745446e-3*r) + 4.166838899e-2)
 	p = float32(p*square) + (float32(1.666652113e-1*r) + 4.999999404e-1)
 	p = float32(p*square) + r
 	p++
-	return math.Float32frombits(math.Float32bits(p) + uint32(int32(n))<<23)
+	return math.Float32frombits(math.Float32bits(p) + math.Float32bits(n)<<23)
 }
 
 // log1pUnit returns ln(1+f) for f in [√½−1, √2−1) with an error below 1e-7 of the larger of |f| and 0.25.

@@ -4,34 +4,31 @@ package vec
 type Matrix struct {
 	rows, cols int
 	kernel     *kernel
-	packed     [][8]float32 // [panel][cols], of each the first kernel.panel numbers
+	panels     []panel
+	packed     [][8]float32 // [panel][cols], of each the first panel.rows numbers
 }
+
+// panel is a range of at most 8 rows, of which one pass keeps the sums in registers. Panels may overlap.
+type panel struct{ first, rows int }
 
 // NewMatrix returns a zero matrix of the given shape.
 func NewMatrix(rows, cols int) *Matrix {
-	m := &Matrix{rows: rows, cols: cols, kernel: active}
-	if rows < m.kernel.panel {
-		m.kernel = &portable
+	m := &Matrix{rows: rows, cols: cols, kernel: active, panels: active.panels(rows)}
+	if m.panels == nil {
+		m.kernel, m.panels = &portable, portablePanels(rows)
 	}
-	m.packed = make([][8]float32, m.panels()*cols)
+	m.packed = make([][8]float32, len(m.panels)*cols)
 	return m
-}
-
-func (m *Matrix) panels() int { return (m.rows + m.kernel.panel - 1) / m.kernel.panel }
-
-// first is the first row of a panel. The last panel reaches back into the one before, if there is one, so that it is full.
-func (m *Matrix) first(panel int) int {
-	return max(0, min(panel*m.kernel.panel, m.rows-m.kernel.panel))
 }
 
 // Set packs w, row-major [rows][cols].
 func (m *Matrix) Set(w []float32) {
-	for p := range m.panels() {
-		panel := m.packed[p*m.cols : (p+1)*m.cols]
-		for i := range min(m.kernel.panel, m.rows) {
-			r := m.first(p) + i
+	for i, p := range m.panels {
+		packed := m.packed[i*m.cols : (i+1)*m.cols]
+		for j := range p.rows {
+			r := p.first + j
 			for c, v := range w[r*m.cols : (r+1)*m.cols] {
-				panel[c][i] = v
+				packed[c][j] = v
 			}
 		}
 	}

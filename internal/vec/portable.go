@@ -8,7 +8,7 @@ import (
 // portable is plain Go, for every platform.
 var portable = kernel{
 	name:    "portable",
-	panel:   portablePanel,
+	panels:  portablePanels,
 	product: productPortable,
 	outer:   outerPortable,
 
@@ -30,77 +30,136 @@ var portable = kernel{
 	sqrtSoftplus: sqrtSoftplusPortable, sqrtSoftplusBackward: sqrtSoftplusBackwardPortable,
 }
 
-// With seven sums the compiler keeps all of them in registers, with eight it spills one.
-const portablePanel = 7
+// portableWidth is how many of the rows that are left one pass of portable kernels takes: 7 or 4, of which the compiler keeps
+// the sums and the products in registers, but not of 8. It takes 4 where only 7 are left then: 4·2 is 1 more than 7.
+func portableWidth(left int) int {
+	fours := 2 * left % 7
+	switch {
+	case left >= 7 && (fours == 0 || 4*fours > left):
+		return 7
+	case left >= 4:
+		return 4
+	}
+	return 1
+}
+
+func portablePanels(rows int) (panels []panel) {
+	for r := 0; r < rows; r += panels[len(panels)-1].rows {
+		panels = append(panels, panel{r, portableWidth(rows - r)})
+	}
+	return panels
+}
 
 func productPortable(m *Matrix, z, x, scratch []float32) {
-	h := scratch[:m.cols]
-	for t := range Lanes {
-		for c := range h {
-			h[c] = x[c*Lanes+t]
-		}
-		for panel := range m.panels() {
-			p := m.packed[panel*m.cols:][:len(h)]
-			var a0, a1, a2, a3, a4, a5, a6 float32
-			for c := range p {
-				w, y := &p[c], h[c]
-				a0 += float32(w[0] * y)
-				a1 += float32(w[1] * y)
-				a2 += float32(w[2] * y)
-				a3 += float32(w[3] * y)
-				a4 += float32(w[4] * y)
-				a5 += float32(w[5] * y)
-				a6 += float32(w[6] * y)
-			}
-			r := m.first(panel)
-			if m.rows >= portablePanel {
-				o := z[r*Lanes+t : r*Lanes+t+(portablePanel-1)*Lanes+1]
-				o[0], o[Lanes], o[2*Lanes], o[3*Lanes] = a0, a1, a2, a3
-				o[4*Lanes], o[5*Lanes], o[6*Lanes] = a4, a5, a6
-				continue
-			}
-			sums := [portablePanel]float32{a0, a1, a2, a3, a4, a5, a6}
-			for i := range m.rows {
-				z[i*Lanes+t] = sums[i]
+	tokens := scratch[:m.cols*Lanes]
+	storePortable(tokens, x, m.cols)
+	for i, p := range m.panels {
+		w, o := m.packed[i*m.cols:(i+1)*m.cols], z[p.first*Lanes:(p.first+p.rows)*Lanes]
+		for t := range Lanes {
+			h, o := tokens[t*m.cols:(t+1)*m.cols], o[t:]
+			switch p.rows {
+			case 7:
+				o := o[:6*Lanes+1]
+				o[0], o[Lanes], o[2*Lanes], o[3*Lanes], o[4*Lanes], o[5*Lanes], o[6*Lanes] = dots7(w, h, 0, 0, 0, 0, 0, 0, 0)
+			case 4:
+				o := o[:3*Lanes+1]
+				o[0], o[Lanes], o[2*Lanes], o[3*Lanes] = dots4(w, h, 0, 0, 0, 0)
+			case 1:
+				o[0] = dot(w, h, 0)
 			}
 		}
 	}
 }
 
-func outerRowsPortable(sum *Gradient, g, rows, scratch []float32) {
-	loadPortable(scratch, rows, sum.cols)
-	outerPortable(sum, g, scratch, nil)
+// dots7 adds Σ_c w[c][i]·x[c] to the i-th of the numbers, c in order.
+func dots7(w [][8]float32, x []float32, a0, a1, a2, a3, a4, a5, a6 float32) (_, _, _, _, _, _, _ float32) {
+	x = x[:len(w)]
+	for c := range w {
+		w, x := &w[c], x[c]
+		a0 += float32(w[0] * x)
+		a1 += float32(w[1] * x)
+		a2 += float32(w[2] * x)
+		a3 += float32(w[3] * x)
+		a4 += float32(w[4] * x)
+		a5 += float32(w[5] * x)
+		a6 += float32(w[6] * x)
+	}
+	return a0, a1, a2, a3, a4, a5, a6
 }
 
-func outerPortable(sum *Gradient, g, x, _ []float32) {
-	for e := range sum.rows {
-		gr, out := row(g, e), sum.Row(e)
-		c := 0
-		for ; c+4 <= len(out); c += 4 {
-			x0, x1, x2, x3 := row(x, c), row(x, c+1), row(x, c+2), row(x, c+3)
-			a0, a1, a2, a3 := out[c], out[c+1], out[c+2], out[c+3]
-			for t, v := range gr {
-				a0 += float32(v * x0[t])
-				a1 += float32(v * x1[t])
-				a2 += float32(v * x2[t])
-				a3 += float32(v * x3[t])
-			}
-			out[c], out[c+1], out[c+2], out[c+3] = a0, a1, a2, a3
+func dots4(w [][8]float32, x []float32, a0, a1, a2, a3 float32) (_, _, _, _ float32) {
+	x = x[:len(w)]
+	for c := range w {
+		w, x := &w[c], x[c]
+		a0 += float32(w[0] * x)
+		a1 += float32(w[1] * x)
+		a2 += float32(w[2] * x)
+		a3 += float32(w[3] * x)
+	}
+	return a0, a1, a2, a3
+}
+
+func dot(w [][8]float32, x []float32, a float32) float32 {
+	x = x[:len(w)]
+	for c := range w {
+		a += float32(w[c][0] * x[c])
+	}
+	return a
+}
+
+// storePortable is the inverse of loadPortable.
+func storePortable(table, tile []float32, width int) {
+	for t := 0; t < Lanes; t += 8 {
+		lines, columns := table[t*width:(t+8)*width], tile[t:]
+		l0 := lines[:width]
+		l1, l2, l3 := lines[width:][:len(l0)], lines[2*width:][:len(l0)], lines[3*width:][:len(l0)]
+		l4, l5, l6, l7 := lines[4*width:][:len(l0)], lines[5*width:][:len(l0)], lines[6*width:][:len(l0)], lines[7*width:][:len(l0)]
+		for c := range l0 {
+			y := (*[8]float32)(columns[c*Lanes:])
+			l0[c], l1[c], l2[c], l3[c] = y[0], y[1], y[2], y[3]
+			l4[c], l5[c], l6[c], l7[c] = y[4], y[5], y[6], y[7]
 		}
-		for ; c < len(out); c++ {
-			xr, a := row(x, c), out[c]
-			for t, v := range gr {
-				a += float32(v * xr[t])
+	}
+}
+
+func outerPortable(sum *Gradient, g, x, _ []float32) { addOuter(sum, g, x, 1, Lanes) }
+
+func outerRowsPortable(sum *Gradient, g, rows, _ []float32) { addOuter(sum, g, rows, sum.cols, 1) }
+
+// addOuter finds number c of token t at x[t*token+c*column].
+func addOuter(sum *Gradient, g, x []float32, token, column int) {
+	var packed [Lanes][8]float32
+	width := 0
+	for c := 0; c < sum.cols; c += width {
+		width = portableWidth(sum.cols - c)
+		for i := range width {
+			from := x[(c+i)*column:]
+			for t := range packed {
+				packed[t][i&7] = from[t*token]
 			}
-			out[c] = a
+		}
+		for e := range sum.rows {
+			gr, o := row(g, e)[:], sum.Row(e)[c:c+width]
+			switch width {
+			case 7:
+				o[0], o[1], o[2], o[3], o[4], o[5], o[6] = dots7(packed[:], gr, o[0], o[1], o[2], o[3], o[4], o[5], o[6])
+			case 4:
+				o[0], o[1], o[2], o[3] = dots4(packed[:], gr, o[0], o[1], o[2], o[3])
+			case 1:
+				o[0] = dot(packed[:], gr, o[0])
+			}
 		}
 	}
 }
 
 func sigmoidPortable(s, z []float32, rows int) {
-	s, z = s[:rows*Lanes], z[:rows*Lanes]
-	for i, v := range z {
-		s[i] = 1 / (1 + Exp(-v))
+	for e := range rows {
+		zr, sr := row(z, e), row(s, e)
+		for t := 0; t < Lanes; t += 2 { // two exponentials share the loads of constants
+			n0, r0 := reduced(-zr[t])
+			n1, r1 := reduced(-zr[t+1])
+			sr[t], sr[t+1] = 1/(1+scaled(n0, r0)), 1/(1+scaled(n1, r1))
+		}
 	}
 }
 
@@ -115,28 +174,40 @@ func softmaxPortable(s, z []float32, rows int) {
 	top, sum := *row(z, 0), Row{}
 	for e := 1; e < rows; e++ {
 		for t, v := range row(z, e) {
-			if v > top[t] {
-				top[t] = v
-			}
+			top[t], _ = ordered(top[t], v)
 		}
 	}
 	for e := range rows {
 		zr, sr := row(z, e), row(s, e)
-		for t, v := range zr {
-			p := Exp(v - top[t])
-			sr[t] = p
-			sum[t] += p
+		for t := 0; t < Lanes; t += 2 { // as in sigmoidPortable
+			n0, r0 := reduced(zr[t] - top[t])
+			n1, r1 := reduced(zr[t+1] - top[t+1])
+			p0, p1 := scaled(n0, r0), scaled(n1, r1)
+			sr[t], sr[t+1] = p0, p1
+			sum[t] += p0
+			sum[t+1] += p1
 		}
 	}
-	for t, v := range sum {
+	for t, v := range &sum {
 		sum[t] = 1 / v
 	}
 	for e := range rows {
 		sr := row(s, e)
-		for t, v := range sum {
+		for t, v := range &sum { // of sum itself, a copy for each row would cost more than the products
 			sr[t] *= v
 		}
 	}
+}
+
+// ordered returns the larger of two numbers and the other one. Which is larger depends on chance, so that the compiler shall
+// make conditional moves of it, which it does of integers.
+func ordered(x, y float32) (larger, other float32) {
+	a, b := math.Float32bits(x), math.Float32bits(y)
+	c, d := a, b
+	if y > x {
+		c, d = b, a
+	}
+	return math.Float32frombits(c), math.Float32frombits(d)
 }
 
 func softmaxBackwardPortable(g, s []float32, rows int) {
@@ -149,7 +220,7 @@ func softmaxBackwardPortable(g, s []float32, rows int) {
 	}
 	for e := range rows {
 		gr, sr := row(g, e), row(s, e)
-		for t, m := range mean {
+		for t, m := range &mean {
 			gr[t] = float32(sr[t] * (gr[t] - m))
 		}
 	}
@@ -199,23 +270,20 @@ func topKPortable(q *Selector, mask []uint64, s, bias []float32, live uint64, al
 	for t := range q.least {
 		q.least[t] = low
 	}
-	group, size := ^uint64(0), len(mask)
+	group, size := live, len(mask)
 	if allowed != nil {
 		size = len(mask) / len(allowed)
 	}
 	for e := range mask {
 		if allowed != nil {
-			group = allowed[e/size]
+			group = allowed[e/size] & live
 		}
 		var b float32
 		if bias != nil {
 			b = bias[e]
 		}
-		for t, v := range row(s, e) {
-			if v += b; v > q.least[t] && group>>t&1 != 0 {
-				q.insert(t, v, int32(e))
-			}
-		}
+		sr := row(s, e)
+		q.insert(above(sr, b, &q.least)&group, sr, b, int32(e))
 	}
 	clear(mask)
 	for t := range Lanes {
@@ -231,6 +299,25 @@ func topKPortable(q *Selector, mask []uint64, s, bias []float32, live uint64, al
 	sumChosenPortable(&q.Sum, s, mask)
 }
 
+// above has a bit for each token with v + b > least. It takes no branch, for chance alone would decide it. Inlined, the
+// compiler would spill what it keeps in registers here.
+//
+//go:noinline
+func above(v *Row, b float32, least *Row) uint64 {
+	var low, high uint64
+	for t := Lanes/2 - 1; t >= 0; t-- {
+		var l, h uint64
+		if v[t]+b > least[t] {
+			l = 1
+		}
+		if v[t+Lanes/2]+b > least[t+Lanes/2] {
+			h = 1
+		}
+		low, high = 2*low+l, 2*high+h
+	}
+	return high<<32 | low
+}
+
 // rankOf makes a number of a value and a row that is larger for the better of two: the larger value, of equal ones the
 // lower row.
 func rankOf(v float32, e int32) uint64 {
@@ -239,14 +326,17 @@ func rankOf(v float32, e int32) uint64 {
 	return uint64(key)<<32 | uint64(^uint32(e))
 }
 
-// insert puts row e into the list of token t. Which place it takes depends on chance, so that no branch may.
-func (q *Selector) insert(t int, v float32, e int32) {
-	r, list := rankOf(v, e), q.ranks[t*q.k:(t+1)*q.k]
-	for i, other := range list {
-		list[i], r = max(other, r), min(other, r)
+// insert puts row e into the lists of some tokens. Which place it takes depends on chance, so that no branch may.
+func (q *Selector) insert(tokens uint64, v *Row, b float32, e int32) {
+	for ; tokens != 0; tokens &= tokens - 1 {
+		t := bits.TrailingZeros64(tokens) & (Lanes - 1)
+		r, list := rankOf(v[t]+b, e), q.ranks[t*q.k:(t+1)*q.k]
+		for i, other := range list {
+			list[i], r = max(other, r), min(other, r)
+		}
+		key := uint32(list[len(list)-1] >> 32)
+		q.least[t] = math.Float32frombits(key ^ (^uint32(int32(key)>>31) | 1<<31))
 	}
-	key := uint32(list[len(list)-1] >> 32)
-	q.least[t] = math.Float32frombits(key ^ (^uint32(int32(key)>>31) | 1<<31))
 }
 
 func groupsPortable(q *Selector, allowed []uint64, s, bias []float32, rows, kept int) {
@@ -262,32 +352,52 @@ func groupsPortable(q *Selector, allowed []uint64, s, bias []float32, rows, kept
 			if bias != nil {
 				b = bias[e]
 			}
-			for t, v := range row(s, e) {
-				v += b
-				second[t] = max(second[t], min(first[t], v))
-				first[t] = max(first[t], v)
-			}
+			topTwo(&first, &second, row(s, e), b)
 		}
 		q.group[g] = first
 		if size > 1 {
-			for t, v := range second {
+			for t, v := range &second {
 				q.group[g][t] += v
 			}
 		}
 	}
 	for g := range allowed {
-		allowed[g] = 0
-		for t, v := range q.group[g] {
-			better := 0
-			for h := range allowed {
-				if w := q.group[h][t]; w > v || w == v && h < g {
-					better++
-				}
-			}
-			if better < kept {
-				allowed[g] |= 1 << t
+		var better [Lanes]uint8
+		for h := range allowed {
+			if h < g { // unless g is larger
+				countLarger(&better, &q.group[g], &q.group[h], 1)
+			} else {
+				countLarger(&better, &q.group[h], &q.group[g], 0)
 			}
 		}
+		allowed[g] = 0
+		for t, n := range &better {
+			var bit uint64
+			if int(n) < kept {
+				bit = 1
+			}
+			allowed[g] |= bit << t
+		}
+	}
+}
+
+// topTwo takes v + b for the best or second best where it is larger.
+func topTwo(first, second, v *Row, b float32) {
+	for t, v := range v {
+		best, other := ordered(first[t], v+b)
+		first[t] = best
+		second[t], _ = ordered(second[t], other)
+	}
+}
+
+// countLarger adds 1 where x > y, or where it is not if unless is 1.
+func countLarger(n *[Lanes]uint8, x, y *Row, unless uint8) {
+	for t, v := range x {
+		var bit uint8
+		if v > y[t] {
+			bit = 1
+		}
+		n[t] += bit ^ unless
 	}
 }
 
@@ -478,18 +588,29 @@ var identity = func() (source [Lanes]int32) {
 
 // gatherColumns gathers the columns of the table from one on.
 func gatherColumns(tile, table []float32, source []int32, width, from int) {
-	for t := range Lanes {
-		if t >= len(source) {
-			for c := from; c < width; c++ {
-				tile[c*Lanes+t] = 0
-			}
-			continue
-		}
-		line := table[int(source[t])*width : (int(source[t])+1)*width]
-		for c := from; c < width; c++ {
-			tile[c*Lanes+t] = line[c]
+	t := 0
+	for ; t+4 <= len(source); t += 4 {
+		l0, l1, l2, l3 := line(table, source[t], width), line(table, source[t+1], width), line(table, source[t+2], width), line(table, source[t+3], width)
+		l1, l2, l3 = l1[:len(l0)], l2[:len(l0)], l3[:len(l0)]
+		columns := tile[t:]
+		for c := from; c < len(l0); c++ {
+			y := (*[4]float32)(columns[c*Lanes:])
+			y[0], y[1], y[2], y[3] = l0[c], l1[c], l2[c], l3[c]
 		}
 	}
+	for ; t < Lanes; t++ {
+		for c := from; c < width; c++ {
+			tile[c*Lanes+t] = 0
+			if t < len(source) {
+				tile[c*Lanes+t] = line(table, source[t], width)[c]
+			}
+		}
+	}
+}
+
+// line is one row of a table.
+func line(table []float32, i int32, width int) []float32 {
+	return table[int(i)*width : (int(i)+1)*width]
 }
 
 func peakPortable(n int) float64 {

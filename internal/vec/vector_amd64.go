@@ -66,7 +66,7 @@ var (
 )
 
 func (a assembly) kernel(name string) *kernel {
-	return &kernel{name: name, panel: 8, product: a.times, outer: a.addOuter, outerRows: a.addRows,
+	return &kernel{name: name, panels: panelsOf8, product: a.times, outer: a.addOuter, outerRows: a.addRows,
 		sigmoid: a.scoring(a.sigmoid), softmax: a.scoring(a.softmax), sqrtSoftplus: a.scoring(a.sqrtSoftplus),
 		sigmoidBackward: a.scoring(a.sigmoidBackward), softmaxBackward: a.scoring(a.softmaxBackward),
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
@@ -82,11 +82,19 @@ func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
 	}
 }
 
+// panelsOf8 divides at least 8 rows. The last panel reaches back into the one before so that it is full.
+func panelsOf8(rows int) (panels []panel) {
+	for r := 0; r < rows && rows >= 8; r += 8 {
+		panels = append(panels, panel{min(r, rows-8), 8})
+	}
+	return panels
+}
+
 func (a assembly) times(m *Matrix, z, x, _ []float32) {
 	full := m.rows / 8
 	a.product(&z[0], &m.packed[0][0], &x[0], full, m.cols)
-	if last := m.panels() - 1; last == full {
-		a.product(&z[m.first(last)*Lanes], &m.packed[last*m.cols][0], &x[0], 1, m.cols)
+	if last := len(m.panels) - 1; last == full {
+		a.product(&z[m.panels[last].first*Lanes], &m.packed[last*m.cols][0], &x[0], 1, m.cols)
 	}
 }
 
