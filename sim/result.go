@@ -17,6 +17,7 @@ type Result struct {
 	Strategies   []*StrategyResult
 	Differences  []Difference
 	Comparisons  []EqualQuality
+	Incomparable []string // why strategies could not be compared at equal quality
 	Warnings     []string // of the whole comparison
 }
 

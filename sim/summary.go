@@ -68,6 +68,20 @@ func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
 	return r
 }
 
+// Join returns the result with the strategies of both, which must have run on the same tokens and seeds, and without
+// comparisons of pairs.
+func (r *Result) Join(more *Result) *Result {
+	j := *r
+	j.Strategies = append(slices.Clone(r.Strategies), more.Strategies...)
+	j.Differences, j.Comparisons, j.Incomparable, j.Warnings = nil, nil, nil, slices.Clone(r.Warnings)
+	for _, w := range more.Warnings {
+		if !slices.Contains(j.Warnings, w) {
+			j.Warnings = append(j.Warnings, w)
+		}
+	}
+	return &j
+}
+
 // estimate fills the metrics from the runs.
 func (s *StrategyResult) estimate(floors map[string]float64) {
 	for _, key := range MetricKeys() {
@@ -181,7 +195,7 @@ func (r *Result) compare() {
 			if c, ok := AtEqualQuality(s, family); ok {
 				r.Comparisons = append(r.Comparisons, c)
 			} else if weakest := keptLeast(family); (s.Traits.Loss || s.Traits.Rate > 0) && s.Metrics["affinity_kept"].Mean < weakest.Metrics["affinity_kept"].Mean {
-				r.Warnings = append(r.Warnings, fmt.Sprintf("%s keeps less affinity than %s, so %s cannot be compared with it at equal quality: add it at a greater strength",
+				r.Incomparable = append(r.Incomparable, fmt.Sprintf("%s keeps less affinity than %s, so %s cannot be compared with it at equal quality: add it at a greater strength",
 					s.Traits.Spec, weakest.Traits.Spec, name))
 			}
 		}

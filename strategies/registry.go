@@ -2,6 +2,7 @@ package strategies
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,9 @@ type Preset struct {
 	Knobs   []Knob
 	// Strength is the knob that trades quality for balance, if there is one. Zero, if not nil, is the strategy without it.
 	Strength string
+	// Sweep is the useful range of that knob, of which frontier draws the curve; zero for a factor of 30 to both sides of the
+	// default.
+	Sweep    [2]float64
 	Zero     func(v Values) string
 	Needs    string // what it asks of a stream or router
 	Scenario string // on which it is best tried; empty for the default
@@ -186,6 +190,31 @@ func (p *Preset) example() string {
 		return p.Name + " without knobs"
 	}
 	return p.Name + ":" + p.Knobs[0].Name + "=" + p.Knobs[0].Default
+}
+
+// With returns the spec with another value of one knob.
+func (s Spec) With(knob, value string) (Spec, error) {
+	c := Spec{s.Preset, maps.Clone(s.Values)}
+	if err := c.set(knob, value); err != nil {
+		return Spec{}, fmt.Errorf("strategy %s: %w", s, err)
+	}
+	return c, nil
+}
+
+// Range returns the range of strengths that a frontier sweeps, which is empty where the strategy has no strength.
+func (p *Preset) Range() (low, high float64) {
+	for i := range p.Knobs {
+		k := &p.Knobs[i]
+		if k.Name != p.Strength {
+			continue
+		}
+		if p.Sweep != [2]float64{} {
+			return p.Sweep[0], p.Sweep[1]
+		}
+		d, _ := strconv.ParseFloat(k.Default, 64) // checked by Parse
+		return max(k.Low, d/30), min(k.High, d*30)
+	}
+	return 0, 0
 }
 
 // String returns the canonical form: the knobs that differ from their defaults, in the preset's order.

@@ -79,9 +79,17 @@ func writeWhole(name string, text []byte) error {
 	return nil
 }
 
-// writeFolder writes all files of a result. The manifest of an earlier run goes first and the new one comes last: where
-// it is, all is there and belongs to it.
+// writeFolder writes all files of a comparison.
 func writeFolder(dir string, p *plan, r *sim.Result, wall time.Duration) error {
+	return writeFiles(dir, p, r, wall, func(folder string) error {
+		_, err := plots.WriteAll(folder, r, p.scenario.Name)
+		return err
+	})
+}
+
+// writeFiles writes all files of a result, and pictures by draw. The manifest of an earlier run goes first and the new one
+// comes last: where it is, all is there and belongs to it.
+func writeFiles(dir string, p *plan, r *sim.Result, wall time.Duration, draw func(folder string) error) error {
 	var summary bytes.Buffer
 	if err := writeJSON(&summary, p, r); err != nil {
 		return err
@@ -104,7 +112,7 @@ func writeFolder(dir string, p *plan, r *sim.Result, wall time.Duration) error {
 			return err
 		}
 	}
-	if _, err := plots.WriteAll(filepath.Join(dir, "plots"), r, p.scenario.Name); err != nil {
+	if err := draw(filepath.Join(dir, "plots")); err != nil {
 		return err
 	}
 	return writeWhole(name, append(manifest, '\n'))

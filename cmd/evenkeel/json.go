@@ -111,7 +111,7 @@ func newSummary(p *plan, r *sim.Result) *summary {
 		Version: 1, Seeds: r.Seeds, Kernel: vec.Kernel(), Router: r.Router, Incomplete: r.Incomplete,
 		Scenario: scenarioJSON{p.scenario.Name, r.Tokens, r.Layer.Experts, r.Layer.TopK, r.Layer.Groups, r.Layer.GroupsKept,
 			r.Layer.Score.String(), r.Layer.Width, r.Steps, r.MicroBatches, r.Ranks, r.Evaluation, r.Facts.InSample, nil, r.Facts.Events},
-		Differences: []differenceJSON{}, Comparisons: []comparisonJSON{}, Warnings: append([]string{}, r.Warnings...),
+		Differences: []differenceJSON{}, Comparisons: []comparisonJSON{}, Warnings: append(append([]string{}, r.Incomparable...), r.Warnings...),
 	}
 	if f := r.Facts; f.Trace {
 		s.Scenario.Trace = &traceJSON{f.File, f.SHA256, f.Level, f.Layer, f.Layers}

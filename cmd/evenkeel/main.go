@@ -54,6 +54,7 @@ expert load is and what routing quality it cost.`,
 		Example: `  evenkeel compare                          what does balance cost, with a loss and with a bias?
   evenkeel compare --scenario tinymoe       the same on a router that was really trained
   evenkeel compare -s none -s loss-free:rate=3e-3 --set experts=128 --out results
+  evenkeel frontier                         at equal imbalance, which rule keeps most quality?
   evenkeel strategies loss-free             formula, knobs, paper`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -62,7 +63,7 @@ expert load is and what routing quality it cost.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(compareCommand(stdout, stderr), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout), benchCommand(stdout))
+	root.AddCommand(compareCommand(stdout, stderr), frontierCommand(stdout, stderr), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout), benchCommand(stdout))
 	root.SuggestionsMinimumDistance = 3
 	err := root.ExecuteContext(ctx)
 	if err == nil {

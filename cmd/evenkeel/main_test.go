@@ -378,3 +378,64 @@ func TestAll(t *testing.T) {
 		t.Error("a loss on a frozen router is not left out")
 	}
 }
+
+func TestFrontier(t *testing.T) {
+	dir := t.TempDir()
+	args := append([]string{"frontier"}, small[1:]...)
+	args = append(args, "-s", "aux-loss", "-s", "loss-free:rate=1e-3..1e-1", "-s", "round-robin", "--points", "3", "--refine", "1", "--seeds", "2")
+	code, out, stderr := evenkeel(t, append(args, "--json", "--out", dir)...)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	var f frontierJSON
+	if err := json.Unmarshal([]byte(out), &f); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Curves) != 3 || len(f.Equal) != 3 || f.Bound == nil {
+		t.Fatalf("%d curves, %d pairs, bound %v", len(f.Curves), len(f.Equal), f.Bound)
+	}
+	// The loss begins at none, has three strengths and one between; the bias has no strength 0.
+	if n := len(f.Curves[0].Points); n != 5 || f.Curves[0].Points[0].Spec != "none" || f.Curves[0].Points[0].Value != nil {
+		t.Errorf("the loss's curve has %d points, the first %+v", n, f.Curves[0].Points[0])
+	}
+	if n := len(f.Curves[1].Points); n != 4 || *f.Curves[1].Points[0].Value != 1e-3 || *f.Curves[1].Points[n-1].Value != 0.1 {
+		t.Errorf("the bias's curve has %d points", n)
+	}
+	for _, c := range f.Curves {
+		for i, p := range c.Points {
+			if i > 0 && p.Value != nil && c.Points[i-1].Value != nil && *p.Value <= *c.Points[i-1].Value {
+				t.Errorf("%s: strengths do not ascend", c.Family)
+			}
+		}
+	}
+	for _, file := range []string{"frontier.json", "summary.json", "manifest.json", "plots/frontier.svg", "plots/frontier.png"} {
+		if info, err := os.Stat(filepath.Join(dir, file)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	// The manifest repeats every point.
+	code, again, stderr := evenkeel(t, "compare", "--from", filepath.Join(dir, "manifest.json"), "--json")
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	var s summary
+	if err := json.Unmarshal([]byte(again), &s); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, x := range s.Strategies {
+		values[x.Spec] = *x.Metrics["maxvio_global"].Mean
+	}
+	for _, c := range f.Curves {
+		for _, p := range c.Points {
+			if got, ok := values[p.Spec]; !ok || got != *p.Metrics["maxvio_global"].Mean {
+				t.Errorf("%s: %v from the manifest, %v in the frontier", p.Spec, got, *p.Metrics["maxvio_global"].Mean)
+			}
+		}
+	}
+	for _, wrong := range [][]string{{"--points", "1"}, {"--at", "0"}, {"--at", "x"}, {"-s", "loss-free:rate=2..1"}, {"-s", "nope"}, {"--refine", "-1"}, {"--sort", "churn"}} {
+		if code, _, stderr := evenkeel(t, append(append([]string{"frontier"}, small[1:]...), wrong...)...); code != exitRequest || stderr == "" {
+			t.Errorf("%v: exit %d, %q", wrong, code, stderr)
+		}
+	}
+}

@@ -309,7 +309,7 @@ func notes(r *sim.Result) (list []string) {
 			list = append(list, s.Traits.Spec+": "+n)
 		}
 	}
-	return append(append(list, warnings(r)...), r.Warnings...)
+	return slices.Concat(list, warnings(r), r.Incomparable, r.Warnings)
 }
 
 // warnings are what a reader of the figures must not miss, so that they are said even when notes are not.
