@@ -164,6 +164,9 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 		if err != nil {
 			return err
 		}
+		if s.spec.Preset.Family == "bounds" {
+			continue // drawn anyway
+		}
 		sweeps = append(sweeps, s)
 		specs, err := s.specs(s.strengths)
 		if err != nil {
@@ -177,6 +180,9 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 			}
 			first = append(first, zero)
 		}
+	}
+	if sweeps == nil {
+		return errors.New("a bound alone has no frontier: name a strategy, such as loss-free")
 	}
 	for _, name := range []string{"none", "balanced-optimum"} {
 		spec, err := strategies.Parse(name)

@@ -51,14 +51,15 @@ func golden(t *testing.T, name, got string) {
 
 func TestGoldenTexts(t *testing.T) {
 	for name, args := range map[string][]string{
-		"help.txt":         {"--help"},
-		"compare-help.txt": {"compare", "--help"},
-		"scenarios.txt":    {"scenarios"},
-		"strategies.txt":   {"strategies"},
-		"loss-free.txt":    {"strategies", "loss-free"},
-		"table.txt":        small,
-		"table-v3.txt":     append(small, "-s", "random", "-s", "deepseek-v3", "--set", "groups=4", "--set", "groups_kept=2", "--seeds", "1"),
-		"inspect.txt":      {"inspect", "tinymoe"},
+		"help.txt":                    {"--help"},
+		"compare-help.txt":            {"compare", "--help"},
+		"scenarios.txt":               {"scenarios"},
+		"strategies.txt":              {"strategies"},
+		"loss-free.txt":               {"strategies", "loss-free"},
+		"table.txt":                   small,
+		"table-v3.txt":                append(small, "-s", "random", "-s", "deepseek-v3", "--set", "groups=4", "--set", "groups_kept=2", "--seeds", "1"),
+		"inspect.txt":                 {"inspect", "tinymoe"},
+		"../../../docs/strategies.md": {"strategies", "--markdown"},
 	} {
 		t.Setenv("COLUMNS", "100")
 		code, out, stderr := evenkeel(t, args...)

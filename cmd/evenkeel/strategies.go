@@ -16,14 +16,20 @@ func strategiesCommand(stdout io.Writer) *cobra.Command {
 	for _, p := range strategies.Presets() {
 		names = append(names, p.Name)
 	}
-	return &cobra.Command{
+	markdown := false
+	c := &cobra.Command{
 		Use:       "strategies [NAME]",
 		Short:     "List the strategies by family, or explain one: formula, knobs, needs, paper",
-		Example:   "  evenkeel strategies\n  evenkeel strategies aux-loss",
+		Example:   "  evenkeel strategies\n  evenkeel strategies aux-loss\n  evenkeel strategies --markdown > catalogue.md",
 		Args:      cobra.MaximumNArgs(1),
 		ValidArgs: names,
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 {
+			switch {
+			case markdown && len(args) > 0:
+				return fmt.Errorf("--markdown prints every strategy: leave out %s", args[0])
+			case markdown:
+				return catalogue(stdout)
+			case len(args) == 1:
 				p, err := strategies.Find(args[0])
 				if err != nil {
 					return err
@@ -33,6 +39,9 @@ func strategiesCommand(stdout io.Writer) *cobra.Command {
 			return listStrategies(stdout)
 		},
 	}
+	c.Flags().BoolVar(&markdown, "markdown", false, "print the whole catalogue as Markdown")
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
+	return c
 }
 
 func listStrategies(w io.Writer) error {
@@ -45,7 +54,56 @@ func listStrategies(w io.Writer) error {
 		}
 		fmt.Fprintf(t, "  %s\t%s\n", p.Name, p.Summary)
 	}
+	fmt.Fprintln(t, "not implemented: primary source not read")
+	for _, u := range strategies.Unread() {
+		fmt.Fprintf(t, "  %s\t%s\n", u.Name, u.Source)
+	}
 	return t.Flush()
+}
+
+// catalogue writes every strategy's card as Markdown. docs/strategies.md is its output.
+func catalogue(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("# Strategies\n\nEvery strategy that Evenkeel knows, as `evenkeel strategies NAME` explains it. Written by `evenkeel strategies --markdown`;\na test compares. Letters: T tokens, E experts, K chosen per token, z logits, s scores, b bias, n_e assignments to expert e,\nn̄ = TK/E.\n")
+	family := ""
+	for _, p := range strategies.Presets() {
+		if p.Family != family {
+			family = p.Family
+			fmt.Fprintf(&b, "\n## %s%s\n", strings.ToUpper(family[:1]), family[1:])
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n```\n%s\n```\n", p.Name, sentence(p.Summary), p.Formula)
+		if len(p.Knobs) > 0 {
+			b.WriteString("\n| knob | default | |\n|---|---|---|\n")
+			for _, k := range p.Knobs {
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", k.Name, k.Default, strings.ReplaceAll(aboutOf(k), "|", "\\|"))
+			}
+		}
+		b.WriteString("\n")
+		for _, line := range cardLines(p) {
+			fmt.Fprintf(&b, "- %s: %s\n", line[0], line[1])
+		}
+	}
+	b.WriteString("\n## Not implemented: primary source not read\n\n")
+	for _, u := range strategies.Unread() {
+		fmt.Fprintf(&b, "- %s: %s\n", u.Name, u.Source)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// sentence begins with a capital and ends with a full stop.
+func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }
+
+func aboutOf(k strategies.Knob) string {
+	if k.Options == nil {
+		return k.About
+	}
+	return k.About + " (" + strings.Join(k.Options, ", ") + ")"
+}
+
+// cardLines is what a card says below formula and knobs.
+func cardLines(p *strategies.Preset) [][2]string {
+	return [][2]string{{"Needs", p.Needs}, {"Changes", p.Changes}, {"Fails", p.Fails}, {"Paper", p.Paper}, {"Read", p.Read}, {"Try", p.Try()}}
 }
 
 func explain(w io.Writer, p *strategies.Preset) error {
@@ -54,18 +112,14 @@ func explain(w io.Writer, p *strategies.Preset) error {
 		fmt.Fprintln(w, "Knobs (name=default):")
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, k := range p.Knobs {
-			about := k.About
-			if k.Options != nil {
-				about += " (" + strings.Join(k.Options, ", ") + ")"
-			}
-			fmt.Fprintf(t, "  %s=%s\t%s\n", k.Name, k.Default, about)
+			fmt.Fprintf(t, "  %s=%s\t%s\n", k.Name, k.Default, aboutOf(k))
 		}
 		if err := t.Flush(); err != nil {
 			return err
 		}
 		fmt.Fprintln(w)
 	}
-	for _, line := range [][2]string{{"Needs", p.Needs}, {"Changes", p.Changes}, {"Fails", p.Fails}, {"Paper", p.Paper}, {"Read", p.Read}, {"Try", p.Try()}} {
+	for _, line := range cardLines(p) {
 		if _, err := fmt.Fprintf(w, "%-8s %s\n", line[0]+":", strings.ReplaceAll(wrap(line[1], 100), "\n", "\n         ")); err != nil {
 			return err
 		}

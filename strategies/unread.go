@@ -1,0 +1,15 @@
+package strategies
+
+// Unread are published rules that are not here, because no source was read that gives the rule itself: better none than a
+// guess under their names.
+func Unread() []struct{ Name, Source string } {
+	return []struct{ Name, Source string }{
+		{"phi-balancing", "arXiv 2605.15403: abstract and third-party code only"},
+		{"latent prototype routing", "arXiv 2506.21328: a note only"},
+		{"DTop-p", "arXiv 2512.13996: from memory only"},
+		{"Selective Sinkhorn", "arXiv 2511.08972: not read"},
+		{"Causal Routing Bias", "not read"},
+		{"ERC coupling, output orthogonality", "arXiv 2512.23447, 2505.22323: notes only, and they need what experts compute"},
+		{"ERNIE's router orthogonalisation", "absent from the released code (PaddlePaddle/ERNIE issue 963)"},
+	}
+}
