@@ -48,13 +48,25 @@ type Preset struct {
 	Read     string // how the rule was learnt: code, paper, the author's blog, or a note about it
 	// Build makes the strategy for a layer. It may warn through Traits.Warnings; name and spec are filled in after it.
 	Build func(v Values, l moe.Layer) (*strategy, error)
+
+	source []byte // of a strategy file
 }
+
+// Source returns the text of the strategy file that the preset comes from, or nil.
+func (p *Preset) Source() []byte { return p.source }
 
 // Presets returns the registry in order. The caller must not change it.
 func Presets() []*Preset { return presets }
 
-// Find returns the preset of a name.
+// Find returns the preset of a name, or of a strategy file, whose name ends in .yaml or .yml.
 func Find(name string) (*Preset, error) {
+	if isFile(name) {
+		return ReadFile(name)
+	}
+	return builtIn(name)
+}
+
+func builtIn(name string) (*Preset, error) {
 	var known []string
 	for _, p := range presets {
 		if p.Name == name {
@@ -63,6 +75,15 @@ func Find(name string) (*Preset, error) {
 		known = append(known, p.Name)
 	}
 	return nil, fmt.Errorf("there is no strategy %q%s: the known ones are %s", name, nearest.Hint(name, known), strings.Join(known, ", "))
+}
+
+func find(name string, defined []*Preset) (*Preset, error) {
+	for _, p := range defined {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return Find(name)
 }
 
 // Knob is one parameter of a preset.
@@ -121,10 +142,11 @@ type Spec struct {
 	Values Values
 }
 
-// Parse reads a strategy as a user writes it: name, or name:knob=value,knob=value.
-func Parse(text string) (Spec, error) {
+// Parse reads a strategy as a user writes it: name, or name:knob=value,knob=value. The name is one of defined or one that
+// Find knows.
+func Parse(text string, defined ...*Preset) (Spec, error) {
 	name, knobs, given := strings.Cut(strings.TrimSpace(text), ":")
-	p, err := Find(name)
+	p, err := find(name, defined)
 	if err != nil {
 		return Spec{}, err
 	}

@@ -171,7 +171,11 @@ func (q *benchRequest) compareStep(ctx context.Context, s bench.Shape) (bench.Ti
 	if err != nil {
 		return bench.Timing{}, err
 	}
-	p, err := newPlan(sc, q.strategies)
+	specs, err := parseAll(q.strategies)
+	if err != nil {
+		return bench.Timing{}, err
+	}
+	p, err := newPlan(sc, specs)
 	if err != nil {
 		return bench.Timing{}, err
 	}

@@ -239,7 +239,7 @@ type refusal struct {
 	err  error
 }
 
-// plan resolves the request.
+// plan resolves the request of compare.
 func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if q.from != "" {
 		for _, name := range []string{"strategy", "all", "scenario", "router", "steps", "seeds", "set", "layer"} {
@@ -249,6 +249,29 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 		}
 		return readManifest(q.from)
 	}
+	s, err := q.stream(flags)
+	if err != nil {
+		return nil, err
+	}
+	if q.all {
+		if len(q.strategies) > 0 {
+			return nil, errors.New("--all takes every strategy at its defaults: leave out -s, or name them all by -s")
+		}
+		return planAll(s)
+	}
+	names := q.strategies
+	if len(names) == 0 {
+		names = strategies.Default()
+	}
+	specs, err := parseAll(names)
+	if err != nil {
+		return nil, err
+	}
+	return newPlan(s, specs)
+}
+
+// stream loads the scenario that the flags describe.
+func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
 	settings := q.settings
 	if flags.Changed("steps") {
 		if q.steps < 1 || q.steps > 1e8 {
@@ -275,27 +298,29 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if flags.Changed("layer") && q.layer < 0 {
 		return nil, fmt.Errorf("--layer is %d: layers are counted from 0", q.layer)
 	}
-	s, err := scenarios.Load(q.scenario, settings, q.layer)
-	if err != nil {
-		return nil, err
-	}
-	if q.all {
-		if len(q.strategies) > 0 {
-			return nil, errors.New("--all takes every strategy at its defaults: leave out -s, or name them all by -s")
+	return scenarios.Load(q.scenario, settings, q.layer)
+}
+
+// parseAll parses strategies, some of which a manifest may have defined.
+func parseAll(names []string, defined ...*strategies.Preset) (specs []strategies.Spec, err error) {
+	for _, name := range names {
+		spec, err := strategies.Parse(name, defined...)
+		if err != nil {
+			return nil, err
 		}
-		return planAll(s)
+		specs = append(specs, spec)
 	}
-	names := q.strategies
-	if len(names) == 0 {
-		names = strategies.Default()
-	}
-	return newPlan(s, names)
+	return specs, nil
 }
 
 // planAll plans a comparison of every strategy that the scenario permits. What learns is decided as if none had a loss, so
 // that losses are left out where a router would stay as it is without them.
 func planAll(s *scenarios.Scenario) (*plan, error) {
-	bare, err := newPlan(s, []string{"none"})
+	none, err := parseAll([]string{"none"})
+	if err != nil {
+		return nil, err
+	}
+	bare, err := newPlan(s, none)
 	if err != nil {
 		return nil, err
 	}
@@ -322,20 +347,15 @@ func planAll(s *scenarios.Scenario) (*plan, error) {
 	return p, nil
 }
 
-// newPlan parses the strategies and decides what learns.
-func newPlan(s *scenarios.Scenario, names []string) (*plan, error) {
-	p := &plan{scenario: s}
+// newPlan decides what learns.
+func newPlan(s *scenarios.Scenario, specs []strategies.Spec) (*plan, error) {
+	p := &plan{scenario: s, specs: specs}
 	seen := map[string]bool{}
-	for _, name := range names {
-		spec, err := strategies.Parse(name)
-		if err != nil {
-			return nil, err
-		}
+	for _, spec := range specs {
 		if seen[spec.String()] {
 			return nil, fmt.Errorf("strategy %s is asked for twice: a comparison has each once", spec)
 		}
 		seen[spec.String()] = true
-		p.specs = append(p.specs, spec)
 	}
 	facts, layer := s.Facts(), s.Layer()
 	if facts.Level == scenarios.LevelChoices {

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"evenkeel/plots"
 	"evenkeel/scenarios"
 	"evenkeel/sim"
+	"evenkeel/strategies"
 )
 
 // prepareFolder makes the folder of the results and makes sure that files can be written into it.
@@ -211,16 +214,18 @@ func loadsCSV(r *sim.Result) []byte {
 
 // manifest is all that repeating a run needs, and what it ran on.
 type manifest struct {
-	Version    string          `json:"version"`
-	Go         string          `json:"go"`
-	Platform   string          `json:"platform"`
-	Kernel     string          `json:"kernel"`
-	Seconds    float64         `json:"wall_seconds"`
-	Router     string          `json:"router"`
-	Strategies []string        `json:"strategies"`
-	Scenario   json.RawMessage `json:"scenario"`
-	Seeds      []uint64        `json:"seeds_finished"`
-	Incomplete bool            `json:"incomplete"`
+	Version    string   `json:"version"`
+	Go         string   `json:"go"`
+	Platform   string   `json:"platform"`
+	Kernel     string   `json:"kernel"`
+	Seconds    float64  `json:"wall_seconds"`
+	Router     string   `json:"router"`
+	Strategies []string `json:"strategies"`
+	// Files are the texts of strategy files, by the name of the strategy.
+	Files      map[string]string `json:"strategy_files,omitempty"`
+	Scenario   json.RawMessage   `json:"scenario"`
+	Seeds      []uint64          `json:"seeds_finished"`
+	Incomplete bool              `json:"incomplete"`
 }
 
 func newManifest(p *plan, r *sim.Result, wall time.Duration) *manifest {
@@ -228,6 +233,12 @@ func newManifest(p *plan, r *sim.Result, wall time.Duration) *manifest {
 		Seconds: math.Round(wall.Seconds()*1000) / 1000, Router: p.mode, Seeds: r.Seeds, Incomplete: r.Incomplete}
 	for _, s := range p.specs {
 		m.Strategies = append(m.Strategies, s.Full())
+		if text := s.Preset.Source(); text != nil {
+			if m.Files == nil {
+				m.Files = map[string]string{}
+			}
+			m.Files[s.Preset.Name] = string(text)
+		}
 	}
 	m.Scenario, _ = p.scenario.Marshal() // plain values only, so it cannot fail
 	return m
@@ -250,5 +261,17 @@ func readManifest(name string) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newPlan(s, m.Strategies)
+	var defined []*strategies.Preset
+	for _, file := range slices.Sorted(maps.Keys(m.Files)) {
+		p, err := strategies.Define(name, []byte(m.Files[file]))
+		if err != nil {
+			return nil, err
+		}
+		defined = append(defined, p)
+	}
+	specs, err := parseAll(m.Strategies, defined...)
+	if err != nil {
+		return nil, err
+	}
+	return newPlan(s, specs)
 }

@@ -107,7 +107,7 @@ func newSweep(text string, points int) (sweep, error) {
 		bare += ":" + strings.Join(kept, ",")
 	}
 	s := sweep{}
-	if s.spec, err = strategies.Parse(bare); err != nil || fixed || low == high {
+	if s.spec, err = strategies.Parse(bare, p); err != nil || fixed || low == high {
 		return s, err
 	}
 	for i := range points {
@@ -191,11 +191,14 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 		}
 		first = append(first, spec)
 	}
-	q.strategies = names(first, nil)
 	if err := vec.Use(q.kernel); err != nil {
 		return err
 	}
-	p, err := q.plan(flags)
+	stream, err := q.stream(flags)
+	if err != nil {
+		return err
+	}
+	p, err := newPlan(stream, fresh(first, nil))
 	if err != nil {
 		return err
 	}
@@ -237,12 +240,12 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 	return nil
 }
 
-// names returns the canonical forms of specs, each once and none of known.
-func names(specs []strategies.Spec, known []strategies.Spec) (list []string) {
+// fresh returns the specs that are new, each once.
+func fresh(specs, known []strategies.Spec) (list []strategies.Spec) {
 	for _, s := range specs {
-		name := s.String()
-		if !slices.Contains(list, name) && !slices.ContainsFunc(known, func(k strategies.Spec) bool { return k.String() == name }) {
-			list = append(list, name)
+		same := func(k strategies.Spec) bool { return k.String() == s.String() }
+		if !slices.ContainsFunc(list, same) && !slices.ContainsFunc(known, same) {
+			list = append(list, s)
 		}
 	}
 	return list
@@ -302,17 +305,9 @@ func (q *frontierRequest) refined(ctx context.Context, p *plan, r *sim.Result, s
 		slices.Sort(s.strengths)
 		s.strengths = slices.Compact(s.strengths)
 	}
-	list := names(more, p.specs)
-	if list == nil {
+	second := &plan{scenario: p.scenario, mode: p.mode, why: p.why, specs: fresh(more, p.specs)}
+	if second.specs == nil {
 		return r, nil
-	}
-	second := &plan{scenario: p.scenario, mode: p.mode, why: p.why}
-	for _, name := range list {
-		spec, err := strategies.Parse(name)
-		if err != nil {
-			return nil, err
-		}
-		second.specs = append(second.specs, spec)
 	}
 	added, err := q.compare(ctx, second, stderr)
 	if err != nil {

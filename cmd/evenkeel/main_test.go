@@ -440,3 +440,31 @@ func TestFrontier(t *testing.T) {
 		}
 	}
 }
+
+// A strategy file runs beside built-in strategies, and the manifest repeats it without the file.
+func TestStrategyFile(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "mine.yaml")
+	text := "name: mine\nparts:\n  - loss-free: {rate: 0.01}\n  - aux-loss: {coeff: 0.001, scope: sequence}\nstrength: loss-free.rate\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := append(small, "-s", "none", "-s", file, "-s", file+":aux-loss.coeff=0.1", "--json")
+	code, first, stderr := evenkeel(t, append(args, "--out", filepath.Join(dir, "out"))...)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	code, again, stderr := evenkeel(t, "compare", "--from", filepath.Join(dir, "out", "manifest.json"), "--json")
+	if code != 0 || first != again {
+		t.Errorf("exit %d, %s; the manifest repeats the bits: %v", code, stderr, first == again)
+	}
+	if !strings.Contains(first, `"spec": "mine:aux-loss.coeff=0.1"`) {
+		t.Error("the spec of a file with a knob is not there")
+	}
+	if code, _, stderr := evenkeel(t, args...); code != exitRequest || !strings.Contains(stderr, "mine.yaml") {
+		t.Errorf("a file that is gone: exit %d, %s", code, stderr)
+	}
+}

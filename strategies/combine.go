@@ -1,0 +1,75 @@
+package strategies
+
+import (
+	"fmt"
+	"slices"
+
+	"evenkeel/moe"
+)
+
+// combine makes one strategy of the parts of several: the losses and controllers of all, and the transform, selection,
+// bias and revision of the one that has it. Two that each have one cannot both choose; the plain top-K gives way.
+func combine(l moe.Layer, from []*strategy, names []string) (*strategy, error) {
+	r := &strategy{layer: l, score: from[0].score}
+	r.traits.Causal = true
+	taken := map[string]string{} // part to the name of whom it is from
+	claim := func(part, name string) error {
+		if other, ok := taken[part]; ok {
+			return fmt.Errorf("%s and %s both bring a %s, and a strategy has one: leave one of them out", other, name, part)
+		}
+		taken[part] = name
+		return nil
+	}
+	for i, f := range from {
+		name := names[i]
+		if f.traits.Oracle {
+			return nil, fmt.Errorf("%s is a bound and no part of a strategy: leave it out", name)
+		}
+		if f.score != r.score {
+			return nil, fmt.Errorf("%s scores by %s and %s by %s: give both the same score", names[0], r.score, name, f.score)
+		}
+		var err error
+		if f.transform != nil {
+			err = claim("logit transform", name)
+			r.transform = f.transform
+		}
+		if _, plain := f.selection.(topK); err == nil && f.selection != nil && !plain {
+			err = claim("selection", name)
+			r.selection = f.selection
+		}
+		if err == nil && f.bias != nil {
+			err = claim("bias", name)
+			r.bias = f.bias
+		}
+		if err == nil && f.revision != nil {
+			err = claim("choice over the whole batch", name)
+			r.revision = f.revision
+		}
+		if g := (moe.Gate{Normalised: true, Scale: 1}); err == nil && f.traits.Gate != g {
+			err = claim("gate", name)
+			r.traits.Gate = f.traits.Gate
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.losses, r.controllers = append(r.losses, f.losses...), append(r.controllers, f.controllers...)
+		r.traits.Causal = r.traits.Causal && f.traits.Causal
+		r.traits.Varies, r.traits.Drops = r.traits.Varies || f.traits.Varies, r.traits.Drops || f.traits.Drops
+		r.traits.Free = r.traits.Free || f.traits.Free
+		r.traits.Notes = append(r.traits.Notes, f.traits.Notes...)
+		for _, w := range f.traits.Warnings {
+			if !slices.Contains(r.traits.Warnings, w) {
+				r.traits.Warnings = append(r.traits.Warnings, w)
+			}
+		}
+	}
+	if r.selection == nil {
+		r.selection = from[0].selection // the plain top-K, or none where a revision chooses all
+		for _, f := range from {
+			if _, plain := f.selection.(topK); plain {
+				r.selection = f.selection
+			}
+		}
+	}
+	return compose(r), nil
+}

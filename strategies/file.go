@@ -1,0 +1,243 @@
+package strategies
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"evenkeel/internal/nearest"
+	"evenkeel/moe"
+)
+
+// A strategy file describes a strategy in YAML, without Go, as a combination of known ones: each brings its parts.
+//
+//	name: even-and-soft
+//	summary: a bias for the long run, a weak loss within sequences
+//	parts:
+//	  - loss-free: {rate: 1e-3, centre: true}
+//	  - aux-loss: {coeff: 1e-4, scope: sequence, counts: unbiased}
+//	gate: {normalised: true, scale: 2.5}
+//	strength: loss-free.rate
+//
+// Every knob of a part is a knob of the strategy, named PART.KNOB.
+type strategyFile struct {
+	Name, Summary, Formula, Paper, Strength string
+	Parts                                   []filePart
+	Gate                                    *moe.Gate
+}
+
+type filePart struct {
+	preset *Preset
+	values Values
+}
+
+// example of a strategy file, for messages.
+const fileExample = "parts: [{loss-free: {rate: 1e-3}}, {aux-loss: {coeff: 1e-4, scope: sequence}}]"
+
+var fileName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+
+// isFile reports whether a strategy's name is that of a file.
+func isFile(name string) bool {
+	return strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")
+}
+
+// ReadFile reads a strategy file and returns the preset that it describes.
+func ReadFile(file string) (*Preset, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		var path *os.PathError
+		if errors.As(err, &path) {
+			err = path.Err
+		}
+		return nil, fmt.Errorf("strategy file %s: %w", file, err)
+	}
+	return Define(file, text)
+}
+
+// Define returns the preset that the text of a strategy file describes. Errors name the file and the line.
+func Define(file string, text []byte) (*Preset, error) {
+	f, err := parseFile(file, text)
+	if err != nil {
+		return nil, err
+	}
+	p := &Preset{Name: f.Name, Family: "files", Summary: f.Summary, Formula: f.Formula, Strength: f.Strength, Paper: f.Paper,
+		Needs: "what its parts need", Changes: "what its parts change", Fails: "as its parts do", Read: file, source: text}
+	var names []string
+	for _, part := range f.Parts {
+		names = append(names, part.preset.Name)
+		for _, k := range part.preset.Knobs {
+			k.Name, k.Default = part.preset.Name+"."+k.Name, part.values[k.Name]
+			p.Knobs = append(p.Knobs, k)
+		}
+	}
+	if p.Summary == "" {
+		p.Summary = "the parts of " + strings.Join(names, ", ")
+	}
+	p.Build = func(v Values, l moe.Layer) (*strategy, error) {
+		var parts []*strategy
+		for _, part := range f.Parts {
+			own := Values{}
+			for _, k := range part.preset.Knobs {
+				own[k.Name] = v[part.preset.Name+"."+k.Name]
+			}
+			r, err := part.preset.Build(own, l)
+			if err != nil {
+				return nil, fmt.Errorf("part %s: %w", part.preset.Name, err)
+			}
+			parts = append(parts, r)
+		}
+		r, err := combine(l, parts, names)
+		if err == nil && f.Gate != nil {
+			r.traits.Gate = *f.Gate
+		}
+		return r, err
+	}
+	return p, nil
+}
+
+// parseFile reads the YAML, strictly.
+func parseFile(file string, text []byte) (*strategyFile, error) {
+	var doc yaml.Node
+	if err := yaml.Load(text, &doc); err != nil || len(doc.Content) == 0 {
+		reason := "it is empty"
+		if err != nil {
+			reason = strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), "yaml: ")
+		}
+		return nil, fmt.Errorf("strategy file %s is not YAML with a name and parts: %s", file, reason)
+	}
+	f := &strategyFile{}
+	wrong := func(n *yaml.Node, format string, args ...any) error {
+		return fmt.Errorf("strategy file %s:%d: %s", file, n.Line, fmt.Sprintf(format, args...))
+	}
+	top := doc.Content[0]
+	if top.Kind != yaml.MappingNode {
+		return nil, wrong(top, "it must be keys such as name: my-rule and %s", fileExample)
+	}
+	words := map[string]*string{"name": &f.Name, "summary": &f.Summary, "formula": &f.Formula, "paper": &f.Paper, "strength": &f.Strength}
+	known := []string{"name", "summary", "formula", "paper", "strength", "parts", "gate"}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(top.Content); i += 2 {
+		key, value := top.Content[i], top.Content[i+1]
+		if seen[key.Value] {
+			return nil, wrong(key, "%s is given twice", key.Value)
+		}
+		seen[key.Value] = true
+		switch word := words[key.Value]; {
+		case word != nil && value.Kind == yaml.ScalarNode:
+			*word = value.Value
+		case word != nil:
+			return nil, wrong(value, "%s must be a single value", key.Value)
+		case key.Value == "gate":
+			gate, err := parseGate(value, wrong)
+			if err != nil {
+				return nil, err
+			}
+			f.Gate = gate
+		case key.Value == "parts":
+			if value.Kind != yaml.SequenceNode || len(value.Content) == 0 {
+				return nil, wrong(value, "parts must be a list, such as %s", fileExample)
+			}
+			for _, n := range value.Content {
+				part, err := parsePart(n, wrong)
+				if err != nil {
+					return nil, err
+				}
+				for _, other := range f.Parts {
+					if other.preset == part.preset {
+						return nil, wrong(n, "part %s is given twice: a strategy has each once", part.preset.Name)
+					}
+				}
+				f.Parts = append(f.Parts, part)
+			}
+		default:
+			return nil, wrong(key, "unknown key %s%s: the known ones are %s", key.Value, nearest.Hint(key.Value, known), strings.Join(known, ", "))
+		}
+	}
+	switch _, err := builtIn(f.Name); {
+	case f.Parts == nil:
+		return nil, wrong(top, "it has no parts: write %s", fileExample)
+	case !fileName.MatchString(f.Name):
+		return nil, wrong(top, "name is %q: it must be lower-case letters, digits and dashes, such as my-rule", f.Name)
+	case err == nil:
+		return nil, wrong(top, "name is %s, which is a strategy of its own: choose another", f.Name)
+	}
+	if f.Strength != "" && !f.hasKnob(f.Strength) {
+		return nil, wrong(top, "strength is %s, which is no knob of a part: write PART.KNOB, such as loss-free.rate", f.Strength)
+	}
+	return f, nil
+}
+
+func (f *strategyFile) hasKnob(name string) bool {
+	for _, part := range f.Parts {
+		if knob, ok := strings.CutPrefix(name, part.preset.Name+"."); ok {
+			if _, ok := part.values[knob]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+type complaint func(n *yaml.Node, format string, args ...any) error
+
+// parsePart reads NAME or NAME: {knob: value}.
+func parsePart(n *yaml.Node, wrong complaint) (part filePart, err error) {
+	name, knobs := n, (*yaml.Node)(nil)
+	if n.Kind == yaml.MappingNode && len(n.Content) == 2 {
+		name, knobs = n.Content[0], n.Content[1]
+	}
+	if name.Kind != yaml.ScalarNode {
+		return part, wrong(n, "a part is a strategy's name, perhaps with knobs, such as loss-free: {rate: 1e-3}")
+	}
+	p, err := builtIn(name.Value)
+	if err != nil {
+		return part, wrong(name, "%s", err)
+	}
+	s, err := Parse(p.Name)
+	if err != nil {
+		return part, wrong(name, "%s", err)
+	}
+	if knobs != nil && knobs.Tag != "!!null" {
+		if knobs.Kind != yaml.MappingNode {
+			return part, wrong(knobs, "the knobs of %s must be keys, such as {rate: 1e-3}", name.Value)
+		}
+		for i := 0; i+1 < len(knobs.Content); i += 2 {
+			if knobs.Content[i+1].Kind != yaml.ScalarNode {
+				return part, wrong(knobs.Content[i+1], "%s must be a single value", knobs.Content[i].Value)
+			}
+			if err := s.set(knobs.Content[i].Value, knobs.Content[i+1].Value); err != nil {
+				return part, wrong(knobs.Content[i], "part %s: %s", name.Value, err)
+			}
+		}
+	}
+	return filePart{s.Preset, s.Values}, nil
+}
+
+func parseGate(n *yaml.Node, wrong complaint) (*moe.Gate, error) {
+	g := &moe.Gate{Normalised: true, Scale: 1}
+	if n.Kind != yaml.MappingNode {
+		return nil, wrong(n, "gate must be keys, such as {normalised: true, scale: 2.5}")
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		var err error
+		switch key.Value {
+		case "normalised":
+			err = value.Decode(&g.Normalised)
+		case "scale":
+			if err = value.Decode(&g.Scale); err == nil && !(g.Scale > 0 && g.Scale <= 1e6) {
+				err = errors.New("it must be above 0 and at most 1e6")
+			}
+		default:
+			return nil, wrong(key, "gate has no %s: it has normalised and scale", key.Value)
+		}
+		if err != nil {
+			return nil, wrong(value, "gate.%s is %s: %s", key.Value, value.Value, strings.Join(strings.Fields(err.Error()), " "))
+		}
+	}
+	return g, nil
+}
