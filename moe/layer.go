@@ -22,6 +22,7 @@ type Layer struct {
 	Groups     int   // G, equal groups of consecutive experts (nodes or devices); 1 for none
 	GroupsKept int   // M, groups that one token may touch
 	Score      Score // from logits to scores
+	Gate       Gate  // of strategies that do not bring their own; the zero value is normalised gates
 }
 
 // MaxExperts is the largest number of experts that a layer may have.

@@ -84,7 +84,7 @@ func unwrapPath(err error) error {
 // Defaults returns the scenario whose values stand for every key that a file leaves out.
 func Defaults() *Scenario {
 	return &Scenario{
-		Experts: 64, TopK: 6, Groups: 1, GroupsKept: 1, Score: "sigmoid", Width: 64,
+		Experts: 64, TopK: 6, Groups: 1, GroupsKept: 1, Score: "sigmoid", Gate: gateNormalised, GateScale: 1, Width: 64,
 		Tokens: 2048, SequenceLength: 256, MicroBatches: 4, Ranks: 1, Steps: 500, Seeds: []uint64{1, 2, 3},
 		EvaluationTokens: 65536,
 		Router:           Router{Mode: "auto", Rate: 1e-2, Init: "random"},
@@ -255,6 +255,7 @@ func (s *Scenario) oneOf(p *problems, path, value string, allowed ...string) {
 // validate checks what concerns several keys at once.
 func (s *Scenario) validate(p *problems) {
 	s.oneOf(p, "score", s.Score, moe.ScoreNames()...)
+	s.oneOf(p, "gate", s.Gate, gateNormalised, gateRaw)
 	s.oneOf(p, "router.mode", s.Router.Mode, "auto", "frozen", "learned")
 	s.oneOf(p, "router.init", s.Router.Init, "random", "oracle")
 	kinds := 0

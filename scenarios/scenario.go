@@ -14,12 +14,14 @@ type Scenario struct {
 	Name  string `json:"name"`
 	About string `json:"about"`
 
-	Experts    int    `json:"experts" range:"2 4096 experts"`
-	TopK       int    `json:"topk" range:"1 4096 experts per token"`
-	Groups     int    `json:"groups" range:"1 4096 groups of experts"`
-	GroupsKept int    `json:"groups_kept" range:"1 4096 groups per token"`
-	Score      string `json:"score"`
-	Width      int    `json:"width" range:"1 65536 numbers in a latent vector"`
+	Experts    int     `json:"experts" range:"2 4096 experts"`
+	TopK       int     `json:"topk" range:"1 4096 experts per token"`
+	Groups     int     `json:"groups" range:"1 4096 groups of experts"`
+	GroupsKept int     `json:"groups_kept" range:"1 4096 groups per token"`
+	Score      string  `json:"score"`
+	Gate       string  `json:"gate"`
+	GateScale  float64 `json:"gate_scale" range:"1e-6 1e6 times the gate"`
+	Width      int     `json:"width" range:"1 65536 numbers in a latent vector"`
 
 	Tokens           int      `json:"tokens" range:"1 16777216 tokens a step"`
 	SequenceLength   int      `json:"sequence_length" range:"1 16777216 tokens"`
@@ -41,6 +43,12 @@ type Scenario struct {
 	lines map[string]int
 }
 
+// Kinds of a gate.
+const (
+	gateNormalised = "normalised" // divided by their sum over the chosen
+	gateRaw        = "raw"        // as the scores are
+)
+
 // Router says how a router learns; see package sim.
 type Router struct {
 	Mode string  `json:"mode"`                        // auto, frozen or learned
@@ -51,7 +59,8 @@ type Router struct {
 // Layer returns the shape of the scenario's layer. The scenario is valid.
 func (s *Scenario) Layer() moe.Layer {
 	score, _ := moe.ParseScore(s.Score)
-	l := moe.Layer{Experts: s.Experts, TopK: s.TopK, Groups: s.Groups, GroupsKept: s.GroupsKept, Score: score}
+	l := moe.Layer{Experts: s.Experts, TopK: s.TopK, Groups: s.Groups, GroupsKept: s.GroupsKept, Score: score,
+		Gate: moe.Gate{Normalised: s.Gate != gateRaw, Scale: float32(s.GateScale)}}
 	switch {
 	case s.Synthetic != nil:
 		l.Width = s.Width

@@ -45,7 +45,7 @@ func combine(l moe.Layer, from []*strategy, names []string) (*strategy, error) {
 			err = claim("choice over the whole batch", name)
 			r.revision = f.revision
 		}
-		if g := (moe.Gate{Normalised: true, Scale: 1}); err == nil && f.traits.Gate != g {
+		if err == nil && f.traits.Gate != defaultGate(l) {
 			err = claim("gate", name)
 			r.traits.Gate = f.traits.Gate
 		}

@@ -1,6 +1,7 @@
 package strategies
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -25,9 +26,11 @@ import (
 //
 // Every knob of a part is a knob of the strategy, named PART.KNOB.
 type strategyFile struct {
-	Name, Summary, Formula, Paper, Strength string
-	Parts                                   []filePart
-	Gate                                    *moe.Gate
+	Name, Summary, Formula, Strength   string
+	Needs, Changes, Fails, Paper, Read string
+	Parts                              []filePart
+	Gate                               *moe.Gate
+	Model                              *Model
 }
 
 type filePart struct {
@@ -64,8 +67,9 @@ func Define(file string, text []byte) (*Preset, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Preset{Name: f.Name, Family: "files", Summary: f.Summary, Formula: f.Formula, Strength: f.Strength, Paper: f.Paper,
-		Needs: "what its parts need", Changes: "what its parts change", Fails: "as its parts do", Read: file, source: text}
+	p := &Preset{Name: f.Name, Family: "files", Summary: f.Summary, Formula: f.Formula, Strength: f.Strength, Model: f.Model, Paper: f.Paper,
+		Needs: cmp.Or(f.Needs, "what its parts need"), Changes: cmp.Or(f.Changes, "what its parts change"),
+		Fails: cmp.Or(f.Fails, "as its parts do"), Read: cmp.Or(f.Read, file), source: text}
 	var names []string
 	for _, part := range f.Parts {
 		names = append(names, part.preset.Name)
@@ -117,8 +121,9 @@ func parseFile(file string, text []byte) (*strategyFile, error) {
 	if top.Kind != yaml.MappingNode {
 		return nil, wrong(top, "it must be keys such as name: my-rule and %s", fileExample)
 	}
-	words := map[string]*string{"name": &f.Name, "summary": &f.Summary, "formula": &f.Formula, "paper": &f.Paper, "strength": &f.Strength}
-	known := []string{"name", "summary", "formula", "paper", "strength", "parts", "gate"}
+	words := map[string]*string{"name": &f.Name, "summary": &f.Summary, "formula": &f.Formula, "strength": &f.Strength,
+		"needs": &f.Needs, "changes": &f.Changes, "fails": &f.Fails, "paper": &f.Paper, "read": &f.Read}
+	known := []string{"name", "summary", "formula", "parts", "gate", "model", "strength", "needs", "changes", "fails", "paper", "read"}
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := top.Content[i], top.Content[i+1]
@@ -137,6 +142,11 @@ func parseFile(file string, text []byte) (*strategyFile, error) {
 				return nil, err
 			}
 			f.Gate = gate
+		case key.Value == "model":
+			f.Model = &Model{Groups: 1, GroupsKept: 1, Score: moe.Sigmoid.String(), Gate: "normalised", GateScale: 1}
+			if err := parseModel(f.Model, value, wrong); err != nil {
+				return nil, err
+			}
 		case key.Value == "parts":
 			if value.Kind != yaml.SequenceNode || len(value.Content) == 0 {
 				return nil, wrong(value, "parts must be a list, such as %s", fileExample)
@@ -215,6 +225,39 @@ func parsePart(n *yaml.Node, wrong complaint) (part filePart, err error) {
 		}
 	}
 	return filePart{s.Preset, s.Values}, nil
+}
+
+// parseModel reads the shape of a model's layers.
+func parseModel(m *Model, n *yaml.Node, wrong complaint) error {
+	if n.Kind != yaml.MappingNode {
+		return wrong(n, "model must be keys, such as {experts: 64, topk: 8, score: softmax}")
+	}
+	fields := map[string]any{"experts": &m.Experts, "topk": &m.TopK, "groups": &m.Groups, "groups_kept": &m.GroupsKept,
+		"score": &m.Score, "gate": &m.Gate, "gate_scale": &m.GateScale}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		field, ok := fields[key.Value]
+		if !ok {
+			return wrong(key, "model has no %s: it has experts, topk, groups, groups_kept, score, gate and gate_scale", key.Value)
+		}
+		if err := value.Decode(field); err != nil {
+			return wrong(value, "model.%s is %s: %s", key.Value, value.Value, strings.Join(strings.Fields(err.Error()), " "))
+		}
+	}
+	score, err := moe.ParseScore(m.Score)
+	if err == nil {
+		err = moe.Layer{Experts: m.Experts, TopK: m.TopK, Groups: m.Groups, GroupsKept: m.GroupsKept, Score: score}.Validate()
+	}
+	if err == nil && m.Gate != "normalised" && m.Gate != "raw" {
+		err = fmt.Errorf("gate is %q: it must be normalised or raw", m.Gate)
+	}
+	if err == nil && !(m.GateScale > 0 && m.GateScale <= 1e6) {
+		err = fmt.Errorf("gate_scale is %g: it must be above 0 and at most 1e6", m.GateScale)
+	}
+	if err != nil {
+		return wrong(n, "model: %s", err)
+	}
+	return nil
 }
 
 func parseGate(n *yaml.Node, wrong complaint) (*moe.Gate, error) {

@@ -89,6 +89,9 @@ func TestFilesThatAreRefused(t *testing.T) {
 		"gate of words":    {"name: a\nparts: [none]\ngate: {normalised: 3}", "gate.normalised"},
 		"unknown gate":     {"name: a\nparts: [none]\ngate: {size: 3}", "gate has no size"},
 		"strength unknown": {"name: a\nparts: [loss-free]\nstrength: rate", "no knob of a part"},
+		"bad model":        {"name: a\nparts: [none]\nmodel: {experts: 4, topk: 5}", "x.yaml:3: model: topk is 5"},
+		"unknown in model": {"name: a\nparts: [none]\nmodel: {expert: 4}", "model has no expert"},
+		"model of words":   {"name: a\nparts: [none]\nmodel: {experts: many}", "model.experts is many"},
 		"summary a map":    {"name: a\nsummary: {}\nparts: [none]", "single value"},
 		"not YAML":         {"name: [", "not YAML"},
 	} {

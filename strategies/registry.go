@@ -41,6 +41,7 @@ type Preset struct {
 	Sweep    [2]float64
 	Zero     func(v Values) string
 	Needs    string // what it asks of a stream or router
+	Model    *Model // of which it is the recipe; nil for a rule alone
 	Scenario string // on which it is best tried; empty for the default
 	Changes  string // which experts, gates, gradient, capacity: as many as apply
 	Fails    string // known failure modes, in a sentence or two
@@ -198,6 +199,9 @@ func (s *Spec) set(knob, value string) error {
 // Try returns a command that shows the strategy beside no balancing.
 func (p *Preset) Try() string {
 	command := "evenkeel compare -s none"
+	if p.Model != nil {
+		command += " --model " + p.Name
+	}
 	if p.Scenario != "" {
 		command += " --scenario " + p.Scenario
 	}

@@ -150,12 +150,20 @@ func (r *strategy) AddWeightGradient(weights, g []float32) (sum float64) {
 	return sum
 }
 
+// defaultGate is the gate of a strategy that does not bring its own.
+func defaultGate(l moe.Layer) moe.Gate {
+	if l.Gate.Scale == 0 {
+		return moe.Gate{Normalised: true, Scale: 1}
+	}
+	return l.Gate
+}
+
 // compose finishes a composition: it derives the traits that follow from the parts.
 func compose(r *strategy) *strategy {
 	t := &r.traits
 	t.Score = r.score
 	if t.Gate.Scale == 0 {
-		t.Gate = moe.Gate{Normalised: true, Scale: 1}
+		t.Gate = defaultGate(r.layer)
 	}
 	t.Whole, t.Transforms, t.Loss = r.revision != nil, r.transform != nil, len(r.losses) > 0
 	t.Logits = t.Transforms

@@ -28,6 +28,7 @@ type request struct {
 	columns    string
 	sort       string
 	scenario   string
+	model      string
 	router     string
 	steps      int
 	seeds      int
@@ -81,6 +82,7 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 // streamFlags are the flags of every command that runs strategies on a stream.
 func (q *request) streamFlags(f *pflag.FlagSet) {
 	f.StringVar(&q.scenario, "scenario", "pretraining", "a shipped scenario, a YAML file, or trace:FILE.npz")
+	f.StringVar(&q.model, "model", "", "give the scenario a model's experts, K, groups, score and gate, such as deepseek-v3")
 	f.StringVar(&q.router, "router", "", "frozen or learned (default: learned, but frozen on streams without latent\nvectors and on traces when no strategy has a loss)")
 	f.IntVar(&q.steps, "steps", 0, "steps of a run (default: the scenario's)")
 	f.IntVar(&q.seeds, "seeds", 0, "number of seeds: 1 to N (default: the scenario's)")
@@ -130,7 +132,7 @@ func complete(c *cobra.Command) {
 	for _, k := range scenarios.Keys() {
 		keys = append(keys, k+"=")
 	}
-	for flag, list := range map[string][]string{"set": keys, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned},
+	for flag, list := range map[string][]string{"model": strategies.Models(), "set": keys, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned},
 		"kernel": append(vec.Kernels(), "auto")} {
 		_ = c.RegisterFlagCompletionFunc(flag, words(list)) // fails only for a flag that does not exist
 	}
@@ -242,7 +244,7 @@ type refusal struct {
 // plan resolves the request of compare.
 func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if q.from != "" {
-		for _, name := range []string{"strategy", "all", "scenario", "router", "steps", "seeds", "set", "layer"} {
+		for _, name := range []string{"strategy", "all", "scenario", "model", "router", "steps", "seeds", "set", "layer"} {
 			if flags.Changed(name) {
 				return nil, fmt.Errorf("--from repeats a run as it was: leave out --%s", name)
 			}
@@ -272,7 +274,15 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 
 // stream loads the scenario that the flags describe.
 func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
-	settings := q.settings
+	var settings []string
+	if q.model != "" {
+		m, err := strategies.FindModel(q.model)
+		if err != nil {
+			return nil, fmt.Errorf("--model: %w", err)
+		}
+		settings = m.Settings()
+	}
+	settings = append(settings, q.settings...)
 	if flags.Changed("steps") {
 		if q.steps < 1 || q.steps > 1e8 {
 			return nil, fmt.Errorf("--steps is %d: it must be 1 to 100000000", q.steps)

@@ -103,7 +103,15 @@ func aboutOf(k strategies.Knob) string {
 
 // cardLines is what a card says below formula and knobs.
 func cardLines(p *strategies.Preset) [][2]string {
-	return [][2]string{{"Needs", p.Needs}, {"Changes", p.Changes}, {"Fails", p.Fails}, {"Paper", p.Paper}, {"Read", p.Read}, {"Try", p.Try()}}
+	lines := [][2]string{{"Needs", p.Needs}, {"Changes", p.Changes}, {"Fails", p.Fails}, {"Paper", p.Paper}, {"Read", p.Read}}
+	if m := p.Model; m != nil {
+		groups := ""
+		if m.GroupsKept < m.Groups {
+			groups = fmt.Sprintf(" from %d of %d groups", m.GroupsKept, m.Groups)
+		}
+		lines = append(lines, [2]string{"Model", fmt.Sprintf("%d experts, %d per token%s, %s scores, %s gates times %g; --model %s gives a scenario this shape", m.Experts, m.TopK, groups, m.Score, m.Gate, m.GateScale, p.Name)})
+	}
+	return append(lines, [2]string{"Try", p.Try()})
 }
 
 func explain(w io.Writer, p *strategies.Preset) error {
