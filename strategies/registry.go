@@ -17,6 +17,11 @@ var presets = []*Preset{
 	&roundRobinPreset,
 	&auxLoss,
 	&lossFree,
+	&base,
+	&sinkhorn,
+	&expertChoice,
+	&maxScore,
+	&swipe,
 	&deepSeekV3,
 	&balancedOptimum,
 }

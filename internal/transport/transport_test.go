@@ -320,8 +320,8 @@ func TestSelectNth(t *testing.T) {
 			a[i] = int64(r.IntN(1 + r.IntN(30)))
 		}
 		want, n := slices.Sorted(slices.Values(a)), r.IntN(len(a))
-		if got := selectNth(a, n); got != want[n] || a[n] != got {
-			t.Fatalf("selectNth(%d) = %d, want %d of %v", n, got, want[n], want)
+		if got := SelectNth(a, n); got != want[n] || a[n] != got {
+			t.Fatalf("SelectNth(%d) = %d, want %d of %v", n, got, want[n], want)
 		}
 		if slices.Max(a[:n+1]) > a[n] || slices.Min(a[n:]) < a[n] {
 			t.Fatalf("not parted at %d: %v", n, a)

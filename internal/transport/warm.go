@@ -178,19 +178,19 @@ func (s *Solver) balancedPrice(bids []int64, p int64) int64 {
 	case floor == 0 && ceil >= n:
 		return p
 	case ceil >= n:
-		return min(p, selectNth(bids, n-floor))
+		return min(p, SelectNth(bids, n-floor))
 	}
-	low := selectNth(bids, n-ceil-1)
+	low := SelectNth(bids, n-ceil-1)
 	if floor == 0 {
 		return max(p, low)
 	}
-	high := selectNth(bids[n-ceil:], ceil-floor)
+	high := SelectNth(bids[n-ceil:], ceil-floor)
 	return low + (high-low)/2
 }
 
-// selectNth returns the n-th smallest of a, counted from zero, and reorders a
+// SelectNth returns the n-th smallest of a, counted from zero, and reorders a
 // so that no earlier entry is larger and no later one smaller.
-func selectNth(a []int64, n int) int64 {
+func SelectNth(a []int64, n int) int64 {
 	for len(a) > 1 {
 		pivot := medianOf3(a[0], a[len(a)/2], a[len(a)-1])
 		below := partition(a, pivot)
