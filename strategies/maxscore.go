@@ -35,8 +35,10 @@ that falls from 4 to 1 over 40,000 steps, which is not modelled. Ignores group l
 		if err != nil {
 			return nil, err
 		}
-		rule := &proposals{}
-		r := &strategy{layer: l, score: score, revision: rule,
+		if l.TopK == 1 {
+			warnings = append(warnings, "with one expert a token there is no second choice to reassign: it only drops what is over capacity")
+		}
+		r := &strategy{layer: l, score: score, revision: &proposals{},
 			traits: moe.Traits{Free: true, Drops: true, Gate: moe.Gate{Scale: 1}, Warnings: warnings,
 				Notes: []string{"the temperature on the gate of the second choice is left out"}}}
 		if alpha := v.Number("coeff"); alpha > 0 {

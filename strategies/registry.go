@@ -42,7 +42,7 @@ type Preset struct {
 	Strength string
 	Zero     func(v Values) string
 	Needs    string // what it asks of a stream or router
-	Scenario string // on which it is best tried; empty for the default
+	Scenario string // on which it is best tried, and settings that it needs; empty for the default
 	Changes  string // which experts, gates, gradient, capacity: as many as apply
 	Fails    string // known failure modes, in a sentence or two
 	Paper    string // with its year

@@ -19,7 +19,7 @@ Megatron-LM's gates are sigmoid(z) for K = 1 and softmax(z) for more, not renorm
 recovered from scores; what softmax loses of them, a constant for each token, row scaling takes out anyway, and so it does
 the largest logit of each token, which is subtracted against overflow. Ignores group limits.`,
 	Knobs: []Knob{
-		{Name: "temperature", Default: "1", Low: 1e-3, High: 1e3, About: "τ, divides the logits; small ones come close to a hard assignment and need more rounds"},
+		{Name: "temperature", Default: "1", Low: 1e-3, High: 1e3, About: "τ, divides the logits; small ones put a token's whole part of the plan on one expert, so that further choices are not evened"},
 		{Name: "rounds", Default: "1000", Whole: true, Low: 1, High: 1e6, About: "largest number of scalings of rows and columns (Megatron-LM has no limit)"},
 		evaluateKnob("sinkhorn"),
 		scoreKnob,
@@ -52,7 +52,8 @@ type sinkhornPlan struct {
 	z, kernel []float32 // z/τ, and exp of it divided by its sum over experts, [tile][E][64]
 	row       []vec.Row // d_t [tile][64]; 0 for dead lanes
 	column    []float32 // d_e [E], and in the end its logarithm
-	sum       []float64
+	sum       []float64 // Σ_t d_t·kernel [E]
+	all       vec.Row
 	selector  *vec.Selector
 }
 
@@ -99,10 +100,9 @@ func (p *sinkhornPlan) scale(b *moe.Batch) (change float64) {
 	const epsilon = 1e-8
 	clear(p.sum)
 	n := len(p.column) * vec.Lanes
-	var all vec.Row
 	for i := range b.Tiles {
 		kernel, row := p.kernel[i*n:(i+1)*n], &p.row[i]
-		vec.WeightedSum(row, &all, kernel, p.column)
+		vec.WeightedSum(row, &p.all, kernel, p.column)
 		for t, v := range row {
 			row[t] = 0
 			if t < b.Tiles[i].Tokens {
