@@ -36,13 +36,13 @@ Ignores group limits.`,
 			return nil, err
 		}
 		c := &expertTop{factor: v.Number("factor"), micro: v.Text("scope") == scopeMicroBatch}
+		notes := []string{fmt.Sprintf("every expert takes %.4g·TK/E tokens, which is a capacity factor of %.4g in the paper's and flaxformer's unit T/E",
+			c.factor, c.factor*float64(l.TopK))}
 		if score != moe.Softmax && score != moe.Stored {
-			warnings = append(warnings, fmt.Sprintf("published with softmax scores, for which a token's experts compete: with %s scores more tokens go unserved (score=softmax)", score))
+			notes = append(notes, fmt.Sprintf("published with softmax scores, for which a token's experts compete: with %s scores more tokens go unserved (score=softmax)", score))
 		}
 		return compose(&strategy{layer: l, score: score, revision: c, traits: moe.Traits{Free: true, Varies: true,
-			Gate: moe.Gate{Scale: 1}, Warnings: append(warnings, leak(l, c.factor)),
-			Notes: []string{fmt.Sprintf("every expert takes %.4g·TK/E tokens, which is a capacity factor of %.4g in the paper's and flaxformer's unit T/E",
-				c.factor, c.factor*float64(l.TopK))}}}), nil
+			Gate: moe.Gate{Scale: 1}, Warnings: append(warnings, leak(l, c.factor)), Notes: notes}}), nil
 	},
 }
 

@@ -34,8 +34,10 @@ need not be. Gates in FastMoE are a softmax over the chosen logits: score=softma
 		workers := l.Groups
 		if workers == 1 {
 			workers = l.Experts
+		} else {
+			notes = append(notes, fmt.Sprintf("even over %d workers, not over the %d experts of each: what is reassigned goes to the first %d of them",
+				workers, l.Experts/workers, min(l.TopK, l.Experts/workers)))
 		}
-		notes = append(notes, fmt.Sprintf("even over %d workers of %d experts", workers, l.Experts/workers))
 		return compose(&strategy{layer: l, score: score, selection: topK{free(l)},
 			revision: &blind{trainingOnly: once, size: l.Experts / workers, room: make([]int, workers)},
 			traits:   moe.Traits{Free: true, Notes: notes, Warnings: warnings}}), nil
