@@ -80,17 +80,18 @@ func TestCausalRulesDoNotSeeTheFuture(t *testing.T) {
 	}
 }
 
-// blind are rules that go by the number of an expert and not by its score alone, with the reason.
-var blind = map[string]string{
+// byNumber are rules that go by the number of an expert and not by its score alone, with the reason.
+var byNumber = map[string]string{
 	"random":      "draws experts by number",
 	"round-robin": "takes experts by number",
+	"swipe":       "fills experts with room by number",
 }
 
 // Permuting experts permutes choices and biases: no rule favours an expert for its number, but those that say so.
 func TestPermutingExpertsPermutesResults(t *testing.T) {
 	for _, p := range Presets() {
 		for _, layer := range layersFor(t, p) {
-			if layer.Groups > 1 || blind[p.Name] != "" {
+			if layer.Groups > 1 || byNumber[p.Name] != "" {
 				continue
 			}
 			r := rand.New(rand.NewPCG(22, 5))

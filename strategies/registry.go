@@ -18,6 +18,11 @@ var presets = []*Preset{
 	&roundRobinPreset,
 	&auxLoss,
 	&lossFree,
+	&base,
+	&sinkhorn,
+	&expertChoice,
+	&maxScore,
+	&swipe,
 	&deepSeekV3,
 	&balancedOptimum,
 }
@@ -42,7 +47,7 @@ type Preset struct {
 	Zero     func(v Values) string
 	Needs    string // what it asks of a stream or router
 	Model    *Model // of which it is the recipe; nil for a rule alone
-	Scenario string // on which it is best tried; empty for the default
+	Scenario string // on which it is best tried, and settings that it needs; empty for the default
 	Changes  string // which experts, gates, gradient, capacity: as many as apply
 	Fails    string // known failure modes, in a sentence or two
 	Paper    string // with its year

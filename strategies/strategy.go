@@ -7,7 +7,7 @@
 //	2 score                 z′ → s             moe.Score
 //	3 selection adjustment  s, state → a       + b (bias.go)
 //	4 eligibility           a → mask           all, or the best groups by the sum of their two best a (DeepSeek-V3)
-//	5 selection             a, mask → S        selection.go; optimum.go for the bound
+//	5 selection             a, mask → S        selection.go; assignment.go for rules of whole batches; optimum.go for the bound
 //	6 capacity              S → S′, drops      none yet: dropless
 //	7 gate                  s, S′ → g          moe.Gate, from unbiased scores
 //	8 loss terms            s, counts → ∂L/∂s  loss.go: price-vector losses of every scope

@@ -288,7 +288,7 @@ func sumLargest(a []int64, n int) (sum int64) {
 	if n == 0 {
 		return 0
 	}
-	selectNth(a, len(a)-n)
+	SelectNth(a, len(a)-n)
 	for _, v := range a[len(a)-n:] {
 		sum += v
 	}

@@ -1,6 +1,9 @@
 package transport
 
-import "slices"
+import (
+	"math/bits"
+	"slices"
+)
 
 const (
 	maxSweeps = 32
@@ -178,21 +181,28 @@ func (s *Solver) balancedPrice(bids []int64, p int64) int64 {
 	case floor == 0 && ceil >= n:
 		return p
 	case ceil >= n:
-		return min(p, selectNth(bids, n-floor))
+		return min(p, SelectNth(bids, n-floor))
 	}
-	low := selectNth(bids, n-ceil-1)
+	low := SelectNth(bids, n-ceil-1)
 	if floor == 0 {
 		return max(p, low)
 	}
-	high := selectNth(bids[n-ceil:], ceil-floor)
+	high := SelectNth(bids[n-ceil:], ceil-floor)
 	return low + (high-low)/2
 }
 
-// selectNth returns the n-th smallest of a, counted from zero, and reorders a
+// SelectNth returns the n-th smallest of a, counted from zero, and reorders a
 // so that no earlier entry is larger and no later one smaller.
-func selectNth(a []int64, n int) int64 {
+func SelectNth(a []int64, n int) int64 {
+	at := uint64(len(a))
+	pick := func() int64 {
+		// Scattered places, since fixed ones find bad pivots time and again in lists that are nearly in order.
+		at = at*6364136223846793005 + 1442695040888963407
+		i, _ := bits.Mul64(at, uint64(len(a)))
+		return a[i]
+	}
 	for len(a) > 1 {
-		pivot := medianOf3(a[0], a[len(a)/2], a[len(a)-1])
+		pivot := medianOf3(pick(), pick(), pick())
 		below := partition(a, pivot)
 		if n < below {
 			a = a[:below]
