@@ -301,13 +301,21 @@ func TestReadmeCommands(t *testing.T) {
 	if len(commands) < 5 {
 		t.Fatalf("the README shows %d commands", len(commands))
 	}
+	// The README's strategy file is used as it stands there.
+	rule := filepath.Join(t.TempDir(), "even-and-soft.yaml")
+	if err := os.WriteFile(rule, []byte(regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(string(text))[1]), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range commands {
-		args := strings.Fields(c[1])
+		args := strings.Fields(strings.ReplaceAll(c[1], "even-and-soft.yaml", rule))
 		if strings.Contains(c[1], "router.npz") || strings.Contains(c[1], "--from") {
 			continue // the reader's own file
 		}
-		if args[0] == "compare" {
+		if args[0] == "compare" || args[0] == "frontier" {
 			args = append(args, "--steps", "2", "--set", "tokens=64", "--seeds", "1", "--out", t.TempDir())
+			if args[0] == "frontier" {
+				args = append(args, "--points", "2", "--refine", "0")
+			}
 			if !strings.Contains(c[1], "tinymoe") {
 				args = append(args, "--set", "evaluation_tokens=64")
 			}
