@@ -17,6 +17,10 @@ var presets = []*Preset{
 	&roundRobinPreset,
 	&auxLoss,
 	&lossFree,
+	&multiplicativeBias,
+	&smebu,
+	&pidBias,
+	&bip,
 	&deepSeekV3,
 	&balancedOptimum,
 }
