@@ -60,14 +60,11 @@ func newBias(experts int) *biasController {
 }
 
 func (c *biasController) declare(t *moe.Traits) {
-	if c.bounded() && !c.product && c.scope != scopeMicroBatch {
-		t.Rate = c.rate
+	if (c.rule == ruleSign || c.rule == ruleTanh) && c.scope != scopeMicroBatch {
+		t.Rate = c.rate // no error makes it step further
 	}
 	t.MicroBatches = t.MicroBatches || c.scope == scopeMicroBatch
 }
-
-// bounded reports whether no error makes the rule step further than u.
-func (c *biasController) bounded() bool { return c.rule == ruleSign || c.rule == ruleTanh }
 
 // gains reports whether b is more than its integral a.
 func (c *biasController) gains() bool { return c.proportional != 0 || c.derivative != 0 }
@@ -206,16 +203,20 @@ func (v Values) biased(l moe.Layer, choose selection, b []float32, c controller)
 		traits: moe.Traits{Causal: true, Warnings: warnings}}), nil
 }
 
-// warnings says which settings are likely mistakes.
+// warnings says which settings are likely mistakes. The bounds for softmax scores are where runs of the scenario
+// independent begin to oscillate; a soft clamp comes to rest as the proportional rule does.
 func (c *biasController) warnings(score moe.Score, l moe.Layer) (w []string) {
 	experts := float64(l.Experts)
-	switch {
-	case score != moe.Softmax || c.product || c.rule == ruleProportional || c.rate*experts <= 0.03:
-	case c.rule == ruleTanh:
-		w = append(w, fmt.Sprintf("a step of up to %g is coarse for softmax scores, whose mean is 1/E = %.3g: try rate=%.1g", c.rate, 1/experts, 0.01/experts))
-	default:
-		w = append(w, fmt.Sprintf("a %s step of %g is coarse for softmax scores, whose mean is 1/E = %.3g: try rate=%.1g or rule=proportional",
-			c.rule, c.rate, 1/experts, 0.01/experts))
+	coarse, advice := "", ""
+	switch gain := c.rate + c.proportional + 2*c.derivative; {
+	case score != moe.Softmax || c.product:
+	case (c.rule == ruleSign || c.rule == ruleRMS) && c.rate*experts > 0.03:
+		coarse, advice = fmt.Sprintf("a %s step of %g", c.rule, c.rate), fmt.Sprintf("rate=%.1g or rule=proportional", 0.01/experts)
+	case c.rule == ruleProportional && c.units == unitsRelative && gain*experts > 0.3:
+		coarse, advice = fmt.Sprintf("a gain of %g", gain), fmt.Sprintf("%.1g", 0.1/experts)
+	}
+	if coarse != "" {
+		w = append(w, fmt.Sprintf("%s is coarse for softmax scores, whose mean is 1/E = %.3g: try %s", coarse, 1/experts, advice))
 	}
 	if c.rule == ruleProportional && c.units == unitsCount && max(c.rate, c.proportional) > 1e-5 {
 		w = append(w, "errors counted in assignments grow with the batch: at this rate the loop usually diverges")

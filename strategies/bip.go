@@ -113,16 +113,22 @@ func (c *dual) priceExperts(o *moe.Outcome) {
 	if room >= tokens {
 		return
 	}
-	column := c.column[:tokens]
 	for e := range c.b {
+		n := 0 // of the numbers above 0, which alone can make a price
 		for i := range o.Batch.Tiles {
-			t := &o.Batch.Tiles[i]
-			row, price := c.tile(o.Scores, i)[e*vec.Lanes:], &c.price[i]
-			for lane := range t.Tokens {
-				column[t.Start+lane] = row[lane] - price[lane]
+			price, live := &c.price[i], o.Batch.Tiles[i].Tokens
+			for lane, v := range c.tile(o.Scores, i)[e*vec.Lanes:][:live] {
+				v -= price[lane]
+				c.column[n] = v
+				if v > 0 {
+					n++
+				}
 			}
 		}
-		c.b[e] = 0 - max(0, nthLargest(column, room)) // not −0
+		c.b[e] = 0
+		if n > room {
+			c.b[e] = -nthLargest(c.column[:n], room)
+		}
 	}
 }
 

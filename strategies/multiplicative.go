@@ -13,7 +13,8 @@ var multiplicativeBias = Preset{
 after each step:  b_e ← max(floor, b_e + u·sign(n̄ − n_e)),   n̄ = TK/E
 
 Scores and b must stay above 0: an expert with b ≤ 0 would lose every comparison, or win it with its worst tokens. u is
-relative to the scores, so one u suits sigmoid and softmax scores.`,
+relative to the scores; softmax scores, whose ratios are larger than those of sigmoid scores, need larger factors and so
+more steps.`,
 	Knobs: []Knob{
 		{Name: "rate", Default: "0.001", Low: 0, High: 1e6, About: "u, change of the factor per step (times the error for rule=proportional)"},
 		{Name: "rule", Default: ruleSign, Options: []string{ruleSign, ruleProportional, ruleRMS}, About: "as of loss-free"},
@@ -23,7 +24,7 @@ relative to the scores, so one u suits sigmoid and softmax scores.`,
 	Strength: "rate",
 	Needs:    "positive scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",
-	Fails:    "as loss-free; a factor moves high scores more than low ones, which costs quality; near 1 a low precision loses small steps",
+	Fails:    "as loss-free; a factor moves high scores more than low ones; slow for softmax scores at the published rate; near 1 a low precision loses small steps",
 	Paper:    "Loss-Free Balancing (Wang et al. 2024, arXiv 2408.15664), table 4",
 	Read:     "notes on the paper, which leave the step open: taken as loss-free's, on b itself",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
