@@ -103,7 +103,8 @@ type Scratch struct {
 // NewScratch returns the scratch of a layer.
 func NewScratch(l Layer) *Scratch {
 	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups),
-		Grad: make([]float32, l.Experts*vec.Lanes), Adjusted: make([]float32, l.Experts*vec.Lanes), Product: vec.NewScratch(l.Width)}
+		Grad: make([]float32, l.Experts*vec.Lanes), Adjusted: make([]float32, l.Experts*vec.Lanes),
+		Product: vec.NewScratch(l.Width)}
 	for i := range w.Parts {
 		w.Parts[i] = make([]float32, l.Width*vec.Lanes)
 	}

@@ -221,8 +221,10 @@ func (c *biasController) warnings(score moe.Score, l moe.Layer) (w []string) {
 	if c.rule == ruleProportional && c.units == unitsCount && max(c.rate, c.proportional) > 1e-5 {
 		w = append(w, "errors counted in assignments grow with the batch: at this rate the loop usually diverges")
 	}
-	if c.product && c.rule == ruleSign && rounded(float32(1-c.rate), c.storage) == 1 && rounded(float32(1+c.rate), c.storage) == 1 {
-		w = append(w, fmt.Sprintf("%s keeps no step of %g beside a bias of 1: the bias never moves; use a larger rate or storage=fp32", c.storage, c.rate))
+	stuck := rounded(float32(1-c.rate), c.storage) == 1 && rounded(float32(1+c.rate), c.storage) == 1
+	if c.product && c.rule == ruleSign && c.rate > 0 && stuck {
+		w = append(w, fmt.Sprintf("%s keeps no step of %g beside a bias of 1, which never moves: use a larger rate or storage=fp32",
+			c.storage, c.rate))
 	}
 	return w
 }

@@ -10,7 +10,7 @@ import (
 var bip = Preset{
 	Name:    "bip",
 	Family:  "biases",
-	Summary: "prices of experts from a few rounds of the balanced assignment's dual, never below 0; used from the next batch",
+	Summary: "prices of experts, never below 0, from the balanced assignment's dual; used from the next batch",
 	Formula: `S_t = TopK(s_t − q);  gates from s, without q
 after each step, some rounds over its scores:
   p_t = max(0, (K+1)-th largest of s_t − q);   q_e = max(0, (TK/E + 1)-th largest over t of s_te − p_t)
