@@ -97,6 +97,17 @@ func TestBiasByMicroBatch(t *testing.T) {
 	}
 }
 
+// A bias that moves by at most u says so, since its way to balance takes as many steps; the others, and one that steps more
+// than once, do not.
+func TestRateOfABias(t *testing.T) {
+	for text, want := range map[string]float64{"loss-free": 1e-3, "multiplicative-bias": 1e-3, "smebu": 5e-4, "deepseek-v3": 1e-3,
+		"loss-free:rule=proportional": 0, "loss-free:rule=rms": 0, "pid-bias": 0, "bip": 0, "loss-free:scope=micro-batch": 0} {
+		if got := mustBuild(t, layer16, text).Traits().Rate; got != want {
+			t.Errorf("%s has the rate %v, want %v", text, got, want)
+		}
+	}
+}
+
 // Integral action alone is the proportional rule, bit for bit; stop and half act on every controller.
 func TestSpecialCases(t *testing.T) {
 	r := rand.New(rand.NewPCG(41, 1))

@@ -26,8 +26,8 @@ see it. A price above 0 drives tokens off a hot expert; nothing below 0 calls th
 	Changes: "which experts",
 	Fails: "starved experts return only as all prices rise together, batch by batch: nothing centres them, and they climb until token prices are 0 and q is the 1 − K/E " +
 		"quantile of every expert's scores; noisy prices from small batches; it sees no group limit; the published order of update and choice is not causal",
-	Paper:   "BIP-Based Balancing (Sun 2025, arXiv 2502.15451)",
-	Read:    "by its description in J. Su's article kexue.fm 11619",
+	Paper: "BIP-Based Balancing (Sun 2025, arXiv 2502.15451)",
+	Read:  "by its description in J. Su's article kexue.fm 11619",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		c := newDual(l)
 		c.rounds, c.stop, c.storage = v.Whole("rounds"), v.Whole("stop"), v.Text("storage")
