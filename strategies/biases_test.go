@@ -12,8 +12,8 @@ import (
 	"evenkeel/moe"
 )
 
-// near reports whether two biases agree within a few units in the last place of numbers about 1.
-func near(a, b []float32) bool {
+// nearBias reports whether two biases agree within a few units in the last place of numbers about 1.
+func nearBias(a, b []float32) bool {
 	for i := range a {
 		if !(math.Abs(float64(a[i]-b[i])) <= 5e-7*max(1, math.Abs(float64(b[i])))) {
 			return false
@@ -69,7 +69,7 @@ func TestBiasRulesByHand(t *testing.T) {
 		for e, v := range c.want {
 			want[e] = float32(v)
 		}
-		if !near(s.Bias(), want) {
+		if !nearBias(s.Bias(), want) {
 			t.Errorf("%s after %v: b = %v, want %v", c.text, c.counts, s.Bias(), want)
 		}
 	}
@@ -404,7 +404,7 @@ func TestBIPByHand(t *testing.T) {
 		t.Errorf("free loads are %v", n)
 	}
 	s.Update(&moe.Outcome{Batch: b, Scores: scores})
-	if !near(s.Bias(), []float32{-0.3, -0.07, 0, 0}) {
+	if !nearBias(s.Bias(), []float32{-0.3, -0.07, 0, 0}) {
 		t.Errorf("b = %v, want the prices (0.3, 0.07, 0, 0)", s.Bias())
 	}
 }
