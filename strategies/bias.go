@@ -161,7 +161,7 @@ func tanh(x float64) float64 {
 // Knobs of a bias that more than one preset has.
 var (
 	unitsKnob = Knob{Name: "units", Default: unitsRelative, Options: []string{unitsRelative, unitsFraction, unitsCount},
-		About: "of the error for rule=proportional: (n̄−n)/n̄, 1/E − n/(TK), or n̄−n assignments"}
+		About: "of the error that a proportional rule multiplies: (n̄−n)/n̄, 1/E − n/(TK), or n̄−n assignments"}
 	centreKnob  = Knob{Name: "centre", Default: "false", Options: []string{"false", "true"}, About: "take the mean off every change (torchtitan)"}
 	stopKnob    = Knob{Name: "stop", Default: "0", Whole: true, Low: 0, High: 1e9, About: "step from which the rate is 0 (DeepSeek-V3: the last 3 % of training); 0 for never"}
 	storageKnob = Knob{Name: "storage", Default: fp32, Options: []string{fp32, bf16, fp16}, About: "precision in which the bias is kept"}
