@@ -65,7 +65,7 @@ type Traits struct {
 	Sequences, MicroBatches bool
 	// Oracle: it chooses by the true affinities s*, has no router of its own, and is solved on few batches only.
 	Oracle bool
-	// Rate is the step u of a bias that moves by u, and 0 where nothing does.
+	// Rate is the step u of a bias that moves by u, or by at most u, and 0 where nothing does.
 	Rate     float64
 	Notes    []string // what a reader of the results must know: conventions
 	Warnings []string // what is probably not meant
@@ -92,6 +92,8 @@ type Scratch struct {
 	Rows    [4]vec.Row // sums by token
 	Grad    []float32  // ∂L/∂s, then ∂L/∂z, of one tile [E][64]
 	Product []float32  // of products with tiles of latent vectors, see vec.NewScratch
+	// Adjusted holds what a selection compares where that is not s + b, [E][64].
+	Adjusted []float32
 
 	// Of a stream that fills a tile: where its tokens come from, and parts of their latent vectors [d][64].
 	Source [TileTokens]int32
@@ -101,7 +103,8 @@ type Scratch struct {
 // NewScratch returns the scratch of a layer.
 func NewScratch(l Layer) *Scratch {
 	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups),
-		Grad: make([]float32, l.Experts*vec.Lanes), Product: vec.NewScratch(l.Width)}
+		Grad: make([]float32, l.Experts*vec.Lanes), Adjusted: make([]float32, l.Experts*vec.Lanes),
+		Product: vec.NewScratch(l.Width)}
 	for i := range w.Parts {
 		w.Parts[i] = make([]float32, l.Width*vec.Lanes)
 	}

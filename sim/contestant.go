@@ -31,6 +31,7 @@ type contestant struct {
 	weightGradient []float32 // ∂L/∂W of its losses of weights; nil where it has none
 	weightLoss     float64
 
+	start   []float32 // bias before the first step
 	probe   probe
 	errors  *signs
 	run     *Run
@@ -43,6 +44,7 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	t := s.Traits()
 	x := &contestant{strategy: s, traits: t, layer: c.Layer,
 		assigned: moe.NewAssignment(c.Layer, c.Tokens, t), run: &Run{Seed: seed, Values: map[string]float64{}}}
+	x.start = append(x.start, s.Bias()...)
 	if c.Router.Mode != Frozen && !t.Oracle {
 		x.learner = newLearner(c, seed, weights)
 	}

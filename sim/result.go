@@ -63,7 +63,7 @@ type Run struct {
 	Domains [][]float64        // [domain][E] relative load on the evaluation's tokens of a domain; nil where unknown
 	Values  map[string]float64 // the metrics of this seed
 
-	largestBias float64 // max |b| at the end
+	biasMoved float64 // max |b| at the end, b counted from its start
 }
 
 // StepRow is what one step of the run showed. Fields that a strategy does not have are NaN.

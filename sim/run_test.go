@@ -232,3 +232,15 @@ func TestInterruption(t *testing.T) {
 		t.Errorf("a run that never began gives %v", err)
 	}
 }
+
+// A run that is short for a bias is warned about by the way that the bias went: a factor begins at 1.
+func TestShortRunsAreWarnedAbout(t *testing.T) {
+	r := run(t, configure(t, "pretraining", []string{"tokens=300", "steps=30", "seeds=[1]", "evaluation_tokens=300"}, sim.Frozen,
+		"loss-free", "multiplicative-bias", "loss-free:rule=proportional"))
+	const warning = "a bias that moved by 0.03 in steps of 0.001: run at least 6" // 60 or 61, as float32 rounds
+	for i, want := range []string{warning, warning, ""} {
+		if got := strings.Join(r.Strategies[i].Warnings, "; "); !strings.Contains(got, want) || (want == "") != (got == "") {
+			t.Errorf("%s: warned %q, want %q", r.Strategies[i].Traits.Spec, got, want)
+		}
+	}
+}

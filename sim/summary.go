@@ -121,10 +121,10 @@ func (s *StrategyResult) warn(c *Config) {
 	}
 	var b float64
 	for _, run := range s.Runs {
-		b = max(b, run.largestBias)
+		b = max(b, run.biasMoved)
 	}
 	if need := 2 * b / s.Traits.Rate; float64(c.Steps) < need {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d steps are short for a bias that reached %.3g in steps of %g: run at least %.0f", c.Steps, b, s.Traits.Rate, math.Ceil(need)))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d steps are short for a bias that moved by %.3g in steps of %g: run at least %.0f", c.Steps, b, s.Traits.Rate, math.Ceil(need)))
 	}
 }
 

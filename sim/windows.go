@@ -19,7 +19,7 @@ func (x *contestant) finish(c *Config) {
 	}
 	if bias := x.strategy.Bias(); bias != nil {
 		v["bias_spread"], v["bias_mean"] = spread(bias)
-		x.run.largestBias = largest(bias)
+		x.run.biasMoved = largest(bias, x.start)
 	}
 	if x.traits.Oracle {
 		return
@@ -38,10 +38,11 @@ func (x *contestant) finish(c *Config) {
 	}
 }
 
-func largest(b []float32) float64 {
+// largest returns max |b − start|.
+func largest(b, start []float32) float64 {
 	var m float64
-	for _, v := range b {
-		m = max(m, math.Abs(float64(v)))
+	for e, v := range b {
+		m = max(m, math.Abs(float64(v)-float64(start[e])))
 	}
 	return m
 }

@@ -1,93 +1,230 @@
 package strategies
 
 import (
+	"fmt"
 	"math"
 
+	"evenkeel/internal/vec"
 	"evenkeel/moe"
 )
 
-// Update rules of a bias, and the units of the error that the proportional rule multiplies.
+// Update rules: what a bias makes of the load errors v of its experts.
 const (
-	ruleSign         = "sign"
-	ruleProportional = "proportional"
+	ruleSign         = "sign"         // sign(v)
+	ruleProportional = "proportional" // v
+	ruleRMS          = "rms"          // v/√(mean v²)
+	ruleTanh         = "tanh"         // tanh(κv)
+)
 
+// Units of the load error v.
+const (
 	unitsRelative = "relative" // (n̄ − n_e)/n̄
 	unitsFraction = "fraction" // 1/E − n_e/(TK)
 	unitsCount    = "count"    // n̄ − n_e
 )
 
-// biasController is a selection bias b [E] and the rule that moves it once a step, from the counts of the whole step:
+// biasController is a selection bias b [E] and the rule that moves it by the counts of the whole step, or of its
+// micro-batches one after the other. With v the error of the loads, n̄ = TK/E,
 //
-//	b_e ← b_e + u·sign(n̄ − n_e)   or   b_e ← b_e + u·error_e,   n̄ = TK/E
+//	v ← γ·v_before + (1−γ)·v;   d = u·rule(v);   d ← d − mean d;   m ← β·m + (1−β)·d
+//	a ← keep(clamp(a + m));   b = a,  or  b = keep(a + k_p·v + k_d·(v − v_before))
 //
-// (arXiv 2408.15664, algorithm 1 and section 4.3). With centring the mean of the change is taken off first, which alters
-// no choice and keeps b from drifting as a whole (torchtitan). Storage in bfloat16 rounds b after every change.
+// where every option may be left out. The rules are of arXiv 2408.15664 (sign, proportional: algorithm 1, section 4.3), of
+// J. Su's article kexue.fm 10757 (RMS) and of Arcee Trinity Large, arXiv 2602.17004 (tanh with momentum); centring, which
+// keeps b from drifting as a whole and alters no choice, is torchtitan's. With the gains k_p and k_d it is a PID controller
+// and the clamp of a is its anti-windup.
 type biasController struct {
-	b            []float32
-	rate         float64
-	rule, units  string
-	centre, bf16 bool
-	stop         int // step from which the rate is 0; 0 for never
-	change       []float64
+	b           []float32
+	rule, units string
+	rate        float64 // u
+	half        int     // steps after which the rate halves, again and again; 0 for never
+	stop        int     // step from which nothing moves; 0 for never
+	scope       string  // of the counts
+	centre      bool
+	low, high   float32 // clamp
+	storage     string  // precision of a and b
+
+	kappa, momentum, smooth  float64 // κ of tanh, β, γ
+	proportional, derivative float64 // k_p, k_d
+	product                  bool    // b multiplies the scores, and 1 is none
+
+	sum         []float32 // a, which is b where there are no other gains
+	v, move, at []float64 // the error, d, and m
+	seen        bool      // an error before
 }
 
 func newBias(experts int) *biasController {
-	return &biasController{b: make([]float32, experts), change: make([]float64, experts), rule: ruleSign}
+	b := make([]float32, experts)
+	return &biasController{b: b, sum: b, rule: ruleSign, low: float32(math.Inf(-1)), high: float32(math.Inf(1)),
+		v: make([]float64, experts), move: make([]float64, experts), at: make([]float64, experts)}
 }
 
 func (c *biasController) declare(t *moe.Traits) {
-	if c.rule == ruleSign {
-		t.Rate = c.rate
+	if (c.rule == ruleSign || c.rule == ruleTanh) && c.scope != scopeMicroBatch {
+		t.Rate = c.rate // no error makes it step further
 	}
+	t.MicroBatches = t.MicroBatches || c.scope == scopeMicroBatch
 }
 
+// gains reports whether b is more than its integral a.
+func (c *biasController) gains() bool { return c.proportional != 0 || c.derivative != 0 }
+
 func (c *biasController) update(o *moe.Outcome) {
-	n := o.Chosen
 	if c.stop > 0 && o.Step >= c.stop {
 		return
 	}
+	rate := c.rate
+	if c.half > 0 {
+		rate = math.Ldexp(rate, -(o.Step / c.half))
+	}
+	n, units := o.Chosen, o.Chosen.Global
+	if c.scope == scopeMicroBatch {
+		units = n.MicroBatch
+	}
+	for ; len(units) > 0; units = units[len(c.b):] {
+		c.step(units[:len(c.b)], rate)
+	}
+}
+
+// step moves b by one set of counts.
+func (c *biasController) step(n []int64, rate float64) {
 	var total int64
-	for _, v := range n.Global {
+	for _, v := range n {
 		total += v
 	}
-	experts := int64(len(c.b))
-	var mean float64
-	for e, v := range n.Global {
-		c.change[e] = float64(c.rate * c.err(total-v*experts, total, experts))
-		mean += c.change[e]
+	if total == 0 {
+		return
+	}
+	pid := c.gains()
+	experts := int64(len(n))
+	var square, mean float64
+	for e := range n {
+		v := c.err(total-n[e]*experts, total, experts)
+		change := 0.0
+		if c.seen {
+			v = float64(c.smooth*c.v[e]) + float64((1-c.smooth)*v)
+			change = v - c.v[e]
+		}
+		c.v[e] = v
+		square += float64(v * v)
+		if pid {
+			c.b[e] = float32(float64(c.proportional*v) + float64(c.derivative*change))
+		}
+	}
+	c.seen = true
+	rms := math.Sqrt(square / float64(experts))
+	for e, v := range c.v {
+		c.move[e] = float64(rate * c.shape(v, rms))
+		mean += c.move[e]
 	}
 	mean /= float64(experts)
-	for e, d := range c.change {
+	for e, d := range c.move {
 		if c.centre {
 			d -= mean
 		}
-		c.b[e] += float32(d)
-		if c.bf16 {
-			c.b[e] = toBF16(c.b[e])
+		c.at[e] = float64(c.momentum*c.at[e]) + float64((1-c.momentum)*d)
+		c.sum[e] = rounded(min(max(c.sum[e]+float32(c.at[e]), c.low), c.high), c.storage)
+		if pid {
+			c.b[e] = rounded(c.sum[e]+c.b[e], c.storage)
 		}
 	}
 }
 
 // err returns the error of one expert from its lack E·(n̄ − n_e), the total TK and E.
 func (c *biasController) err(lack, total, experts int64) float64 {
-	switch {
-	case c.rule == ruleSign && lack > 0:
-		return 1
-	case c.rule == ruleSign && lack < 0:
-		return -1
-	case c.rule == ruleSign:
-		return 0
-	case c.units == unitsRelative:
-		return float64(lack) / float64(total)
-	case c.units == unitsFraction:
+	switch c.units {
+	case unitsFraction:
 		return float64(lack) / (float64(total) * float64(experts))
+	case unitsCount:
+		return float64(lack) / float64(experts)
 	}
-	return float64(lack) / float64(experts)
+	return float64(lack) / float64(total)
 }
 
-// toBF16 rounds to the nearest bfloat16, ties to even.
-func toBF16(x float32) float32 {
-	b := math.Float32bits(x)
-	b += 0x7fff + b>>16&1
-	return math.Float32frombits(b &^ 0xffff)
+// shape is the rule; rms is that of all errors.
+func (c *biasController) shape(v, rms float64) float64 {
+	switch {
+	case c.rule == ruleTanh:
+		return tanh(float64(c.kappa * v))
+	case v == 0 || c.rule == ruleProportional:
+		return v
+	case c.rule == ruleRMS:
+		return v / rms
+	}
+	return math.Copysign(1, v)
+}
+
+func tanh(x float64) float64 {
+	return math.Copysign(1-2/(vec.Exp64(2*min(math.Abs(x), 20))+1), x)
+}
+
+// Knobs of a bias that more than one preset has.
+var (
+	unitsKnob = Knob{Name: "units", Default: unitsRelative, Options: []string{unitsRelative, unitsFraction, unitsCount},
+		About: "of the error that a proportional rule multiplies: (n̄−n)/n̄, 1/E − n/(TK), or n̄−n assignments"}
+	centreKnob  = Knob{Name: "centre", Default: "false", Options: []string{"false", "true"}, About: "take the mean off every change (torchtitan)"}
+	stopKnob    = Knob{Name: "stop", Default: "0", Whole: true, Low: 0, High: 1e9, About: "step from which the rate is 0 (DeepSeek-V3: the last 3 % of training); 0 for never"}
+	storageKnob = Knob{Name: "storage", Default: fp32, Options: []string{fp32, bf16, fp16}, About: "precision in which the bias is kept"}
+	halfKnob    = Knob{Name: "half", Default: "0", Whole: true, Low: 0, High: 1e9, About: "steps after which the rate halves, again and again; 0 for never"}
+	clampKnob   = Knob{Name: "clamp", Default: "0", Low: 0, High: 1e6, About: "the largest |b|; 0 for any"}
+	countsKnob  = Knob{Name: "scope", Default: scopeGlobal, Options: []string{scopeGlobal, scopeMicroBatch},
+		About: "step once by the counts of the whole step, or once by those of each micro-batch in turn"}
+)
+
+// bias makes the controller that the knobs of a preset describe; those that it has not are left out.
+func (v Values) bias(rule string, experts int) (*biasController, error) {
+	c := newBias(experts)
+	c.rule, c.rate, c.units, c.scope = rule, v.Number("rate"), v.Text("units"), v.Text("scope")
+	c.centre, c.stop, c.half, c.storage = v.On("centre"), v.Whole("stop"), v.Whole("half"), v.Text("storage")
+	if clamp := v.Number("clamp"); clamp > 0 {
+		c.low, c.high = float32(-clamp), float32(clamp)
+	}
+	switch {
+	case c.units == "":
+		c.units = unitsRelative
+	case rule == ruleSign && c.units != unitsRelative:
+		return nil, fmt.Errorf("units=%s belongs to rule=proportional: the sign rule sees no size of an error", c.units)
+	case rule == ruleRMS && c.units != unitsRelative:
+		return nil, fmt.Errorf("units=%s belongs to rule=proportional: the RMS rule divides the unit out", c.units)
+	}
+	return c, nil
+}
+
+// biased is top-K by an additive bias, or by another selection that uses it, and a controller of that bias.
+func (v Values) biased(l moe.Layer, choose selection, b []float32, c controller) (*strategy, error) {
+	score, warnings, err := v.score(l)
+	if err != nil {
+		return nil, err
+	}
+	if c, ok := c.(*biasController); ok {
+		warnings = append(warnings, c.warnings(score, l)...)
+	}
+	return compose(&strategy{layer: l, score: score, selection: choose, bias: b, controllers: []controller{c},
+		traits: moe.Traits{Causal: true, Warnings: warnings}}), nil
+}
+
+// warnings says which settings are likely mistakes. The bounds for softmax scores are where runs of the scenario
+// independent begin to oscillate; a soft clamp comes to rest as the proportional rule does.
+func (c *biasController) warnings(score moe.Score, l moe.Layer) (w []string) {
+	experts := float64(l.Experts)
+	coarse, advice := "", ""
+	switch gain := c.rate + c.proportional + 2*c.derivative; {
+	case score != moe.Softmax || c.product:
+	case (c.rule == ruleSign || c.rule == ruleRMS) && c.rate*experts > 0.03:
+		coarse, advice = fmt.Sprintf("a %s step of %g", c.rule, c.rate), fmt.Sprintf("rate=%.1g or rule=proportional", 0.01/experts)
+	case c.rule == ruleProportional && c.units == unitsRelative && gain*experts > 0.3:
+		coarse, advice = fmt.Sprintf("a gain of %g", gain), fmt.Sprintf("%.1g", 0.1/experts)
+	}
+	if coarse != "" {
+		w = append(w, fmt.Sprintf("%s is coarse for softmax scores, whose mean is 1/E = %.3g: try %s", coarse, 1/experts, advice))
+	}
+	if c.rule == ruleProportional && c.units == unitsCount && max(c.rate, c.proportional) > 1e-5 {
+		w = append(w, "errors counted in assignments grow with the batch: at this rate the loop usually diverges")
+	}
+	stuck := rounded(float32(1-c.rate), c.storage) == 1 && rounded(float32(1+c.rate), c.storage) == 1
+	if c.product && c.rule == ruleSign && c.rate > 0 && stuck {
+		w = append(w, fmt.Sprintf("%s keeps no step of %g beside a bias of 1, which never moves: use a larger rate or storage=fp32",
+			c.storage, c.rate))
+	}
+	return w
 }

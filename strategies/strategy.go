@@ -5,13 +5,13 @@
 //
 //	1 logit transform       z → z′             none yet
 //	2 score                 z′ → s             moe.Score
-//	3 selection adjustment  s, state → a       + b (bias.go)
+//	3 selection adjustment  s, state → a       + b (bias.go); · b (multiplicative.go)
 //	4 eligibility           a → mask           all, or the best groups by the sum of their two best a (DeepSeek-V3)
 //	5 selection             a, mask → S        selection.go; assignment.go for rules of whole batches; optimum.go for the bound
 //	6 capacity              S → S′, drops      none yet: dropless
 //	7 gate                  s, S′ → g          moe.Gate, from unbiased scores
 //	8 loss terms            s, counts → ∂L/∂s  loss.go: price-vector losses of every scope
-//	9 controller            counts → state     bias.go: sign and proportional rules
+//	9 controller            counts → state     bias.go: sign, proportional, RMS, tanh with momentum, PID; bip.go: clipped dual prices
 //
 // A preset is one file: the composition, its knobs, its paper. It is entered once in the table of registry.go; lists,
 // help and checks follow from there. What a batch is lives in package moe, the step loop in package sim.
