@@ -83,15 +83,16 @@ func Variance(n []int64) float64 {
 	return variance(n, float64(total)/float64(len(n)))
 }
 
-// MeanMaxVio returns the mean MaxVio over consecutive rows of n [units][experts], such as the sequences of a batch. Rows
-// without assignments are left out; if there is no other the result is NaN. It panics if experts does not divide len(n).
-func MeanMaxVio(n []int64, experts int) float64 {
+// MeanMaxVio returns the mean MaxVio over consecutive rows of n [units][experts], such as the sequences of a batch, of which
+// the first real experts count. Rows without assignments are left out; if there is no other the result is NaN. It panics if
+// experts does not divide len(n).
+func MeanMaxVio(n []int64, experts, real int) float64 {
 	if experts < 1 || len(n)%experts != 0 {
 		panic("metrics: loads are not whole rows of experts")
 	}
 	sum, rows := 0.0, 0
 	for ; len(n) > 0; n = n[experts:] {
-		if v := MaxVio(n[:experts]); !math.IsNaN(v) {
+		if v := MaxVio(n[:real]); !math.IsNaN(v) {
 			sum += v
 			rows++
 		}

@@ -120,11 +120,12 @@ func TestMeasureIsExactAtBalance(t *testing.T) {
 }
 
 func TestMeanMaxVio(t *testing.T) {
-	near(t, "mean", MeanMaxVio([]int64{3, 1, 0, 0, 2, 2, 4, 0}, 2), (0.5+0+1)/3, 1e-15)
-	if v := MeanMaxVio([]int64{0, 0}, 2); !math.IsNaN(v) {
+	near(t, "mean", MeanMaxVio([]int64{3, 1, 0, 0, 2, 2, 4, 0}, 2, 2), (0.5+0+1)/3, 1e-15)
+	near(t, "mean without idle columns", MeanMaxVio([]int64{3, 1, 0, 2, 2, 0}, 3, 2), (0.5+0)/2, 1e-15)
+	if v := MeanMaxVio([]int64{0, 0}, 2, 2); !math.IsNaN(v) {
 		t.Errorf("mean of empty rows is %v", v)
 	}
-	if v := MeanMaxVio(nil, 2); !math.IsNaN(v) {
+	if v := MeanMaxVio(nil, 2, 2); !math.IsNaN(v) {
 		t.Errorf("mean of no rows is %v", v)
 	}
 }
@@ -144,7 +145,7 @@ func TestGroupLoads(t *testing.T) {
 func TestRaggedShapesPanic(t *testing.T) {
 	for name, f := range map[string]func(){
 		"GroupLoads":        func() { GroupLoads(make([]int64, 6), 4, nil) },
-		"MeanMaxVio":        func() { MeanMaxVio(make([]int64, 6), 4) },
+		"MeanMaxVio":        func() { MeanMaxVio(make([]int64, 6), 4, 4) },
 		"DomainInformation": func() { DomainInformation(make([]int64, 6), 4) },
 		"SamplingFloor":     func() { SamplingFloor(4, 5, 1) },
 		"DeviceFloor":       func() { DeviceFloor(6, 2, 4, 1) },
@@ -210,7 +211,7 @@ func TestMeasuringDoesNotAllocate(t *testing.T) {
 	for name, f := range map[string]func(){
 		"MaxVio":     func() { MaxVio(n) },
 		"Variance":   func() { Variance(n) },
-		"MeanMaxVio": func() { MeanMaxVio(n, 64) },
+		"MeanMaxVio": func() { MeanMaxVio(n, 64, 64) },
 		"GroupLoads": func() { GroupLoads(n, 8, into) },
 		"Measure":    func() { Measure(n) },
 	} {

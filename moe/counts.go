@@ -76,6 +76,13 @@ func (c *Counts) Count(b *Batch, masks []uint64) {
 	}
 }
 
+// Add adds the counts of the same batch's other masks.
+func (c *Counts) Add(o *Counts) {
+	add(c.Sequence, o.Sequence)
+	add(c.MicroBatch, o.MicroBatch)
+	add(c.Global, o.Global)
+}
+
 func add(to, n []int64) {
 	for i, v := range n {
 		to[i] += v

@@ -79,6 +79,28 @@ func TestCountsAgreeWithTokenByTokenCounting(t *testing.T) {
 	}
 }
 
+// Counts of choices kept and dropped add up to those of the choices before drops.
+func TestCountsAdd(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	for range 20 {
+		b := randomBatch(r, Layer{Experts: 10, TopK: 3, Groups: 1, GroupsKept: 1})
+		kept, dropped, all := make([]uint64, len(b.Tiles)*10), make([]uint64, len(b.Tiles)*10), make([]uint64, len(b.Tiles)*10)
+		for i := range all {
+			all[i] = r.Uint64() & b.Tiles[i/10].Live()
+			kept[i] = all[i] & r.Uint64()
+			dropped[i] = all[i] &^ kept[i]
+		}
+		var sum, other, want Counts
+		sum.Count(b, dropped)
+		other.Count(b, kept)
+		sum.Add(&other)
+		want.Count(b, all)
+		if !slices.Equal(sum.Sequence, want.Sequence) || !slices.Equal(sum.MicroBatch, want.MicroBatch) || !slices.Equal(sum.Global, want.Global) {
+			t.Fatalf("counts of %d tokens do not add up", b.Tokens)
+		}
+	}
+}
+
 func TestMicroBatchesAreWholeSequences(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
 	for range 200 {

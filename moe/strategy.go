@@ -36,6 +36,7 @@ type Outcome struct {
 	Scores   []float32 // of the strategy's own router, [tile][E][64]
 	Assigned *Assignment
 	Chosen   *Counts // of Assigned.Mask, so after drops
+	Wanted   *Counts // with Assigned.Dropped; where nothing is dropped, Chosen
 }
 
 // Traits say what a strategy is and what it asks of the run.
@@ -46,7 +47,7 @@ type Traits struct {
 	Family string
 	// Zero is the spec of what the family is at strength 0, or empty where that is nothing else.
 	Zero   string
-	Causal bool  // a token's routing depends on no other token of its batch
+	Causal bool  // a token's routing depends on no later token of its batch
 	Bound  bool  // drawn as a bound, not as a strategy that one could use
 	Score  Score // its score function
 	Gate   Gate
@@ -59,6 +60,8 @@ type Traits struct {
 	Drops      bool // it may leave choices out for want of capacity
 	Varies     bool // tokens may have more or fewer than K experts
 	Free       bool // it ignores the group limit
+	// Idle experts, the last ones of the layer, compute nothing: masks leave them out, and loads are those of the others.
+	Idle int
 	// Weights: it has a loss of the router's weights. TokenIDs: it chooses by token ids.
 	Weights, TokenIDs bool
 	// Sequences: it needs to know where sequences begin. MicroBatches: it counts by micro-batch.

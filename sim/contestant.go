@@ -16,11 +16,13 @@ type contestant struct {
 	learner  *learner
 	shared   bool // its scores are the oracle's
 	layer    moe.Layer
+	real     int // experts that compute, the first ones of the layer
 
 	scores        []float32 // [tile][E][64]; the oracle's own where shared
 	logits        []float32 // the same of logits, where the strategy asks for them and its router learns
 	assigned      *moe.Assignment
 	chosen, fresh moe.Counts
+	wanted        moe.Counts // before drops, where there are any
 	device        []int64
 
 	// By tile, so that sums have one order whoever computed them.
@@ -42,7 +44,7 @@ type contestant struct {
 
 func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []float32) *contestant {
 	t := s.Traits()
-	x := &contestant{strategy: s, traits: t, layer: c.Layer,
+	x := &contestant{strategy: s, traits: t, layer: c.Layer, real: c.Layer.Experts - t.Idle,
 		assigned: moe.NewAssignment(c.Layer, c.Tokens, t), run: &Run{Seed: seed, Values: map[string]float64{}}}
 	x.start = append(x.start, s.Bias()...)
 	if c.Router.Mode != Frozen && !t.Oracle {
@@ -59,7 +61,7 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	if x.learner != nil && t.Weights {
 		x.weightGradient = make([]float32, len(x.learner.theta))
 	}
-	x.errors = newSigns(c.Layer.Experts)
+	x.errors = newSigns(x.real)
 	tiles := len(x.scores) / (c.Layer.Experts * vec.Lanes)
 	x.affinity, x.task, x.balance = make([]float64, tiles), make([]float64, tiles), make([]float64, tiles)
 	return x
@@ -118,6 +120,10 @@ func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 	if x.traits.Fresh {
 		x.fresh.Count(b, x.assigned.Fresh)
 	}
+	if x.traits.Drops {
+		x.wanted.Count(b, x.assigned.Dropped)
+		x.wanted.Add(&x.chosen)
+	}
 	x.measure(b, o, step)
 	if x.learner != nil && x.traits.Loss {
 		x.strategy.PrepareLoss(b, &x.chosen, &x.fresh)
@@ -153,7 +159,10 @@ func (x *contestant) move(b *moe.Batch, step int) {
 	if x.learner != nil {
 		x.learner.step(step, x.weightGradient)
 	}
-	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Assigned: x.assigned, Chosen: &x.chosen}
+	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Assigned: x.assigned, Chosen: &x.chosen, Wanted: &x.chosen}
+	if x.traits.Drops {
+		x.outcome.Wanted = &x.wanted
+	}
 	x.strategy.Update(&x.outcome)
 }
 
@@ -170,7 +179,7 @@ func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 		x.shoot(step)
 	}
 	if step >= steps-window(steps) {
-		x.errors.observe(x.chosen.Global)
+		x.errors.observe(x.chosen.Global[:x.real])
 	}
 }
 
@@ -178,14 +187,14 @@ func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 	n, row := &x.chosen, &x.row
 	nan := math.NaN()
-	*row = StepRow{Step: step, MaxVio: metrics.MaxVio(n.Global), LoadVariance: metrics.Variance(n.Global),
-		MaxVioSequence: metrics.MeanMaxVio(n.Sequence, x.layer.Experts), MaxVioDevice: nan,
+	*row = StepRow{Step: step, MaxVio: metrics.MaxVio(n.Global[:x.real]), LoadVariance: metrics.Variance(n.Global[:x.real]),
+		MaxVioSequence: metrics.MeanMaxVio(n.Sequence, x.layer.Experts, x.real), MaxVioDevice: nan,
 		AffinityKept: sum(x.affinity[:len(b.Tiles)]) / o.total, LayerError: nan, BalanceLoss: nan, RegretToOptimum: nan,
 		BiasSpread: nan, BiasMean: nan, DropRate: nan}
 	if x.traits.Drops {
 		row.DropRate = dropRate(x.assigned, len(b.Tiles))
 	}
-	if x.layer.Groups > 1 {
+	if x.layer.Groups > 1 && x.traits.Idle == 0 {
 		x.device = metrics.GroupLoads(n.Global, x.layer.Groups, x.device)
 		row.MaxVioDevice = metrics.MaxVio(x.device)
 	}
@@ -229,7 +238,7 @@ func (x *contestant) shoot(step int) {
 		total += v
 	}
 	for e, v := range x.chosen.Global {
-		shot.Load[e] = float32(float64(v) * float64(x.layer.Experts) / float64(total))
+		shot.Load[e] = float32(float64(v) * float64(x.real) / float64(total))
 	}
 	shot.Bias = append(shot.Bias, x.strategy.Bias()...)
 	x.run.Shots = append(x.run.Shots, shot)

@@ -87,6 +87,9 @@ func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
 		sum := &w.Rows[0]
 		vec.SumChosen(sum, s, mask)
 		for t := range b.Tiles[i].Tokens {
+			if served>>t&1 == 0 {
+				continue
+			}
 			y.gates += float64(x.traits.Gate.Sum(sum[t]))
 		}
 	}
@@ -145,11 +148,11 @@ func negative(x float32) int64 { return int64(math.Float32bits(x) >> 31) }
 // conclude turns a tally into the metrics of the seed.
 func (x *contestant) conclude(y *tally, domains int) {
 	v, k, tokens := x.run.Values, float64(x.layer.TopK), float64(y.tokens)
-	l := metrics.Measure(y.load)
+	l := metrics.Measure(y.load[:x.real])
 	v["maxvio_global"], v["load_variance"], v["load_cv"] = l.MaxVio, l.Variance, l.CV
 	v["load_entropy"], v["load_gini"], v["load_jain"], v["load_min"] = l.Entropy, l.Gini, l.Jain, l.Min
 	v["experts_dead"], v["experts_starved"] = float64(l.Dead), float64(l.Starved)
-	if x.layer.Groups > 1 {
+	if x.layer.Groups > 1 && x.traits.Idle == 0 {
 		v["maxvio_device"] = metrics.MaxVio(metrics.GroupLoads(y.load, x.layer.Groups, nil))
 	}
 	v["affinity_total"] = y.affinity / tokens
@@ -170,13 +173,13 @@ func (x *contestant) conclude(y *tally, domains int) {
 	if domains > 0 {
 		v["domain_information"] = metrics.DomainInformation(y.domain, domains)
 		for d := range domains {
-			x.run.Domains = append(x.run.Domains, relative(y.domain[d*x.layer.Experts:(d+1)*x.layer.Experts]))
+			x.run.Domains = append(x.run.Domains, relative(y.domain[d*x.layer.Experts:(d+1)*x.layer.Experts], x.real))
 		}
 	}
 }
 
-// relative turns counts into relative loads; without any count they are NaN.
-func relative(n []int64) []float64 {
+// relative turns counts into loads relative to their mean over the real experts; without any count they are NaN.
+func relative(n []int64, real int) []float64 {
 	var total int64
 	for _, v := range n {
 		total += v
@@ -185,7 +188,7 @@ func relative(n []int64) []float64 {
 	for i, v := range n {
 		r[i] = math.NaN()
 		if total > 0 {
-			r[i] = float64(v) * float64(len(n)) / float64(total)
+			r[i] = float64(v) * float64(real) / float64(total)
 		}
 	}
 	return r

@@ -112,7 +112,7 @@ func (c *Config) Refuse(t moe.Traits) error {
 	case t.Transforms && c.Layer.Score == moe.Stored:
 		return fmt.Errorf("%s transforms logits, and this stream carries scores: dump logits", t.Spec)
 	case t.Sequences && !c.Facts.Sequences:
-		return fmt.Errorf("%s counts by sequence, and this stream does not say where sequences begin: add seq_lens to the trace, or leave that loss out (see evenkeel strategies %s)", t.Spec, t.Name)
+		return fmt.Errorf("%s looks at whole sequences, and this stream does not say where they begin: add seq_lens to the trace, or leave that out (see evenkeel strategies %s)", t.Spec, t.Name)
 	case t.TokenIDs && !c.Facts.TokenIDs:
 		return fmt.Errorf("%s chooses by token id, and this stream does not say which token is which: add token_id to the trace, or use a synthetic scenario", t.Spec)
 	}

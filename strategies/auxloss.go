@@ -23,7 +23,7 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		{Name: "mode", Default: "step", Options: []string{"step", "running"},
 			About: "with scope=global: counts of the whole step, or Megatron-LM's running mean over accumulated micro-batches"},
 		{Name: "value", Default: "1", Options: []string{"1", "K"}, About: "the loss at perfect balance for α = 1: 1 (Megatron-LM) or K (Hugging Face)"},
-		scoreKnob,
+		scoreKnob, groupsKnob,
 	},
 	Strength: "coeff",
 	Zero: func(v Values) string {
@@ -50,7 +50,7 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 			return nil, err
 		}
 		balance.softmax = score == moe.Softmax
-		return compose(&strategy{layer: l, score: score, selection: topK{l}, losses: []loss{balance},
+		return compose(&strategy{layer: l, score: score, selection: v.topK(l), losses: []loss{balance},
 			traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{balance.conventions(l.TopK)}}}), nil
 	},
 }

@@ -63,6 +63,9 @@ func combine(l moe.Layer, from []*strategy, names []string) (*strategy, error) {
 			}
 		}
 	}
+	if _, factor := r.selection.(product); factor && r.revision != nil {
+		return nil, fmt.Errorf("%s cannot stand beside %s, which takes a bias as a term and not as a factor: use loss-free instead", taken["selection"], taken["choice over the whole batch"])
+	}
 	if r.selection == nil {
 		r.selection = from[0].selection // the plain top-K, or none where a revision chooses all
 		for _, f := range from {

@@ -18,7 +18,7 @@ scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E 
 		{Name: "rate", Default: "0.001", Low: 0, High: 1e6, About: "u, change of the bias per step, in units of the score (times the error for rule=proportional)"},
 		{Name: "rule", Default: ruleSign, Options: []string{ruleSign, ruleProportional, ruleRMS},
 			About: "by the sign of the load error, in proportion to it, or in proportion with a root mean square of u"},
-		unitsKnob, centreKnob, stopKnob, storageKnob, countsKnob, clampKnob, halfKnob, scoreKnob,
+		unitsKnob, centreKnob, stopKnob, storageKnob, countsKnob, clampKnob, halfKnob, scoreKnob, groupsKnob,
 	},
 	Strength: "rate",
 	Needs:    "the scores of all experts; micro-batches for scope=micro-batch",
@@ -31,6 +31,6 @@ scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E 
 		if err != nil {
 			return nil, err
 		}
-		return v.biased(l, topK{l}, bias.b, bias)
+		return v.biased(l, v.topK(l), bias.b, bias)
 	},
 }

@@ -7,7 +7,7 @@ var none = Preset{
 	Family:  "controls",
 	Summary: "plain top-K, no balancing",
 	Formula: "S_t = TopK(s_t);  gates g = s over S_t, divided by their sum",
-	Knobs:   []Knob{scoreKnob},
+	Knobs:   []Knob{scoreKnob, groupsKnob},
 	Needs:   "the scores of all experts",
 	Changes: "nothing",
 	Fails:   "popular experts overload; where experts learn, unused ones die",
@@ -18,7 +18,7 @@ var none = Preset{
 		if err != nil {
 			return nil, err
 		}
-		return compose(&strategy{layer: l, score: score, selection: topK{l},
+		return compose(&strategy{layer: l, score: score, selection: v.topK(l),
 			traits: moe.Traits{Causal: true, Warnings: warnings}}), nil
 	},
 }

@@ -82,9 +82,13 @@ func TestCausalRulesDoNotSeeTheFuture(t *testing.T) {
 
 // byNumber are rules that go by the number of an expert and not by its score alone, with the reason.
 var byNumber = map[string]string{
-	"random":      "draws experts by number",
-	"round-robin": "takes experts by number",
-	"swipe":       "fills experts with room by number",
+	"random":       "draws experts by number",
+	"round-robin":  "takes experts by number",
+	"swipe":        "fills experts with room by number",
+	"hash":         "tables name experts by number",
+	"moge":         "groups are consecutive experts",
+	"null-experts": "the last experts compute nothing",
+	"longcat-bias": "the last experts compute nothing",
 }
 
 // Permuting experts permutes choices and biases: no rule favours an expert for its number, but those that say so.

@@ -2,12 +2,14 @@ package strategies
 
 import (
 	"evenkeel/internal/rng"
+	"evenkeel/internal/vec"
 	"evenkeel/moe"
 )
 
 // topK chooses the K largest a = s + b of every token, ties to the lowest expert. Where a token may touch only M of G
 // groups, groups are ranked by the sum of their two best a and the others count as −∞ (DeepSeek-V3, arXiv 2412.19437,
-// section 2.1.2; its released code masks with −inf, not with 0, which a negative bias would let through).
+// section 2.1.2; its released code masks with −inf, not with 0, which a negative bias would let through). groups.go has the
+// other rules.
 type topK struct{ layer moe.Layer }
 
 func (k topK) choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask []uint64) {
@@ -71,6 +73,26 @@ func spread(mask, allowed []uint64, size, lane int) {
 			mask[g*size+i] |= bit
 		}
 	}
+}
+
+// offsetK chooses the K largest of standard normal numbers plus an offset per expert.
+type offsetK struct {
+	layer   moe.Layer
+	offsets []float32
+}
+
+func newOffsetK(l moe.Layer, spread float32) offsetK {
+	offsets := make([]float32, (l.Experts+31)&^31)
+	vec.Normals(offsets, rng.Key(0, rng.Choice))
+	for e := range offsets {
+		offsets[e] *= spread
+	}
+	return offsetK{l, offsets[:l.Experts]}
+}
+
+func (k offsetK) choose(t *moe.Tile, _, _ []float32, w *moe.Scratch, mask []uint64) {
+	vec.Normals(w.Grad, rng.Mix(t.Key))
+	topK{k.layer}.choose(t, w.Grad, k.offsets, w, mask)
 }
 
 // roundRobin sends token t of a batch to experts (tK+i) mod E, i < K.

@@ -595,7 +595,7 @@ func TestParse(t *testing.T) {
 		"lossfree": "did you mean loss-free?", "": "there is no strategy", "none:x": "no knob=value",
 		"aux-loss:coef=1": "did you mean coeff?", "aux-loss:coeff=x": "must be a number", "aux-loss:coeff=-1": "must be 0 to",
 		"aux-loss:coeff=NaN": "must be a number", "aux-loss:scope=globl": "did you mean global?", "loss-free:stop=1.5": "whole number",
-		"aux-loss:coeff=1,coeff=2": "given twice", "random:a=1": "no knobs",
+		"aux-loss:coeff=1,coeff=2": "given twice", "round-robin:a=1": "no knobs",
 	} {
 		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q gives %v, want %q", text, err, want)

@@ -6,12 +6,14 @@
 //	1 logit transform       z → z′             none yet
 //	2 score                 z′ → s             moe.Score
 //	3 selection adjustment  s, state → a       + b (bias.go); · b (multiplicative.go)
-//	4 eligibility           a → mask           all, or the best groups by the sum of their two best a (DeepSeek-V3)
-//	5 selection             a, mask → S        selection.go; assignment.go for rules of whole batches; optimum.go for the bound
-//	6 capacity              S → S′, drops      none yet: dropless
+//	4 eligibility           a → mask           all, or the best groups (selection.go, groups.go)
+//	5 selection             a, mask → S        selection.go, groups.go, hash.go, idle.go; assignment.go
+//	                                           for rules of whole batches; optimum.go for the bound
+//	6 capacity              S → S′, drops      none, or capacity.go
 //	7 gate                  s, S′ → g          moe.Gate, from unbiased scores
 //	8 loss terms            s, counts → ∂L/∂s  loss.go: price-vector losses of every scope
-//	9 controller            counts → state     bias.go: sign, proportional, RMS, tanh with momentum, PID; bip.go: clipped dual prices
+//	9 controller            counts → state     bias.go: sign, proportional, RMS, tanh with momentum, PID;
+//	                                           bip.go: clipped dual prices; longcat.go: a budget
 //
 // A preset is one file: the composition, its knobs, its paper. It is entered once in the table of registry.go; lists,
 // help and checks follow from there. What a batch is lives in package moe, the step loop in package sim.

@@ -32,6 +32,14 @@ func (q *Selector) TopK(mask []uint64, s, bias []float32, live uint64, allowed [
 	active.topK(q, mask, s[:len(mask)*Lanes], bias, live, allowed)
 }
 
+// Best is TopK for fewer rows, k of them, at most the selector's own number, and without groups.
+func (q *Selector) Best(k int, mask []uint64, s, bias []float32, live uint64) {
+	own := q.k
+	q.k = k
+	q.TopK(mask, s, bias, live, nil)
+	q.k = own
+}
+
 // Groups finds the groups of rows that each token may touch, by DeepSeek-V3's rule: a group's rank value is the sum of its
 // two best a = s + bias (of its only one, where it has one row), and the kept best groups stay, ties to the lower one.
 // Bit t of allowed[g] is set when token t may use group g. The rows divide evenly into len(allowed) groups.

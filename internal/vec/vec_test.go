@@ -495,3 +495,31 @@ func topKMatchesSorting(t *testing.T) {
 		}
 	}
 }
+
+// A selector for more rows finds the best few as one of its own for so few does.
+func TestBestMatchesTopK(t *testing.T) {
+	eachKernel(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(9, 6))
+		for range 100 {
+			rows := 1 + r.IntN(40)
+			own := 1 + r.IntN(rows)
+			k := 1 + r.IntN(own)
+			s, bias, live := randomTile(r, rows), make([]float32, rows), r.Uint64()
+			for e := range bias {
+				bias[e] = float32(r.NormFloat64())
+			}
+			large, small := NewSelector(own, 1), NewSelector(k, 1)
+			got, want, whole := make([]uint64, rows), make([]uint64, rows), make([]uint64, rows)
+			large.Best(k, got, s, bias, live)
+			small.TopK(want, s, bias, live, nil)
+			if !slices.Equal(got, want) || large.Sum != small.Sum {
+				t.Fatalf("the best %d of %d rows by a selector of %d differ", k, rows, own)
+			}
+			large.TopK(whole, s, bias, live, nil)
+			NewSelector(own, 1).TopK(want, s, bias, live, nil)
+			if !slices.Equal(whole, want) {
+				t.Fatalf("TopK of %d after Best of %d differs", own, k)
+			}
+		}
+	})
+}

@@ -1,0 +1,75 @@
+package strategies
+
+import (
+	"fmt"
+
+	"evenkeel/moe"
+)
+
+// budget is LongCat-Flash's controller of the biases b of the real experts: it moves each against the difference of its
+// share of all choices from K_e/(K·N), so that the choices are even and K_e of a token's K compute.
+type budget struct {
+	b     []float32 // [E], the zero experts' last
+	rate  float64   // μ
+	share float64   // K_e/(K·N)
+	topK  int
+	real  int
+}
+
+func (c *budget) update(o *moe.Outcome) {
+	total := float64(c.topK) * float64(o.Chosen.Tokens)
+	for e, n := range o.Chosen.Global[:c.real] {
+		c.b[e] += float32(c.rate * (c.share - float64(n)/total))
+	}
+}
+
+var longCatBias = Preset{
+	Name:    "longcat-bias",
+	Family:  "biases",
+	Summary: "LongCat-Flash's bias: evens the real experts and holds how many of them a token gets, beside zero experts",
+	Formula: `S_t = TopK(s_t + b) over N real and Z zero experts;  gates s as they are, zero experts compute nothing
+after each step, for real experts:  b_e ← b_e + μ·(K_e/(K·N) − n_e/(K·T));  zero experts keep b = 0
+
+Its authors call it a PID controller; the published formula is its integral part alone. Their μ falls during training.
+Zero experts return their input, which is not part of this simulator's task; gates are raw there, and the task divides them
+by their sum over the real experts, as for every strategy.`,
+	Knobs: []Knob{
+		zeroKnob,
+		{Name: "budget", Default: "0", Low: 0, High: moe.MaxExperts, About: "K_e, wanted mean number of real experts per token; 0 for 2K/3 (LongCat-Flash: 8 of 12, from memory)"},
+		{Name: "rate", Default: "0.5", Low: 0, High: 1e6,
+			About: "μ, in units of the score, times the error of a share of all choices; own default, near 0.01 times the relative load error"},
+		scoreKnob,
+	},
+	Strength: "rate",
+	Zero: func(v Values) string {
+		set := Spec{&nullExperts, Values{"zero": v["zero"], "score": v["score"]}}
+		return set.String()
+	},
+	Needs:   "the scores of all experts",
+	Changes: "which experts, gates",
+	Fails:   "one rate serves the balance and the budget; it has Z fewer experts that compute than what it is compared with; the rate belongs to the scale of the scores",
+	Paper:   "LongCat-Flash (2025, arXiv 2509.01322)",
+	Read:    "code of the routing; notes on the update",
+	Build: func(v Values, l moe.Layer) (*strategy, error) {
+		score, warnings, err := v.score(l)
+		if err != nil {
+			return nil, err
+		}
+		choose, err := v.idle(l)
+		if err != nil {
+			return nil, err
+		}
+		wanted := v.Number("budget")
+		if wanted == 0 {
+			wanted = 2 * float64(l.TopK) / 3
+		}
+		if wanted > float64(l.TopK) {
+			return nil, fmt.Errorf("budget is %g: it must be at most topk, which is %d", wanted, l.TopK)
+		}
+		c := &budget{b: make([]float32, l.Experts), rate: v.Number("rate"), topK: l.TopK, real: choose.real,
+			share: wanted / (float64(l.TopK) * float64(choose.real))}
+		return compose(&strategy{layer: l, score: score, selection: choose, bias: c.b, controllers: []controller{c},
+			traits: moe.Traits{Causal: true, Gate: moe.Gate{Scale: 1}, Warnings: warnings,
+				Notes: []string{choose.note(), fmt.Sprintf("wants %.4g real experts per token of %d chosen", wanted, l.TopK)}}}), nil
+	},
+}
