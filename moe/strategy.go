@@ -92,6 +92,7 @@ func (g Gate) Sum(chosen float32) float32 {
 type Scratch struct {
 	Select  *vec.Selector
 	Allowed []uint64   // [G]
+	Order   []int64    // [E], ranks of one token's experts
 	Rows    [4]vec.Row // sums by token
 	Grad    []float32  // ∂L/∂s, then ∂L/∂z, of one tile [E][64]
 	Product []float32  // of products with tiles of latent vectors, see vec.NewScratch
@@ -105,7 +106,7 @@ type Scratch struct {
 
 // NewScratch returns the scratch of a layer.
 func NewScratch(l Layer) *Scratch {
-	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups),
+	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups), Order: make([]int64, l.Experts),
 		Grad: make([]float32, l.Experts*vec.Lanes), Adjusted: make([]float32, l.Experts*vec.Lanes),
 		Product: vec.NewScratch(l.Width)}
 	for i := range w.Parts {

@@ -6,7 +6,7 @@ import (
 	"math/bits"
 	"slices"
 
-	"evenkeel/internal/transport"
+	"evenkeel/internal/order"
 	"evenkeel/internal/vec"
 	"evenkeel/moe"
 )
@@ -163,7 +163,7 @@ func (x *auction) bidFor(e, round int, high, epsilon float32) {
 	for t := range z {
 		x.keys[t] = rankKey(value(t), t)
 	}
-	last := transport.SelectNth(x.keys, max(0, x.tokens-n-1)) // the first token that e does without; of all, the worst
+	last := order.Nth(x.keys, max(0, x.tokens-n-1)) // the first token that e does without; of all, the worst
 	without := value(math.MaxInt32 - int(uint32(last)))
 	for t := range z {
 		v := value(t)

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math"
 
-	"evenkeel/internal/transport"
+	"evenkeel/internal/order"
 	"evenkeel/internal/vec"
 	"evenkeel/moe"
 )
@@ -104,7 +104,7 @@ func (c *expertTop) take(n, e int, span moe.Span, s []float32, a *moe.Assignment
 	for i := range c.keys {
 		c.keys[i] = rankKey(s[at(span.From+i)], i)
 	}
-	least := transport.SelectNth(c.keys, len(c.keys)-n)
+	least := order.Nth(c.keys, len(c.keys)-n)
 	for i := range span.Len() {
 		if token := span.From + i; rankKey(s[at(token)], i) >= least {
 			a.Mask[token/vec.Lanes*a.Experts+e] |= 1 << (token % vec.Lanes)

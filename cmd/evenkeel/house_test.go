@@ -18,7 +18,7 @@ var mayImport = map[string][]string{
 	"moe":                {"internal/vec", "internal/rng"},
 	"scenarios":          {"moe", "internal/vec", "internal/rng", "internal/npz", "internal/nearest"},
 	"scenarios/cut":      {"internal/npz"},
-	"strategies":         {"moe", "internal/vec", "internal/rng", "internal/nearest", "internal/transport"},
+	"strategies":         {"moe", "internal/vec", "internal/rng", "internal/nearest", "internal/order", "internal/transport"},
 	"metrics":            {"moe", "internal/vec", "internal/rng"},
 	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
 	"plots":              {"moe", "metrics", "sim"},
@@ -29,7 +29,8 @@ var mayImport = map[string][]string{
 	"internal/rng":       {},
 	"internal/npz":       {},
 	"internal/nearest":   {},
-	"internal/transport": {"internal/vec"},
+	"internal/order":     {},
+	"internal/transport": {"internal/order", "internal/vec"},
 }
 
 func TestImportsGoDownTheHouse(t *testing.T) {

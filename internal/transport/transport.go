@@ -27,6 +27,8 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+
+	"evenkeel/internal/order"
 )
 
 const (
@@ -288,7 +290,7 @@ func sumLargest(a []int64, n int) (sum int64) {
 	if n == 0 {
 		return 0
 	}
-	SelectNth(a, len(a)-n)
+	order.Nth(a, len(a)-n)
 	for _, v := range a[len(a)-n:] {
 		sum += v
 	}

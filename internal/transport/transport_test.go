@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // solve runs a new solver and checks everything that holds for any scores.
@@ -310,42 +309,6 @@ func TestAllocations(t *testing.T) {
 	s, scores := skewed(t, 256, 16, 2)
 	if n := testing.AllocsPerRun(5, func() { s.Solve(scores) }); n > 0 {
 		t.Errorf("%v allocations per repeated solve, want 0", n)
-	}
-}
-
-func TestSelectNth(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	for range 500 {
-		a := make([]int64, 1+r.IntN(40))
-		for i := range a {
-			a[i] = int64(r.IntN(1 + r.IntN(30)))
-		}
-		want, n := slices.Sorted(slices.Values(a)), r.IntN(len(a))
-		if got := SelectNth(a, n); got != want[n] || a[n] != got {
-			t.Fatalf("SelectNth(%d) = %d, want %d of %v", n, got, want[n], want)
-		}
-		if slices.Max(a[:n+1]) > a[n] || slices.Min(a[n:]) < a[n] {
-			t.Fatalf("not parted at %d: %v", n, a)
-		}
-	}
-}
-
-// Lists in order are selected from in linear time as well: a quadratic selection would take many seconds here.
-func TestSelectNthOfOrderedLists(t *testing.T) {
-	const n = 1 << 18
-	for name, at := range map[string]func(i int) int64{
-		"ascending": func(i int) int64 { return int64(i) }, "descending": func(i int) int64 { return int64(n - i) },
-		"up and down": func(i int) int64 { return int64(min(2*i, 2*(n-i)-1)) },
-	} {
-		a := make([]int64, n)
-		for i := range a {
-			a[i] = at(i)
-		}
-		begin := time.Now()
-		SelectNth(a, n-n/64)
-		if d := time.Since(begin); d > 2*time.Second {
-			t.Errorf("%s: %v", name, d)
-		}
 	}
 }
 

@@ -1,8 +1,9 @@
 package transport
 
 import (
-	"math/bits"
 	"slices"
+
+	"evenkeel/internal/order"
 )
 
 const (
@@ -181,62 +182,14 @@ func (s *Solver) balancedPrice(bids []int64, p int64) int64 {
 	case floor == 0 && ceil >= n:
 		return p
 	case ceil >= n:
-		return min(p, SelectNth(bids, n-floor))
+		return min(p, order.Nth(bids, n-floor))
 	}
-	low := SelectNth(bids, n-ceil-1)
+	low := order.Nth(bids, n-ceil-1)
 	if floor == 0 {
 		return max(p, low)
 	}
-	high := SelectNth(bids[n-ceil:], ceil-floor)
+	high := order.Nth(bids[n-ceil:], ceil-floor)
 	return low + (high-low)/2
-}
-
-// SelectNth returns the n-th smallest of a, counted from zero, and reorders a
-// so that no earlier entry is larger and no later one smaller.
-func SelectNth(a []int64, n int) int64 {
-	at := uint64(len(a))
-	pick := func() int64 {
-		// Scattered places, since fixed ones find bad pivots time and again in lists that are nearly in order.
-		at = at*6364136223846793005 + 1442695040888963407
-		i, _ := bits.Mul64(at, uint64(len(a)))
-		return a[i]
-	}
-	for len(a) > 1 {
-		pivot := medianOf3(pick(), pick(), pick())
-		below := partition(a, pivot)
-		if n < below {
-			a = a[:below]
-			continue
-		}
-		a, n = a[below:], n-below
-		// Entries equal to the pivot come first, since pivot+1 parts integers.
-		equal := partition(a, pivot+1)
-		if n < equal {
-			return pivot
-		}
-		a, n = a[equal:], n-equal
-	}
-	return a[0]
-}
-
-// partition moves the entries of a below pivot to its front and returns their
-// number. It has no branch on the data, which is what makes it fast.
-func partition(a []int64, pivot int64) int {
-	n := 0
-	for i, v := range a {
-		a[i] = a[n]
-		a[n] = v
-		less := 0
-		if v < pivot {
-			less = 1
-		}
-		n += less
-	}
-	return n
-}
-
-func medianOf3(a, b, c int64) int64 {
-	return max(min(a, b), min(max(a, b), c))
 }
 
 // priceExtra sets μ between the prices of the experts that should and should

@@ -30,6 +30,7 @@ type kernel struct {
 	gateGradient func(g []float32, mean, inverse *Row, mask []uint64)
 	weightedSum  func(sum, all *Row, s, weights []float32)
 	addPrices    func(g, weights []float32, offset, scale *Row)
+	above        func(mask []uint64, s, least []float32, offset *Row)
 	lists        func(ids []int32, gates []float32, mask []uint64, s []float32, inverse *Row, k int)
 
 	mix    func(energy *Row, x, a, b []float32, noise float32, rows int)

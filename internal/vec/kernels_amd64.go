@@ -134,6 +134,11 @@ func gateGradientAVX512(grad *float32, mean *float32, inverse *float32, mask *ui
 //go:noescape
 func weightedAVX512(sum *float32, all *float32, s *float32, weights *float32, rows int)
 
+// aboveAVX512 sets bit t of mask[e] where s[e][t] − offset[t] > least[e].
+//
+//go:noescape
+func aboveAVX512(mask *uint64, s *float32, offset *float32, least *float32, rows int)
+
 // addPricesAVX512 adds scale[t]·(weights[e] − offset[t]) to grad[e][t].
 //
 //go:noescape
@@ -298,6 +303,11 @@ func gateGradientAVX2(grad *float32, mean *float32, inverse *float32, mask *uint
 //
 //go:noescape
 func weightedAVX2(sum *float32, all *float32, s *float32, weights *float32, rows int)
+
+// aboveAVX2 sets bit t of mask[e] where s[e][t] − offset[t] > least[e].
+//
+//go:noescape
+func aboveAVX2(mask *uint64, s *float32, offset *float32, least *float32, rows int)
 
 // addPricesAVX2 adds scale[t]·(weights[e] − offset[t]) to grad[e][t].
 //

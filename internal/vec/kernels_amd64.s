@@ -3613,6 +3613,53 @@ row:
 	VZEROUPPER
 	RET
 
+// func aboveAVX512(mask *uint64, s *float32, offset *float32, least *float32, rows int)
+// Requires: AVX, AVX512F
+TEXT ·aboveAVX512(SB), NOSPLIT, $0-40
+	MOVQ least+24(FP), AX
+	MOVQ s+8(FP), CX
+	MOVQ mask+0(FP), DX
+	MOVQ offset+16(FP), BX
+	MOVQ $0x00000001, SI
+
+column:
+	VMOVUPS (BX), Z0
+	VMOVUPS 64(BX), Z1
+	VMOVUPS 128(BX), Z2
+	VMOVUPS 192(BX), Z3
+	MOVQ    AX, DI
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    rows+32(FP), R10
+
+row:
+	VMOVUPS      (R8), Z5
+	VMOVUPS      64(R8), Z6
+	VMOVUPS      128(R8), Z7
+	VMOVUPS      192(R8), Z8
+	VBROADCASTSS (DI), Z4
+	VSUBPS       Z0, Z5, Z5
+	VSUBPS       Z1, Z6, Z6
+	VSUBPS       Z2, Z7, Z7
+	VSUBPS       Z3, Z8, Z8
+	VCMPPS       $0x1e, Z4, Z5, K1
+	KMOVW        K1, (R9)
+	VCMPPS       $0x1e, Z4, Z6, K1
+	KMOVW        K1, 2(R9)
+	VCMPPS       $0x1e, Z4, Z7, K1
+	KMOVW        K1, 4(R9)
+	VCMPPS       $0x1e, Z4, Z8, K1
+	KMOVW        K1, 6(R9)
+	ADDQ         $+4, DI
+	ADDQ         $+256, R8
+	ADDQ         $+8, R9
+	DECQ         R10
+	JNZ          row
+	DECQ         SI
+	JNZ          column
+	VZEROUPPER
+	RET
+
 // func addPricesAVX512(grad *float32, weights *float32, offset *float32, scale *float32, rows int)
 // Requires: AVX, AVX512F
 TEXT ·addPricesAVX512(SB), NOSPLIT, $0-40
@@ -7689,6 +7736,48 @@ row:
 	ADDQ         $+64, CX
 	ADDQ         $+64, DX
 	ADDQ         $+64, BX
+	DECQ         SI
+	JNZ          column
+	VZEROUPPER
+	RET
+
+// func aboveAVX2(mask *uint64, s *float32, offset *float32, least *float32, rows int)
+// Requires: AVX
+TEXT ·aboveAVX2(SB), NOSPLIT, $0-40
+	MOVQ least+24(FP), AX
+	MOVQ s+8(FP), CX
+	MOVQ mask+0(FP), DX
+	MOVQ offset+16(FP), BX
+	MOVQ $0x00000004, SI
+
+column:
+	VMOVUPS (BX), Y0
+	VMOVUPS 32(BX), Y1
+	MOVQ    AX, DI
+	MOVQ    CX, R8
+	MOVQ    DX, R9
+	MOVQ    rows+32(FP), R10
+
+row:
+	VMOVUPS      (R8), Y3
+	VMOVUPS      32(R8), Y4
+	VBROADCASTSS (DI), Y2
+	VSUBPS       Y0, Y3, Y3
+	VSUBPS       Y1, Y4, Y4
+	VCMPPS       $0x1e, Y2, Y3, Y3
+	VMOVMSKPS    Y3, R11
+	MOVB         R11, (R9)
+	VCMPPS       $0x1e, Y2, Y4, Y4
+	VMOVMSKPS    Y4, R11
+	MOVB         R11, 1(R9)
+	ADDQ         $+4, DI
+	ADDQ         $+256, R8
+	ADDQ         $+8, R9
+	DECQ         R10
+	JNZ          row
+	ADDQ         $+64, CX
+	ADDQ         $+64, BX
+	ADDQ         $+2, DX
 	DECQ         SI
 	JNZ          column
 	VZEROUPPER

@@ -21,7 +21,7 @@ var portable = kernel{
 
 	sumChosen: sumChosenPortable, invert: invertPortable, total: totalPortable, sumSquares: sumSquaresPortable,
 	gateError: gateErrorPortable, gateGradient: gateGradientPortable,
-	weightedSum: weightedSumPortable, addPrices: addPricesPortable, lists: listsPortable,
+	weightedSum: weightedSumPortable, addPrices: addPricesPortable, above: abovePortable, lists: listsPortable,
 	mix: mixPortable, scale: scalePortable, gather: gatherPortable, load: loadPortable,
 	peak: peakPortable,
 
@@ -530,6 +530,20 @@ func addPricesPortable(g, weights []float32, offset, scale *Row) {
 		for t := range gr {
 			gr[t] += float32(scale[t] * (w - offset[t]))
 		}
+	}
+}
+
+func abovePortable(mask []uint64, s, least []float32, offset *Row) {
+	for e, bound := range least {
+		var word uint64
+		for t, v := range row(s, e) {
+			var bit uint64
+			if v-offset[t] > bound {
+				bit = 1
+			}
+			word = word>>1 | bit<<(Lanes-1)
+		}
+		mask[e] = word
 	}
 }
 

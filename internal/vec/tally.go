@@ -50,6 +50,11 @@ func Mix(energy *Row, x, a, b []float32, noise float32, rows int) {
 	active.mix(energy, x[:n], a[:n], b[:n], noise, rows)
 }
 
+// Above sets bit t of mask[e] where s[e][t] − offset[t] > least[e], for all 64 tokens. s is [len(mask)][64].
+func Above(mask []uint64, s, least []float32, offset *Row) {
+	active.above(mask, s[:len(mask)*Lanes], least[:len(mask)], offset)
+}
+
 // Scale multiplies x[e][t] by factor[t].
 func Scale(x []float32, factor *Row, rows int) { active.scale(x[:rows*Lanes], factor, rows) }
 

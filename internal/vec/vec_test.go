@@ -358,6 +358,43 @@ func TestTalliesHaveTheSameBits(t *testing.T) {
 	}
 }
 
+func TestAbove(t *testing.T) {
+	eachKernel(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(13, 14))
+		odd := []float32{0, float32(math.Copysign(0, -1)), float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1)), 1e-45, -1e-45}
+		draw := func() float32 { // ties are as frequent as not
+			if r.IntN(8) == 0 {
+				return odd[r.IntN(len(odd))]
+			}
+			return float32(r.IntN(5)-2) / 4
+		}
+		for range 100 {
+			rows := 1 + r.IntN(70)
+			s, least, offset := make([]float32, rows*Lanes), make([]float32, rows), new(Row)
+			for _, x := range [][]float32{s, least, offset[:]} {
+				for i := range x {
+					x[i] = draw()
+				}
+			}
+			mask := make([]uint64, rows+1)
+			for e := range mask {
+				mask[e] = r.Uint64()
+			}
+			last := mask[rows]
+			Above(mask[:rows], s, least, offset)
+			if mask[rows] != last {
+				t.Fatal("wrote past the end")
+			}
+			for i, v := range s {
+				e, tok := i/Lanes, i%Lanes
+				if got, want := mask[e]>>tok&1 != 0, v-offset[tok] > least[e]; got != want {
+					t.Fatalf("%v − %v > %v is %v", v, offset[tok], least[e], got)
+				}
+			}
+		}
+	})
+}
+
 func TestListsMatchPlainOnes(t *testing.T) {
 	eachKernel(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(11, 12))

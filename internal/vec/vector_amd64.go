@@ -40,6 +40,7 @@ type assembly struct {
 	gateGradient func(grad, mean, inverse *float32, mask *uint64, rows int)
 	weighted     func(sum, all, s, weights *float32, rows int)
 	addPrices    func(grad, weights, offset, scale *float32, rows int)
+	above        func(mask *uint64, s, offset, least *float32, rows int)
 	lists        func(ids *int32, gates *float32, mask *uint64, s, inverse *float32, rows, k, places int)
 
 	mix    func(energy, x, a, b *float32, noise float32, rows int)
@@ -56,12 +57,12 @@ var (
 	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
 		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
 		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, settleAVX512, groupsAVX512, drawAVX512,
-		sumChosenAVX512, invertAVX512, totalsAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512, listsAVX512,
+		sumChosenAVX512, invertAVX512, totalsAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512, aboveAVX512, listsAVX512,
 		mixAVX512, scaleAVX512, gatherAVX512, loadAVX512, peakAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
 		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
 		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, settleAVX2, groupsAVX2, drawAVX2,
-		sumChosenAVX2, invertAVX2, totalsAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2, listsAVX2,
+		sumChosenAVX2, invertAVX2, totalsAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2, aboveAVX2, listsAVX2,
 		mixAVX2, scaleAVX2, gatherAVX2, loadAVX2, peakAVX2}
 )
 
@@ -72,7 +73,7 @@ func (a assembly) kernel(name string) *kernel {
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
 		topK:                 a.topK, groups: a.bestGroups, normals: a.normals,
 		sumChosen: a.chosenSums, invert: a.inverted, total: a.total, sumSquares: a.squareSums, gateError: a.gateErrors, gateGradient: a.gateGradients,
-		weightedSum: a.weightedSums, addPrices: a.pricesAdded, lists: a.listed, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded, peak: a.floatingPoint}
+		weightedSum: a.weightedSums, addPrices: a.pricesAdded, above: a.allAbove, lists: a.listed, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded, peak: a.floatingPoint}
 }
 
 func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
@@ -219,6 +220,10 @@ func (a assembly) weightedSums(sum, all *Row, s, weights []float32) {
 
 func (a assembly) pricesAdded(g, weights []float32, offset, scale *Row) {
 	a.addPrices(&g[0], &weights[0], &offset[0], &scale[0], len(weights))
+}
+
+func (a assembly) allAbove(mask []uint64, s, least []float32, offset *Row) {
+	a.above(&mask[0], &s[0], &offset[0], &least[0], len(mask))
 }
 
 func (a assembly) listed(ids []int32, gates []float32, mask []uint64, s []float32, inverse *Row, k int) {

@@ -8,6 +8,9 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
+// greater is the comparison of a vector with a bound that it must exceed; what is no number does not.
+const greater = 0x1e
+
 // where keeps x where the lanes' bits are set, and makes it 0 elsewhere. lanes is what allowedOf returned.
 func (t tier) where(lanes Register, x VecVirtual) {
 	if t.wide {
@@ -145,6 +148,32 @@ func (t tier) tallies() {
 		})
 		w.store(sum, w.row("sum"))
 		w.store(all, w.row("all"))
+	})
+
+	t.begin("above", "func(mask *uint64, s, offset, least *float32, rows int)", "sets bit t of mask[e] where s[e][t] − offset[t] > least[e].")
+	least := param("least")
+	w = t.walk([]string{"s"}, []string{"mask"}, []string{"offset"})
+	w.columns(func() {
+		offset, p := w.load(w.row("offset")), copied(least)
+		w.rows("row", func(m map[string]Mem) {
+			bound, x := t.vector(), w.load(m["s"])
+			VBROADCASTSS(at(p, 0), bound)
+			each(VSUBPS, offset, x, x)
+			for i, v := range x {
+				to := m["mask"].Offset(i * t.bytes() / 32)
+				if t.wide {
+					k := K()
+					VCMPPS(Imm(greater), bound, v, k)
+					KMOVW(k, to)
+				} else {
+					bits := GP32()
+					VCMPPS(Imm(greater), bound, v, v)
+					VMOVMSKPS(v, bits)
+					MOVB(bits.As8(), to)
+				}
+			}
+			advance(p, 4)
+		})
 	})
 
 	t.begin("addPrices", "func(grad, weights, offset, scale *float32, rows int)", "adds scale[t]·(weights[e] − offset[t]) to grad[e][t].")

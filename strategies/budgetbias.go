@@ -1,0 +1,72 @@
+package strategies
+
+import (
+	"slices"
+
+	"evenkeel/moe"
+)
+
+// budgetController moves a bias as a whole against the error of the number of experts per token:
+//
+//	b ← b − γ·sign(Σ_e n_e/T − K)
+//
+// Top-K does not see such a move; a threshold does.
+type budgetController struct {
+	b    []float32
+	rate float64
+	topK int
+}
+
+func (c *budgetController) update(o *moe.Outcome) {
+	lack := int64(o.Batch.Tokens) * int64(c.topK)
+	for _, v := range o.Chosen.Global {
+		lack -= v
+	}
+	d := float32(c.rate)
+	if lack < 0 {
+		d = -d
+	}
+	if lack == 0 {
+		return
+	}
+	for e := range c.b {
+		c.b[e] += d
+	}
+}
+
+var budgetBias = Preset{
+	Name:    "budget-bias",
+	Family:  "quantiles",
+	Summary: "every expert with s + b > 0; one bias holds both the balance and the mean number of experts",
+	Formula: `S_t = {e : s_te + b_e > 0}
+after each step:  b_e ← b_e − γ·[sign(n_e − n̄) − mean over experts of it] − γ·sign(N − K)
+n̄ = Σ_e n_e/E,   N = Σ_e n_e/T, the mean number of experts per token
+
+Two controllers on one actuator: balance moves differences of b, the budget its mean, which balance leaves alone.
+Its source starts b at 0, where positive scores choose every expert; here b starts as threshold does.`,
+	Knobs: []Knob{
+		{Name: "rate", Default: "0.001", Low: 0, High: 1e6, About: "γ, change of the bias per step, in units of the score, by either controller"},
+		{Name: "start", Default: startNormal, Options: []string{startNormal, startZero}, About: "b of the first step: right for logits N(0, σ²), or 0"},
+		sigmaKnob,
+		scoreKnob,
+	},
+	Needs:   "the scores of all experts; compute that may vary by token",
+	Changes: "which experts, how many",
+	Fails:   "tokens without any expert; far from its budget it takes many steps of γ to arrive; oscillates by about γ; ignores a group limit",
+	Paper:   "Su 2025, kexue.fm 10815, part 4 of the MoE series",
+	Read:    "the author's blog; its start: not said",
+	Build: func(v Values, l moe.Layer) (*strategy, error) {
+		score, warnings, err := v.score(l)
+		if err != nil {
+			return nil, err
+		}
+		b, more := v.initial(score, l)
+		balance := newBias(l.Experts)
+		balance.rate, balance.centre = v.Number("rate"), true
+		copy(balance.b, b)
+		budget := &budgetController{b: balance.b, rate: balance.rate, topK: l.TopK}
+		warnings = slices.Concat(warnings, more, balance.warnings(score, l), freeWarnings(l))
+		return compose(&strategy{layer: l, score: score, selection: above{}, bias: balance.b,
+			controllers: []controller{balance, budget}, traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{variesNote}}}), nil
+	},
+}
