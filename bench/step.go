@@ -181,23 +181,25 @@ func (b *Step) route(load func(tile int) (live uint64)) {
 
 // draw fills a tile with tokens near topics.
 func (b *Step) draw(tile int) uint64 {
+	scale := float32(1 / math.Sqrt(float64(b.Width)))
 	if b.topics == nil {
 		b.topics = normals(rng.Key(1, rng.World), topics*b.Width)
+		for i := range b.topics {
+			b.topics[i] *= scale
+		}
 		b.topic, b.zero = make([]float32, len(b.x)), make([]float32, len(b.x))
 	}
 	key := rng.Key(b.key, rng.Noise, uint64(tile))
 	vec.Normals(b.x, key)
 	r := rng.New(key + 1)
-	for l := range b.source {
-		b.source[l] = int32(r.IntN(topics))
+	for l := 0; l < len(b.source); l += 8 {
+		word := r.Uint64()
+		for i := range b.source[l : l+8] {
+			b.source[l+i] = int32(word >> (8 * i) % topics) // a power of 2, so all are equally likely
+		}
 	}
 	vec.Gather(b.topic, b.topics, b.source[:], b.Width)
-	vec.Mix(&b.row[3], b.x, b.topic, b.zero, 0.6, b.Width)
-	scale := float32(1 / math.Sqrt(float64(b.Width)))
-	for l := range b.row[3] {
-		b.row[3][l] = scale
-	}
-	vec.Scale(b.x, &b.row[3], b.Width)
+	vec.Mix(&b.row[3], b.x, b.topic, b.zero, 0.6*scale, b.Width)
 	return ^uint64(0) >> (vec.Lanes - min(vec.Lanes, b.Tokens-tile*vec.Lanes))
 }
 

@@ -14,6 +14,7 @@ type Selector struct {
 	list    []int32  // [≥k][64] keys of the best, best first
 	allowed []uint64 // [G]
 	bias    []float32
+	zeros   []float32
 
 	group []Row // rank value of each group
 }

@@ -165,11 +165,13 @@ func (a assembly) bestGroups(q *Selector, allowed []uint64, s, bias []float32, r
 // x = −0. A bias that is nil counts as 0.
 func (q *Selector) withoutNegativeZeros(bias []float32, rows int) []float32 {
 	if len(q.bias) < rows {
-		q.bias = make([]float32, rows)
+		q.bias, q.zeros = make([]float32, rows), make([]float32, rows)
 	}
-	clear(q.bias[:rows])
-	for e, v := range bias {
-		q.bias[e] += v
+	if bias == nil {
+		return q.zeros[:rows]
+	}
+	for e, v := range bias[:rows] {
+		q.bias[e] = v + 0 // 0 for −0
 	}
 	return q.bias[:rows]
 }
