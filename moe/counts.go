@@ -46,6 +46,9 @@ type Counts struct {
 	Sequence   []int64 // [sequence][E]
 	MicroBatch []int64 // [micro-batch][E]
 	Global     []int64 // [E], the whole step
+
+	// In the same scopes, the tokens with at least one choice in each group of experts, [..][G]; empty without groups.
+	SequenceTokens, MicroBatchTokens, GlobalTokens []int64
 }
 
 // Count counts one set of masks (an Assignment's Mask or Fresh) of a batch.
@@ -55,12 +58,22 @@ func (c *Counts) Count(b *Batch, masks []uint64) {
 	c.Sequence = resized(c.Sequence, len(b.Sequences)*e)
 	c.MicroBatch = resized(c.MicroBatch, len(b.MicroBatches)*e)
 	c.Global = resized(c.Global, e)
+	groups := b.Layer.Groups
+	if groups == 1 {
+		groups = 0
+	}
+	c.SequenceTokens = resized(c.SequenceTokens, len(b.Sequences)*groups)
+	c.MicroBatchTokens = resized(c.MicroBatchTokens, len(b.MicroBatches)*groups)
+	c.GlobalTokens = resized(c.GlobalTokens, groups)
 	for i := range b.Tiles {
 		m := masks[i*e : (i+1)*e]
 		b.Segments(i, b.Sequences, func(unit, from, to int) {
 			n, lanes := c.Sequence[unit*e:(unit+1)*e], LaneMask(from, to)
 			for x, w := range m {
 				n[x] += int64(bits.OnesCount64(w & lanes))
+			}
+			if groups > 0 {
+				countTokens(c.SequenceTokens[unit*groups:(unit+1)*groups], m, lanes)
 			}
 		})
 	}
@@ -70,13 +83,27 @@ func (c *Counts) Count(b *Batch, masks []uint64) {
 			batch++
 		}
 		add(c.MicroBatch[batch*e:(batch+1)*e], c.Sequence[i*e:(i+1)*e])
+		add(c.MicroBatchTokens[batch*groups:(batch+1)*groups], c.SequenceTokens[i*groups:(i+1)*groups])
 	}
 	for i := range b.MicroBatches {
 		add(c.Global, c.MicroBatch[i*e:(i+1)*e])
+		add(c.GlobalTokens, c.MicroBatchTokens[i*groups:(i+1)*groups])
 	}
 }
 
-// Add adds the counts of the same batch's other masks.
+// countTokens adds to n [G] the tokens among the lanes that chose an expert of each group.
+func countTokens(n []int64, mask []uint64, lanes uint64) {
+	size := len(mask) / len(n)
+	for g := range n {
+		var touched uint64
+		for _, w := range mask[g*size : (g+1)*size] {
+			touched |= w
+		}
+		n[g] += int64(bits.OnesCount64(touched & lanes))
+	}
+}
+
+// Add adds the counts of the same batch's other masks, but not the tokens by group, which may be the same ones.
 func (c *Counts) Add(o *Counts) {
 	add(c.Sequence, o.Sequence)
 	add(c.MicroBatch, o.MicroBatch)

@@ -48,6 +48,12 @@ func (l Layer) Validate() error {
 	return nil
 }
 
+// Ungrouped is the layer without its groups.
+func (l Layer) Ungrouped() Layer {
+	l.Groups, l.GroupsKept = 1, 1
+	return l
+}
+
 // Limited reports whether a token may touch only some of the groups.
 func (l Layer) Limited() bool { return l.GroupsKept < l.Groups }
 
@@ -60,14 +66,15 @@ const (
 	Softmax                   // s_e = e^z_e / Σ_i e^z_i
 	SqrtSoftplus              // s_e = √ln(1+e^z_e), DeepSeek-V4
 	Stored                    // s_e = z_e: a stream that carries scores as a router stored them
+	ReLU                      // s_e = max(z_e, 0), ReMoE
 )
 
-var scoreNames = []string{"sigmoid", "softmax", "sqrt-softplus", "stored"}
+var scoreNames = []string{"sigmoid", "softmax", "sqrt-softplus", "stored", "relu"}
 
 // String returns the name by which ParseScore knows the function.
 func (f Score) String() string { return scoreNames[f] }
 
-// ScoreNames lists the score functions that a user may ask for.
+// ScoreNames lists the score functions that a user may ask for: those whose scores are positive, so that gates have a sum.
 func ScoreNames() []string { return scoreNames[:Stored] }
 
 // ParseScore returns the score function of a name.
@@ -91,6 +98,10 @@ func (f Score) Apply(s, z []float32, experts int) {
 		vec.SqrtSoftplus(s, z, experts)
 	case Stored:
 		copy(s, z[:experts*vec.Lanes])
+	case ReLU:
+		for i, v := range z[:experts*vec.Lanes] {
+			s[i] = max(v, 0)
+		}
 	}
 }
 
@@ -103,5 +114,11 @@ func (f Score) Backward(g, s []float32, experts int) {
 		vec.SoftmaxBackward(g, s, experts)
 	case SqrtSoftplus:
 		vec.SqrtSoftplusBackward(g, s, experts)
+	case ReLU:
+		for i, v := range s[:experts*vec.Lanes] {
+			if v == 0 {
+				g[i] = 0
+			}
+		}
 	}
 }

@@ -54,7 +54,7 @@ func randomBatch(r *rand.Rand, layer Layer) *Batch {
 
 func TestCountsAgreeWithTokenByTokenCounting(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
-	layer := Layer{Experts: 10, TopK: 3, Groups: 1, GroupsKept: 1}
+	layer := Layer{Experts: 10, TopK: 3, Groups: 5, GroupsKept: 5}
 	var c Counts
 	for range 100 {
 		b := randomBatch(r, layer)
@@ -62,6 +62,7 @@ func TestCountsAgreeWithTokenByTokenCounting(t *testing.T) {
 		sequence := make([]int64, len(b.Sequences)*10)
 		micro := make([]int64, len(b.MicroBatches)*10)
 		global := make([]int64, 10)
+		sequenceTokens, microTokens, globalTokens := make([]int64, len(b.Sequences)*5), make([]int64, len(b.MicroBatches)*5), make([]int64, 5)
 		for tok := range b.Tokens {
 			s := slices.IndexFunc(b.Sequences, func(s Span) bool { return tok >= s.From && tok < s.To })
 			m := slices.IndexFunc(b.MicroBatches, func(s Span) bool { return tok >= s.From && tok < s.To })
@@ -70,11 +71,19 @@ func TestCountsAgreeWithTokenByTokenCounting(t *testing.T) {
 				sequence[s*10+e]++
 				micro[m*10+e]++
 				global[e]++
+				if other := a.Tile(tok / TileTokens)[e^1]; other>>(tok%TileTokens)&1 == 0 { // the first of its pair
+					sequenceTokens[s*5+e/2]++
+					microTokens[m*5+e/2]++
+					globalTokens[e/2]++
+				}
 			}
 		}
 		c.Count(b, a.Mask)
 		if !slices.Equal(c.Sequence, sequence) || !slices.Equal(c.MicroBatch, micro) || !slices.Equal(c.Global, global) {
 			t.Fatalf("counts of %d tokens in %v differ", b.Tokens, b.Sequences)
+		}
+		if !slices.Equal(c.SequenceTokens, sequenceTokens) || !slices.Equal(c.MicroBatchTokens, microTokens) || !slices.Equal(c.GlobalTokens, globalTokens) {
+			t.Fatalf("counts of the tokens of groups differ, of %d tokens in %v", b.Tokens, b.Sequences)
 		}
 	}
 }

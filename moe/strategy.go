@@ -15,8 +15,9 @@ type Strategy interface {
 	// RouteBatch chooses, or revises what Route chose, where a strategy must see a whole batch; see Traits.Whole. s holds
 	// the scores of all its tiles, [tile][E][64].
 	RouteBatch(b *Batch, s []float32, a *Assignment) error
-	// PrepareLoss fixes the prices of the step's losses from its counts; see Traits.Loss.
-	PrepareLoss(b *Batch, chosen, fresh *Counts)
+	// PrepareLoss fixes what the step's losses take from its whole batch, such as prices from counts; see Traits.Loss. It
+	// comes before Backward, which may still read what o holds.
+	PrepareLoss(o *Outcome)
 	// Backward turns g = ∂L_task/∂s of one tile, [E][64], into ∂(L_task + L)/∂z in place, L being the strategy's losses, and
 	// returns the tile's part of L. z holds the tile's logits where Traits.Logits asks for them.
 	Backward(b *Batch, tile int, s, z, g []float32, w *Scratch) float64
@@ -29,13 +30,15 @@ type Strategy interface {
 	Bias() []float32
 }
 
-// Outcome is what a finished step shows a strategy.
+// Outcome is what a step shows a strategy once its batch is routed.
 type Outcome struct {
 	Step     int
 	Batch    *Batch
 	Scores   []float32 // of the strategy's own router, [tile][E][64]
+	Logits   []float32 // of the same router, where Traits.Logits asks for them and it learns
 	Assigned *Assignment
 	Chosen   *Counts // of Assigned.Mask, so after drops
+	Fresh    *Counts // of Assigned.Fresh, where Traits.Fresh asks for it
 	Wanted   *Counts // with Assigned.Dropped; where nothing is dropped, Chosen
 }
 
@@ -60,6 +63,7 @@ type Traits struct {
 	Drops      bool // it may leave choices out for want of capacity
 	Varies     bool // tokens may have more or fewer than K experts
 	Free       bool // it ignores the group limit
+	Sized      bool // the size of its gates is its own to learn, so that the task takes them as they are
 	// Idle experts, the last ones of the layer, compute nothing: masks leave them out, and loads are those of the others.
 	Idle int
 	// Weights: it has a loss of the router's weights. TokenIDs: it chooses by token ids.
@@ -95,6 +99,7 @@ type Scratch struct {
 	Order   []int64    // [E], ranks of one token's experts
 	Rows    [4]vec.Row // sums by token
 	Grad    []float32  // ∂L/∂s, then ∂L/∂z, of one tile [E][64]
+	Room    []float32  // [E][64], of a part while it works on a tile
 	Product []float32  // of products with tiles of latent vectors, see vec.NewScratch
 	// Adjusted holds what a selection compares where that is not s + b, [E][64].
 	Adjusted []float32
@@ -108,7 +113,7 @@ type Scratch struct {
 func NewScratch(l Layer) *Scratch {
 	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups), Order: make([]int64, l.Experts),
 		Grad: make([]float32, l.Experts*vec.Lanes), Adjusted: make([]float32, l.Experts*vec.Lanes),
-		Product: vec.NewScratch(l.Width)}
+		Room: make([]float32, l.Experts*vec.Lanes), Product: vec.NewScratch(l.Width)}
 	for i := range w.Parts {
 		w.Parts[i] = make([]float32, l.Width*vec.Lanes)
 	}

@@ -100,7 +100,7 @@ func BenchmarkStages(b *testing.B) {
 			}},
 			{"count", func() { x.count(r.batch, r.oracle, 1) }},
 			{"learn", func() { r.each(gradientChunks, r.learn) }},
-			{"move", func() { x.move(r.batch, 1) }},
+			{"move", func() { x.move(1) }},
 		} {
 			b.Run(shape.name+"/"+stage.name, func(b *testing.B) {
 				b.ReportAllocs()

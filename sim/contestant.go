@@ -15,6 +15,7 @@ type contestant struct {
 	traits   moe.Traits
 	learner  *learner
 	shared   bool // its scores are the oracle's
+	sized    bool // the task takes its gates as they are, undivided
 	layer    moe.Layer
 	real     int // experts that compute, the first ones of the layer
 
@@ -50,6 +51,7 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	if c.Router.Mode != Frozen && !t.Oracle {
 		x.learner = newLearner(c, seed, weights)
 	}
+	x.sized = t.Sized || c.Layer.TopK == 1
 	x.shared = x.learner == nil && t.Score == c.Layer.Score && !t.Transforms
 	x.scores = o.scores
 	if !x.shared {
@@ -125,8 +127,13 @@ func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 		x.wanted.Add(&x.chosen)
 	}
 	x.measure(b, o, step)
+	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Logits: x.logits, Assigned: x.assigned,
+		Chosen: &x.chosen, Fresh: &x.fresh, Wanted: &x.chosen}
+	if x.traits.Drops {
+		x.outcome.Wanted = &x.wanted
+	}
 	if x.learner != nil && x.traits.Loss {
-		x.strategy.PrepareLoss(b, &x.chosen, &x.fresh)
+		x.strategy.PrepareLoss(&x.outcome)
 	}
 	if x.weightGradient != nil {
 		clear(x.weightGradient)
@@ -140,7 +147,7 @@ func (x *contestant) learn(b *moe.Batch, o *oracle, chunk int, w *moe.Scratch) {
 	from, to := chunkOf(chunk, len(b.Tiles))
 	for i := from; i < to; i++ {
 		s := x.tileScores(i)
-		x.task[i] = layerError(o, i, s, x.assigned.Tile(i), x.layer.TopK, weight, w)
+		x.task[i] = layerError(o, i, s, x.assigned.Tile(i), x.sized, weight, w)
 		x.balance[i] = x.strategy.Backward(b, i, s, x.tileOf(x.logits, i), w.Grad, w)
 		x.learner.accumulate(chunk, &b.Tiles[i], w)
 	}
@@ -155,13 +162,9 @@ func sum(x []float64) (total float64) {
 }
 
 // move moves the router and the strategy's state at the end of a step.
-func (x *contestant) move(b *moe.Batch, step int) {
+func (x *contestant) move(step int) {
 	if x.learner != nil {
 		x.learner.step(step, x.weightGradient)
-	}
-	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Assigned: x.assigned, Chosen: &x.chosen, Wanted: &x.chosen}
-	if x.traits.Drops {
-		x.outcome.Wanted = &x.wanted
 	}
 	x.strategy.Update(&x.outcome)
 }

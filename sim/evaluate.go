@@ -74,7 +74,7 @@ func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
 	for i := range b.Tiles {
 		mask, s := x.assigned.Tile(i), x.tileScores(i)
 		y.affinity += x.affinity[i]
-		y.error += layerError(o, i, s, mask, x.layer.TopK, 0, w)
+		y.error += layerError(o, i, s, mask, x.sized, 0, w)
 		y.displaced += displaced(o.tileScores(i), mask, o.tileMask(i), x.layer.TopK, b.Tiles[i].Live())
 		var served uint64
 		for e, m := range o.tileMask(i) {

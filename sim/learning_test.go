@@ -36,8 +36,8 @@ func oneTile(r *rand.Rand, layer moe.Layer, tokens int) (*moe.Batch, *oracle, []
 
 // taskError is the layer's squared error summed over a tile, in float64 and by its definition: gates of the chosen against
 // the ideal gates of all.
-func taskError(s func(tok, e int) float64, b *moe.Batch, o *oracle, mask []uint64) (sum float64) {
-	n, k := b.Layer.Experts, b.Layer.TopK
+func taskError(s func(tok, e int) float64, b *moe.Batch, o *oracle, mask []uint64, sized bool) (sum float64) {
+	n := b.Layer.Experts
 	ideal := func(tok, e int) float64 { return float64(o.scores[e*vec.Lanes+tok]) }
 	for tok := range b.Tokens {
 		var chosen, best float64
@@ -49,7 +49,7 @@ func taskError(s func(tok, e int) float64, b *moe.Batch, o *oracle, mask []uint6
 				best += ideal(tok, e)
 			}
 		}
-		if k == 1 {
+		if sized {
 			chosen = best
 		}
 		for e := range n {
@@ -67,7 +67,11 @@ func taskError(s func(tok, e int) float64, b *moe.Batch, o *oracle, mask []uint6
 func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, score := range []moe.Score{moe.Sigmoid, moe.Softmax, moe.SqrtSoftplus} {
-		for _, k := range []int{1, 3} {
+		for _, c := range []struct {
+			k     int
+			sized bool
+		}{{1, true}, {3, false}, {3, true}} {
+			k := c.k
 			layer := moe.Layer{Experts: 9, TopK: k, Width: 5, Groups: 1, GroupsKept: 1, Score: score}
 			const tokens, weight = 50, 0.25
 			b, o, mask := oneTile(r, layer, tokens)
@@ -80,7 +84,7 @@ func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 			s, g := make([]float32, 9*vec.Lanes), scratch.Grad
 			l.logits(s, &b.Tiles[0], scratch)
 			score.Apply(s, s, 9)
-			got := layerError(o, 0, s, mask, k, weight, scratch)
+			got := layerError(o, 0, s, mask, c.sized, weight, scratch)
 			score.Backward(g, s, 9)
 			l.accumulate(0, &b.Tiles[0], scratch)
 
@@ -105,10 +109,10 @@ func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 						return math.Sqrt(math.Log1p(math.Exp(z[e])))
 					}
 					return 1 / (1 + math.Exp(-z[e]))
-				}, b, o, mask)
+				}, b, o, mask, c.sized)
 			}
 			if want := loss(); math.Abs(got-want) > 1e-5*want {
-				t.Errorf("%v K=%d: task is %v, want %v", score, k, got, want)
+				t.Errorf("%v K=%d sized=%v: task is %v, want %v", score, k, c.sized, got, want)
 			}
 			for i := range w {
 				const h = 1e-5
@@ -119,7 +123,7 @@ func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 				want := weight * (up - loss()) / (2 * h)
 				w[i] = old
 				if v := float64(l.grad[0].Row(i / layer.Width)[i%layer.Width]); math.Abs(v-want) > 1e-5*(1+math.Abs(want)) {
-					t.Errorf("%v K=%d: gradient of weight %d is %v, want %v", score, k, i, v, want)
+					t.Errorf("%v K=%d sized=%v: gradient of weight %d is %v, want %v", score, k, c.sized, i, v, want)
 				}
 			}
 		}
@@ -131,7 +135,7 @@ func TestTaskOfTheOracle(t *testing.T) {
 	layer := moe.Layer{Experts: 12, TopK: 4, Width: 3, Groups: 1, GroupsKept: 1}
 	b, o, _ := oneTile(rand.New(rand.NewPCG(3, 4)), layer, 64)
 	scratch := moe.NewScratch(layer)
-	if got := layerError(o, 0, o.scores, o.mask, 4, 1, scratch); math.Abs(got-o.own) > 1e-5*o.own {
+	if got := layerError(o, 0, o.scores, o.mask, false, 1, scratch); math.Abs(got-o.own) > 1e-5*o.own {
 		t.Errorf("the oracle's choice leaves %v, want %v", got, o.own)
 	}
 	for i, v := range scratch.Grad {
@@ -139,7 +143,7 @@ func TestTaskOfTheOracle(t *testing.T) {
 			t.Fatalf("gradient %d is %v at the oracle's own gates", i, v)
 		}
 	}
-	want := taskError(func(tok, e int) float64 { return float64(o.scores[e*vec.Lanes+tok]) }, b, o, o.mask)
+	want := taskError(func(tok, e int) float64 { return float64(o.scores[e*vec.Lanes+tok]) }, b, o, o.mask, false)
 	if math.Abs(o.own-want) > 1e-5*want {
 		t.Errorf("oracle.own is %v, want %v", o.own, want)
 	}

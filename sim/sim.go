@@ -197,7 +197,7 @@ func (r *replicate) prepareRounds() {
 		n := len(r.learning)
 		r.learning[item%n].learn(r.batch, r.oracle, item/n, w)
 	}
-	r.move = func(i int, _ *moe.Scratch) { r.active[i].move(r.batch, r.now) }
+	r.move = func(i int, _ *moe.Scratch) { r.active[i].move(r.now) }
 }
 
 // each does a round of items.

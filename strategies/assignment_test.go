@@ -404,7 +404,7 @@ func TestMaxScorePrices(t *testing.T) {
 	var chosen, fresh moe.Counts
 	chosen.Count(b, a.Mask)
 	fresh.Count(b, a.Fresh)
-	s.PrepareLoss(b, &chosen, &fresh)
+	s.PrepareLoss(&moe.Outcome{Batch: b, Chosen: &chosen, Fresh: &fresh})
 	if got := s.(*strategy).losses[0].(*balanceLoss).prices; !slices.Equal(got, []float32{2.25, 0.75, 0}) {
 		t.Errorf("prices are %v, want 3·(3, 1, 0)/4", got)
 	}

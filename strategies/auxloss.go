@@ -23,14 +23,15 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		{Name: "mode", Default: "step", Options: []string{"step", "running"},
 			About: "with scope=global: counts of the whole step, or Megatron-LM's running mean over accumulated micro-batches"},
 		{Name: "value", Default: "1", Options: []string{"1", "K"}, About: "the loss at perfect balance for α = 1: 1 (Megatron-LM) or K (Hugging Face)"},
+		{Name: "z", Default: "0", Low: 0, High: 1e6, About: "c of a z-loss beside it (see z-loss); 0 for none"},
 		scoreKnob, groupsKnob,
 	},
 	Strength: "coeff",
 	Zero: func(v Values) string {
-		if v.Text("score") == "scenario" {
-			return "none"
+		if v.Number("z") > 0 {
+			return ""
 		}
-		return "none:score=" + v.Text("score")
+		return unbalanced(v)
 	},
 	Needs:   "a router that learns; sequences for scope=sequence",
 	Changes: "gradient",
@@ -49,14 +50,26 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		if err != nil {
 			return nil, err
 		}
-		balance.softmax = score == moe.Softmax
-		return compose(&strategy{layer: l, score: score, selection: v.topK(l), losses: []loss{balance},
+		balance.plain = score == moe.Softmax
+		losses := []loss{balance}
+		if z := v.Number("z"); z > 0 {
+			losses = append(losses, zLoss{coeff: z})
+		}
+		return compose(&strategy{layer: l, score: score, selection: v.topK(l), losses: losses,
 			traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{balance.conventions(l.TopK)}}}), nil
 	},
 }
 
+// unbalanced is the spec of plain top-K by the score of a strategy's score knob.
+func unbalanced(v Values) string {
+	if v.Text("score") == "scenario" {
+		return "none"
+	}
+	return "none:score=" + v.Text("score")
+}
+
 func newLoss(coeff float64, scope string) *balanceLoss {
-	return &balanceLoss{coeff: coeff, scope: scope}
+	return &balanceLoss{coeff: coeff, units: units{scope: scope}}
 }
 
 // conventions says what the coefficient is in both conventions of the loss's value at balance.

@@ -49,12 +49,19 @@ func combine(l moe.Layer, from []*strategy, names []string) (*strategy, error) {
 			err = claim("gate", name)
 			r.traits.Gate = f.traits.Gate
 		}
+		if err == nil && f.traits.Fresh {
+			if r.counted != nil && r.counted != f.counted {
+				err = fmt.Errorf("the losses of %s count other choices than those of %s beside the chosen set: leave one of them out", name, taken["count"])
+			}
+			r.counted, taken["count"] = f.counted, name
+		}
 		if err != nil {
 			return nil, err
 		}
 		r.losses, r.controllers = append(r.losses, f.losses...), append(r.controllers, f.controllers...)
 		r.traits.Causal = r.traits.Causal && f.traits.Causal
 		r.traits.Varies, r.traits.Drops = r.traits.Varies || f.traits.Varies, r.traits.Drops || f.traits.Drops
+		r.traits.Sized = r.traits.Sized || f.traits.Sized
 		r.traits.Free = r.traits.Free || f.traits.Free
 		r.traits.Notes = append(r.traits.Notes, f.traits.Notes...)
 		for _, w := range f.traits.Warnings {

@@ -55,7 +55,7 @@ func TestFileIsWhatItsPartsAre(t *testing.T) {
 			var chosen, other moe.Counts
 			chosen.Count(batch, assigned.Mask)
 			other.Count(batch, assigned.Fresh)
-			s.PrepareLoss(batch, &chosen, &other)
+			s.PrepareLoss(&moe.Outcome{Batch: batch, Chosen: &chosen, Fresh: &other})
 			grads[i] = make([]float32, n)
 			s.Backward(batch, 1, scores[n:2*n], nil, grads[i], moe.NewScratch(layer))
 			s.Update(&moe.Outcome{Step: step, Batch: batch, Scores: scores, Assigned: assigned, Chosen: &chosen})

@@ -43,7 +43,7 @@ that falls from 4 to 1 over 40,000 steps, which is not modelled. Ignores group l
 				Notes: []string{"the temperature on the gate of the second choice is left out"}}}
 		if alpha := v.Number("coeff"); alpha > 0 {
 			balance := newLoss(alpha, v.Text("scope"))
-			balance.fresh, balance.valueK, balance.softmax = true, true, score == moe.Softmax // K·E·n/(KT), n of first choices
+			balance.fresh, balance.first, balance.plain = true, true, score == moe.Softmax
 			r.losses = []loss{balance}
 			r.traits.Notes = append(r.traits.Notes, fmt.Sprintf("scope %s, α = %.4g where the loss at balance is 1, counting first choices before places are denied",
 				balance.scope, alpha))

@@ -55,7 +55,7 @@ has E = 64, K = 8, M = 8, one expert of each. A token touches every group, so a 
 		r.selection = perGroup{l, m}
 		if alpha := v.Number("coeff"); alpha > 0 {
 			balance := newLoss(alpha, scopeGlobal)
-			balance.softmax = r.score == moe.Softmax
+			balance.plain = r.score == moe.Softmax
 			r.losses = []loss{balance}
 			r.traits.Notes = append(r.traits.Notes, balance.conventions(l.TopK))
 		}

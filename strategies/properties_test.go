@@ -89,6 +89,8 @@ var byNumber = map[string]string{
 	"moge":         "groups are consecutive experts",
 	"null-experts": "the last experts compute nothing",
 	"longcat-bias": "the last experts compute nothing",
+	"noisy-topk":   "draws noise by number",
+	"jitter":       "draws noise by number",
 }
 
 // Permuting experts permutes choices and biases: no rule favours an expert for its number, but those that say so.

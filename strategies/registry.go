@@ -17,6 +17,17 @@ var presets = []*Preset{
 	&randomPreset,
 	&roundRobinPreset,
 	&auxLoss,
+	&noisyTopK,
+	&switchLoss,
+	&gshardTop2,
+	&deepSeekV2Loss,
+	&skyworkLoss,
+	&zLossPreset,
+	&jitter,
+	&remoe,
+	&simBal,
+	&varianceLossPreset,
+	&progressiveKPreset,
 	&lossFree,
 	&multiplicativeBias,
 	&smebu,
@@ -310,6 +321,13 @@ func (s Spec) Build(l moe.Layer) (moe.Strategy, error) {
 var scoreKnob = Knob{Name: "score", Default: "scenario", Options: append([]string{"scenario"}, moe.ScoreNames()...),
 	About: "score function of the router; scenario: as the scenario's"}
 
+// publishedScore is the knob of a rule that was published for one score function.
+func publishedScore(f moe.Score) Knob {
+	k := scoreKnob
+	k.Default, k.About = f.String(), "score function of the router, "+f.String()+" as published; scenario: as the scenario's"
+	return k
+}
+
 // score returns the score function that a strategy's knob asks for, and what a reader must know about it.
 func (v Values) score(l moe.Layer) (moe.Score, []string, error) {
 	name := v.Text("score")
@@ -317,7 +335,7 @@ func (v Values) score(l moe.Layer) (moe.Score, []string, error) {
 		return l.Score, nil, nil
 	}
 	if l.Score == moe.Stored {
-		return 0, nil, fmt.Errorf("score=%s needs logits, and this stream carries scores, which are used as they are: leave the knob out", name)
+		return 0, nil, fmt.Errorf("score=%s needs logits, and this stream carries scores, which are used as they are: say score=scenario", name)
 	}
 	f, err := moe.ParseScore(name)
 	if f == l.Score || err != nil {

@@ -13,12 +13,77 @@ import (
 type topK struct{ layer moe.Layer }
 
 func (k topK) choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask []uint64) {
-	var allowed []uint64
-	if k.layer.Limited() {
-		allowed = w.Allowed
-		w.Select.Groups(allowed, s, bias, k.layer.Experts, k.layer.GroupsKept)
+	w.Select.TopK(mask, s, bias, t.Live(), k.allowed(s, bias, w))
+}
+
+// allowed returns the groups that each token may touch, or nil where all.
+func (k topK) allowed(s, bias []float32, w *moe.Scratch) []uint64 {
+	if !k.layer.Limited() {
+		return nil
 	}
-	w.Select.TopK(mask, s, bias, t.Live(), allowed)
+	w.Select.Groups(w.Allowed, s, bias, k.layer.Experts, k.layer.GroupsKept)
+	return w.Allowed
+}
+
+// firstChoice marks the best expert alone, of those that topK may choose from: what GShard's loss counts.
+type firstChoice struct{ topK }
+
+func (k firstChoice) choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask []uint64) {
+	clear(mask)
+	var best picks
+	best.add(mask, s, bias, k.allowed(s, bias, w), t.Live())
+}
+
+// positive chooses every expert with a positive score, however many (ReMoE). Group limits do not bind it.
+type positive struct{}
+
+func (positive) choose(t *moe.Tile, s, _ []float32, _ *moe.Scratch, mask []uint64) {
+	for e := range mask {
+		var m uint64
+		for l, v := range row(s, e) {
+			if v > 0 {
+				m |= 1 << l
+			}
+		}
+		mask[e] = m & t.Live()
+	}
+}
+
+func (positive) declare(t *moe.Traits) { t.Varies, t.Free = true, true }
+
+// picks are one expert for each token of a tile and its score; dead lanes and tokens without any left have expert −1.
+type picks struct {
+	expert [moe.TileTokens]int32
+	score  vec.Row
+}
+
+// add finds every live token's best expert by s + bias that is allowed and not yet in its mask, ties to the lowest, and adds it.
+func (p *picks) add(mask []uint64, s, bias []float32, allowed []uint64, live uint64) {
+	var best vec.Row
+	for l := range p.expert {
+		p.expert[l] = -1
+	}
+	size := len(mask) / max(1, len(allowed))
+	for e, m := range mask {
+		open := live &^ m
+		if allowed != nil {
+			open &= allowed[e/size]
+		}
+		var b float32
+		if bias != nil {
+			b = bias[e]
+		}
+		for l, v := range row(s, e) {
+			if open>>l&1 != 0 && (p.expert[l] < 0 || v+b > best[l]) {
+				p.expert[l], p.score[l], best[l] = int32(e), v, v+b
+			}
+		}
+	}
+	for l, e := range p.expert {
+		if e >= 0 {
+			mask[e] |= 1 << l
+		}
+	}
 }
 
 // randomK chooses K distinct experts with equal chances, within M groups drawn with equal chances.

@@ -36,6 +36,14 @@ func batchOf(r *rand.Rand, layer moe.Layer, lengths ...int) *moe.Batch {
 	return b
 }
 
+// logitsOf returns a batch's logits [tile][E][64], as a learning router's.
+func logitsOf(b *moe.Batch) (z []float32) {
+	for _, t := range b.Tiles {
+		z = append(z, t.Z...)
+	}
+	return z
+}
+
 func mustBuild(t *testing.T, layer moe.Layer, text string) moe.Strategy {
 	t.Helper()
 	spec, err := Parse(text)
@@ -68,11 +76,13 @@ func routeAll(s moe.Strategy, b *moe.Batch) (scores []float32, a *moe.Assignment
 var layer16 = moe.Layer{Experts: 16, TopK: 3, Groups: 1, GroupsKept: 1}
 var layerV3 = moe.Layer{Experts: 32, TopK: 4, Groups: 8, GroupsKept: 2}
 
-// permitted is the layer with one expert a token where a strategy knows of no other K.
+// permitted is the layer with one or two experts a token where a strategy knows of no other K.
 func permitted(p *Preset, l moe.Layer) moe.Layer {
-	if spec, err := Parse(p.Name); err == nil {
-		if _, err := spec.Build(l); err != nil {
-			l.TopK = 1
+	spec, _ := Parse(p.Name)
+	for _, k := range []int{l.TopK, 1, 2} {
+		l.TopK = k
+		if _, err := spec.Build(l); err == nil {
+			break
 		}
 	}
 	return l
@@ -124,11 +134,11 @@ func TestContract(t *testing.T) {
 			var counts moe.Counts
 			counts.Count(b, a.Mask)
 			g, w := make([]float32, layer.Experts*vec.Lanes), moe.NewScratch(layer)
-			outcome := &moe.Outcome{Step: 1, Batch: b, Scores: scores, Assigned: a, Chosen: &counts}
+			outcome := &moe.Outcome{Step: 1, Batch: b, Scores: scores, Logits: logitsOf(b), Assigned: a, Chosen: &counts, Fresh: &counts}
 			step := func() {
 				s.Route(&b.Tiles[0], scores[:layer.Experts*vec.Lanes], w, a.Tile(0), a.FreshTile(0))
 				counts.Count(b, a.Mask)
-				s.PrepareLoss(b, &counts, &counts)
+				s.PrepareLoss(outcome)
 				s.Backward(b, 0, scores[:layer.Experts*vec.Lanes], b.Tiles[0].Z, g, w)
 				s.Update(outcome)
 			}
@@ -285,7 +295,7 @@ func TestLossGradients(t *testing.T) {
 			if a.Fresh != nil {
 				fresh.Count(b, a.Fresh)
 			}
-			s.PrepareLoss(b, &chosen, &fresh)
+			s.PrepareLoss(&moe.Outcome{Batch: b, Chosen: &chosen, Fresh: &fresh})
 			loss := s.(*strategy).losses[0].(*balanceLoss)
 			want := 0.0
 			for i := range b.Tiles {
@@ -326,7 +336,7 @@ func definition(b *moe.Batch, tile int, l *balanceLoss, score moe.Score) (sum fl
 	t := &b.Tiles[tile]
 	for lane := range t.Tokens {
 		token := t.Start + lane
-		unit := slices.IndexFunc(l.units, func(s moe.Span) bool { return token >= s.From && token < s.To })
+		unit := slices.IndexFunc(l.spans, func(s moe.Span) bool { return token >= s.From && token < s.To })
 		var z, dot float64
 		for x := range e {
 			v := float64(t.Z[x*vec.Lanes+lane])
@@ -341,7 +351,7 @@ func definition(b *moe.Batch, tile int, l *balanceLoss, score moe.Score) (sum fl
 			z += v
 			dot += v * float64(l.prices[unit*e+x])
 		}
-		sum += l.coeff * dot / z / float64(len(l.units)) / float64(l.units[unit].Len())
+		sum += l.coeff * dot / z / float64(len(l.spans)) / float64(l.spans[unit].Len())
 	}
 	return sum
 }
@@ -365,7 +375,7 @@ func TestLossAtBalance(t *testing.T) {
 			chosen, fresh = fresh, chosen
 		}
 		value := func() (loss, gradient float64) {
-			s.PrepareLoss(b, chosen, fresh)
+			s.PrepareLoss(&moe.Outcome{Batch: b, Chosen: chosen, Fresh: fresh})
 			for i := range b.Tiles {
 				n := layer.Experts * vec.Lanes
 				g := make([]float32, n)
@@ -417,7 +427,7 @@ func TestRunningCounts(t *testing.T) {
 	counts := &moe.Counts{Experts: 2, Tokens: 40, MicroBatch: []int64{10, 0, 5, 5, 0, 10, 5, 5}, Global: []int64{20, 20}}
 	l := newLoss(1, scopeGlobal)
 	l.running = true
-	l.prepare(b, counts, nil)
+	l.prepare(&moe.Outcome{Batch: b, Chosen: counts})
 	want := []float32{1.5, 0.5, 1.5, 0.5, 1, 1, 1, 1}
 	if !slices.Equal(l.prices, want) {
 		t.Errorf("prices are %v, want %v", l.prices, want)

@@ -3,17 +3,17 @@
 //
 // A strategy is a value made of nine parts, in the order in which a token meets them:
 //
-//	1 logit transform       z → z′             none yet
+//	1 logit transform       z → z′             transform.go: z-score, temperature, noise
 //	2 score                 z′ → s             moe.Score
 //	3 selection adjustment  s, state → a       + b (bias.go); · b (multiplicative.go)
 //	4 eligibility           a → mask           all, or the best groups (selection.go, groups.go)
-//	5 selection             a, mask → S        selection.go, groups.go, hash.go, idle.go; assignment.go
+//	5 selection             a, mask → S        selection.go, groups.go, hash.go, idle.go, gumbel.go; assignment.go
 //	                                           for rules of whole batches; optimum.go for the bound
 //	6 capacity              S → S′, drops      none, or capacity.go
 //	7 gate                  s, S′ → g          moe.Gate, from unbiased scores
-//	8 loss terms            s, counts → ∂L/∂s  loss.go: price-vector losses of every scope
+//	8 loss terms            s, counts → ∂L/∂s  loss.go: price-vector losses; squaredcv.go, zloss.go, simbal.go and others
 //	9 controller            counts → state     bias.go: sign, proportional, RMS, tanh with momentum, PID;
-//	                                           bip.go: clipped dual prices; longcat.go: a budget
+//	                                           bip.go: clipped dual prices; longcat.go: a budget; coefficient.go: of losses
 //
 // A preset is one file: the composition, its knobs, its paper. It is entered once in the table of registry.go; lists,
 // help and checks follow from there. What a batch is lives in package moe, the step loop in package sim.
@@ -30,6 +30,7 @@ type strategy struct {
 	bias        []float32 // b, added to the scores for the choice
 	selection   selection
 	revision    revision
+	counted     selection // what losses count in place of the chosen set; plain top-K of the scores unless a preset says otherwise
 	losses      []loss
 	controllers []controller
 }
@@ -54,11 +55,16 @@ type revision interface {
 
 // loss is one of part 8.
 type loss interface {
-	// prepare fixes what it takes from the step's counts; fresh is of Assignment.Fresh.
-	prepare(b *moe.Batch, chosen, fresh *moe.Counts)
+	// prepare fixes what it takes from the whole batch.
+	prepare(o *moe.Outcome)
 	// addGradient adds ∂L/∂s of one tile to g and returns the tile's part of L.
 	addGradient(b *moe.Batch, tile int, s, g []float32, w *moe.Scratch) float64
 }
+
+// scoreless is embedded in losses that do not act on scores.
+type scoreless struct{}
+
+func (scoreless) addGradient(*moe.Batch, int, []float32, []float32, *moe.Scratch) float64 { return 0 }
 
 // logitLoss is a loss of the logits themselves.
 type logitLoss interface {
@@ -87,7 +93,7 @@ func (r *strategy) Route(t *moe.Tile, s []float32, w *moe.Scratch, mask, fresh [
 		r.selection.choose(t, s, r.bias, w, mask)
 	}
 	if fresh != nil {
-		w.Select.TopK(fresh, s, nil, t.Live(), nil)
+		r.counted.choose(t, s, nil, w, fresh)
 	}
 }
 
@@ -100,9 +106,9 @@ func (r *strategy) RouteBatch(b *moe.Batch, s []float32, a *moe.Assignment) erro
 }
 
 // PrepareLoss implements moe.Strategy.
-func (r *strategy) PrepareLoss(b *moe.Batch, chosen, fresh *moe.Counts) {
+func (r *strategy) PrepareLoss(o *moe.Outcome) {
 	for _, l := range r.losses {
-		l.prepare(b, chosen, fresh)
+		l.prepare(o)
 	}
 }
 
@@ -169,6 +175,9 @@ func compose(r *strategy) *strategy {
 	}
 	t.Whole, t.Transforms, t.Loss = r.revision != nil, r.transform != nil, len(r.losses) > 0
 	t.Logits = t.Transforms
+	if r.counted == nil {
+		r.counted = topK{r.layer.Ungrouped()}
+	}
 	parts := []any{r.transform, r.selection, r.revision}
 	for _, l := range r.losses {
 		parts = append(parts, l)

@@ -53,13 +53,16 @@ var topPPreset = Preset{
 	Summary: "the fewest best experts whose softmax scores together exceed p: more for tokens of which the router is unsure",
 	Formula: `s = softmax(z);  S_t = the shortest prefix of the experts, best first, with Σ s > p
 g = s, not divided by its sum
+L = α · Σ_e w_e·P_e + c · mean over t of H_t,   w_e = E·n_e/(KT) over the step,   H_t = −Σ_e s_te·ln s_te
 
-Routing only: of its losses (balance 1e-2, entropy 1e-4, from memory) none is on. An untrained, flat softmax selects p·E experts.`,
+Both losses are off unless asked for: their published weights, balance 1e-2 and entropy 1e-4, are from memory. An untrained, flat softmax selects p·E experts.`,
 	Knobs: []Knob{
 		{Name: "p", Default: "0.4", Low: 0, High: 1, About: "p, mass that the chosen must exceed, a share of 1"},
+		{Name: "coeff", Default: "0", Low: 0, High: 1e6, About: "α of a balancing loss, whose value is 1 where loads are even and tokens have K experts; 0 for none"},
+		{Name: "entropy", Default: "0", Low: 0, High: 1e6, About: "c, price of a token's entropy in nats, which holds the number of experts down; 0 for none"},
 	},
-	Needs:   "softmax scores of all experts; compute that may vary by token",
-	Changes: "which experts, how many, gates",
+	Needs:   "softmax scores of all experts; compute that may vary by token; a router that learns, for losses",
+	Changes: "which experts, how many, gates; gradient with losses",
 	Fails:   "the number of experts follows the router's sharpness and nothing holds it to K; does not balance; ignores a group limit",
 	Paper:   "Harder Tasks Need More Experts (Huang et al. 2024, arXiv 2403.07652)",
 	Read:    "code (ZhenweiAn/Dynamic_MoE), for the routing; weights of its losses from memory",
@@ -68,8 +71,16 @@ Routing only: of its losses (balance 1e-2, entropy 1e-4, from memory) none is on
 		if err != nil {
 			return nil, err
 		}
-		// The paper's balance and entropy losses would be entered as losses here.
-		return compose(&strategy{layer: l, score: score, selection: topP{l.TopK, v.Number("p")},
+		var losses []loss
+		if alpha := v.Number("coeff"); alpha > 0 {
+			balance := newLoss(alpha, scopeGlobal)
+			balance.plain = score == moe.Softmax
+			losses = append(losses, balance)
+		}
+		if c := v.Number("entropy"); c > 0 {
+			losses = append(losses, entropyLoss{coeff: c})
+		}
+		return compose(&strategy{layer: l, score: score, selection: topP{l.TopK, v.Number("p")}, losses: losses,
 			traits: moe.Traits{Causal: true, Gate: moe.Gate{Scale: 1}, Warnings: append(warnings, freeWarnings(l)...), Notes: []string{variesNote}}}), nil
 	},
 }

@@ -1,0 +1,282 @@
+package strategies
+
+import (
+	"math"
+	"math/bits"
+
+	"evenkeel/internal/vec"
+	"evenkeel/moe"
+)
+
+// Losses of noisy top-K gating (Shazeer et al. 2017, arXiv 1701.06538, section 4 and appendix A) are squared coefficients of
+// variation over the experts of a sum I_e over the tokens of a unit, mean over units:
+//
+//	L = α·mean_u CV²(I^u),   CV² = v/m²,   m = mean_e I_e,   v = Σ_e (I_e − m)²/E
+//	∂CV²/∂I_e = 2/(E·m²)·(I_e − m·(1 + CV²))
+//
+// FastMoE and Tutel divide by E−1 in v, which multiplies both by E/(E−1).
+type squaredCV struct {
+	units
+	coeff  float64
+	sample bool // E−1
+
+	experts int
+	sums    []float64 // I [unit][E], then α/|U|·∂CV²/∂I_e
+	value   float64
+}
+
+// begin clears the sums of a batch's units.
+func (l *squaredCV) begin(b *moe.Batch) {
+	l.split(b)
+	l.experts = b.Layer.Experts
+	n := len(l.spans) * l.experts
+	if cap(l.sums) < n {
+		l.sums = make([]float64, n)
+	}
+	l.sums = l.sums[:n]
+	clear(l.sums)
+}
+
+func (l *squaredCV) of(unit int) []float64 { return l.sums[unit*l.experts : (unit+1)*l.experts] }
+
+// finish turns the sums into their prices, and fixes L.
+func (l *squaredCV) finish() {
+	n := float64(l.experts)
+	share := l.coeff / float64(len(l.spans))
+	if l.sample {
+		share *= n / (n - 1)
+	}
+	l.value = 0
+	for unit := range l.spans {
+		sums := l.of(unit)
+		var mean, variance float64
+		for _, v := range sums {
+			mean += v
+		}
+		if mean /= n; mean == 0 {
+			continue
+		}
+		for _, v := range sums {
+			variance += float64((v - mean) * (v - mean))
+		}
+		cv2 := variance / (n * float64(mean*mean))
+		l.value += float64(share * cv2)
+		for e, v := range sums {
+			sums[e] = share * 2 / (n * float64(mean*mean)) * (v - float64(mean*(1+cv2)))
+		}
+	}
+}
+
+// part is the tile's part of L: all of it belongs to the first.
+func (l *squaredCV) part(tile int) float64 {
+	if tile > 0 {
+		return 0
+	}
+	return l.value
+}
+
+// importanceLoss is the squared CV of importance, I_e = Σ_t g_te with the gates g normalised over the chosen experts, as
+// a softmax over them is, or over all experts (Tutel). With v_e = ∂L/∂I_e, for e among the experts that g runs over,
+//
+//	∂L/∂s_te = (v_e − Σ_i v_i·g_ti)/Σ_i s_ti.
+type importanceLoss struct {
+	squaredCV
+	all bool
+
+	assigned *moe.Assignment
+	every    []uint64
+	inverse  vec.Row // of the tile that prepare is at
+}
+
+// over returns the masks of the experts over which a tile's gates run.
+func (l *importanceLoss) over(tile int) []uint64 {
+	if l.all {
+		return l.every
+	}
+	return l.assigned.Tile(tile)
+}
+
+func (l *importanceLoss) prepare(o *moe.Outcome) {
+	l.begin(o.Batch)
+	l.assigned = o.Assigned
+	if l.every == nil {
+		l.every = make([]uint64, l.experts)
+		for e := range l.every {
+			l.every[e] = ^uint64(0)
+		}
+	}
+	size := l.experts * vec.Lanes
+	for i := range o.Batch.Tiles {
+		s, mask := o.Scores[i*size:(i+1)*size], l.over(i)
+		vec.SumChosen(&l.inverse, s, mask)
+		vec.Invert(&l.inverse)
+		o.Batch.Segments(i, l.spans, func(unit, from, to int) {
+			sums, lanes := l.of(unit), moe.LaneMask(from, to)
+			for e, m := range mask {
+				for m &= lanes; m != 0; m &= m - 1 {
+					t := bits.TrailingZeros64(m)
+					sums[e] += float64(float32(row(s, e)[t] * l.inverse[t]))
+				}
+			}
+		})
+	}
+	l.finish()
+}
+
+func (l *importanceLoss) addGradient(b *moe.Batch, tile int, s, g []float32, w *moe.Scratch) float64 {
+	mask, inverse, mean := l.over(tile), &w.Rows[0], &w.Rows[1]
+	vec.SumChosen(inverse, s, mask)
+	vec.Invert(inverse)
+	*mean = vec.Row{}
+	b.Segments(tile, l.spans, func(unit, from, to int) {
+		price, lanes := l.of(unit), moe.LaneMask(from, to)
+		for e, m := range mask {
+			v, s := float32(price[e]), row(s, e)
+			for m &= lanes; m != 0; m &= m - 1 {
+				t := bits.TrailingZeros64(m)
+				mean[t] += float32(v * float32(s[t]*inverse[t]))
+			}
+		}
+		for e, m := range mask {
+			v, g := float32(price[e]), row(g, e)
+			for m &= lanes; m != 0; m &= m - 1 {
+				t := bits.TrailingZeros64(m)
+				g[t] += float32((v - mean[t]) * inverse[t])
+			}
+		}
+	})
+	return l.part(tile)
+}
+
+// loadLoss is the squared CV of the smooth load, Load_e = Σ_t P_te, where P_te is the chance that expert e would be among
+// the K best of token t if its noise alone were drawn again:
+//
+//	P_te = Φ(u_te),   u_te = (c_te − thr_te)/σ,
+//
+// c being logits without noise and thr the K-th largest logit with noise, of the other experts: for the chosen ones that
+// is the (K+1)-th of all. With v_e = ∂L/∂Load_e the gradient is v_e·φ(u_te)/σ at c_te and its negative at the logit of the
+// expert that is the threshold. Thresholds are taken over all experts, whatever the group limit.
+type loadLoss struct {
+	squaredCV
+	scoreless
+	noise noise
+
+	assigned   *moe.Assignment
+	last, next []cutoff  // by token: the least of the chosen and the best of the others
+	disturbed  []float32 // logits with noise of the tile that prepare is at
+}
+
+// cutoff is a threshold: a logit with noise and its expert, −1 where there is none.
+type cutoff struct {
+	logit  float32
+	expert int32
+}
+
+func (l *loadLoss) prepare(o *moe.Outcome) {
+	b := o.Batch
+	l.begin(b)
+	l.assigned = o.Assigned
+	size, tokens := l.experts*vec.Lanes, len(b.Tiles)*vec.Lanes
+	if cap(l.last) < tokens {
+		l.last, l.next, l.disturbed = make([]cutoff, tokens), make([]cutoff, tokens), make([]float32, size)
+	}
+	l.last, l.next = l.last[:tokens], l.next[:tokens]
+	for i := range b.Tiles {
+		z, mask := o.Logits[i*size:(i+1)*size], o.Assigned.Tile(i)
+		l.findThresholds(i, &b.Tiles[i], z, mask)
+		b.Segments(i, l.spans, func(unit, from, to int) {
+			sums := l.of(unit)
+			for e, m := range mask {
+				c := row(z, e)
+				for t := from; t < to; t++ {
+					u, _ := l.distance(c[t], m>>t&1 != 0, i*vec.Lanes+t)
+					sums[e] += normalCDF(u)
+				}
+			}
+		})
+	}
+	l.finish()
+}
+
+// findThresholds finds both thresholds of every token of a tile.
+func (l *loadLoss) findThresholds(tile int, t *moe.Tile, z []float32, mask []uint64) {
+	clear(l.disturbed)
+	if t.Training {
+		l.noise.draw(t, l.disturbed, z)
+	}
+	last, next := l.last[tile*vec.Lanes:(tile+1)*vec.Lanes], l.next[tile*vec.Lanes:(tile+1)*vec.Lanes]
+	for i := range last {
+		last[i].expert, next[i].expert = -1, -1
+	}
+	for e, m := range mask {
+		extra := row(l.disturbed, e)
+		for i, v := range row(z, e)[:t.Tokens] {
+			v += extra[i]
+			if m>>i&1 != 0 {
+				if last[i].expert < 0 || v < last[i].logit {
+					last[i] = cutoff{v, int32(e)}
+				}
+			} else if next[i].expert < 0 || v > next[i].logit {
+				next[i] = cutoff{v, int32(e)}
+			}
+		}
+	}
+}
+
+// distance returns u of an expert and the expert whose logit is its threshold, or +∞ where it has none.
+func (l *loadLoss) distance(c float32, chosen bool, token int) (u float64, expert int32) {
+	t := &l.last[token]
+	if chosen {
+		t = &l.next[token]
+	}
+	if t.expert < 0 {
+		return math.Inf(1), -1
+	}
+	return float64(c-t.logit) / float64(l.noise.size), t.expert
+}
+
+func (l *loadLoss) addLogitGradient(b *moe.Batch, tile int, z, g []float32, _ *moe.Scratch) float64 {
+	mask := l.assigned.Tile(tile)
+	b.Segments(tile, l.spans, func(unit, from, to int) {
+		price := l.of(unit)
+		for e, m := range mask {
+			c, own := row(z, e), row(g, e)
+			for t := from; t < to; t++ {
+				u, at := l.distance(c[t], m>>t&1 != 0, tile*vec.Lanes+t)
+				if u*u > 80 { // φ < 1e-17
+					continue
+				}
+				d := float32(price[e] * vec.Exp64(-u*u/2) / (math.Sqrt(2*math.Pi) * float64(l.noise.size)))
+				own[t] += d
+				row(g, int(at))[t] -= d
+			}
+		}
+	})
+	return l.part(tile)
+}
+
+// normalCDF returns Φ(x) with an error below 1e-14, by a ratio of polynomials (Hart 1968, as West 2005 gives it). Beyond 7
+// from 0 it is 0 or 1.
+func normalCDF(x float64) float64 {
+	a := math.Abs(x)
+	var tail float64
+	if a < 7 {
+		p, q := 3.52624965998911e-2, 8.83883476483184e-2
+		for i := range hartP {
+			p = float64(p*a) + hartP[i]
+			q = float64(q*a) + hartQ[i]
+		}
+		tail = vec.Exp64(-a*a/2) * p / (float64(q*a) + hartEnd)
+	}
+	if x > 0 {
+		return 1 - tail
+	}
+	return tail
+}
+
+var (
+	hartP = [...]float64{.700383064443688, 6.37396220353165, 33.912866078383, 112.079291497871, 221.213596169931, 220.206867912376}
+	hartQ = [...]float64{1.75566716318264, 16.064177579207, 86.7807322029461, 296.564248779674, 637.333633378831, 793.826512519948}
+)
+
+const hartEnd = 440.413735824752
