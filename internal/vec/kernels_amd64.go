@@ -164,10 +164,10 @@ func scaleAVX512(x *float32, factor *float32, rows int)
 //go:noescape
 func gatherAVX512(out *float32, table *float32, source *int32, blocks int, width int)
 
-// loadAVX512 is gather of the first 64 rows, and fetches the 64 after them.
+// loadAVX512 is gather of the first 64 rows, and fetches those that many bytes ahead if that is not 0.
 //
 //go:noescape
-func loadAVX512(out *float32, table *float32, blocks int, width int)
+func loadAVX512(out *float32, table *float32, blocks int, width int, ahead int)
 
 // peakAVX512 runs n times 12 fused multiply-adds of a vector.
 //
@@ -334,10 +334,10 @@ func scaleAVX2(x *float32, factor *float32, rows int)
 //go:noescape
 func gatherAVX2(out *float32, table *float32, source *int32, blocks int, width int)
 
-// loadAVX2 is gather of the first 64 rows, and fetches the 64 after them.
+// loadAVX2 is gather of the first 64 rows, and fetches those that many bytes ahead if that is not 0.
 //
 //go:noescape
-func loadAVX2(out *float32, table *float32, blocks int, width int)
+func loadAVX2(out *float32, table *float32, blocks int, width int, ahead int)
 
 // peakAVX2 runs n times 12 fused multiply-adds of a vector.
 //

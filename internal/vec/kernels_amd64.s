@@ -3714,26 +3714,27 @@ row:
 	RET
 
 // func listsAVX512(ids *int32, gates *float32, mask *uint64, s *float32, inverse *float32, rows int, k int, places int)
-// Requires: AVX, BMI
+// Requires: AVX, AVX512F, BMI
 TEXT ·listsAVX512(SB), NOSPLIT, $256-64
-	MOVQ ids+0(FP), AX
-	MOVQ gates+8(FP), CX
-	MOVQ mask+16(FP), DX
-	MOVQ s+24(FP), BX
-	MOVQ inverse+32(FP), SI
-	MOVQ rows+40(FP), DI
-	MOVQ k+48(FP), R8
-	MOVQ places+56(FP), R9
-	XORQ R10, R10
-	XORQ R11, R11
-
-first:
-	MOVL R10, (SP)(R11*4)
-	ADDQ R8, R10
-	INCQ R11
-	CMPQ R11, $0x40
-	JL   first
-	XORQ R8, R8
+	MOVQ         ids+0(FP), AX
+	MOVQ         gates+8(FP), CX
+	MOVQ         mask+16(FP), DX
+	MOVQ         s+24(FP), BX
+	MOVQ         inverse+32(FP), SI
+	MOVQ         rows+40(FP), DI
+	MOVQ         k+48(FP), R8
+	MOVQ         places+56(FP), R9
+	VPBROADCASTD R8, Z0
+	VPMULLD      numbers<>+0(SB), Z0, Z1
+	VMOVUPS      Z1, (SP)
+	VPMULLD      numbers<>+64(SB), Z0, Z1
+	VMOVUPS      Z1, 64(SP)
+	VPMULLD      numbers<>+128(SB), Z0, Z1
+	VMOVUPS      Z1, 128(SP)
+	VPMULLD      numbers<>+192(SB), Z0, Z0
+	VMOVUPS      Z0, 192(SP)
+	XORQ         R8, R8
+	XORQ         R11, R11
 
 row:
 	MOVQ  (DX), R12
@@ -3741,28 +3742,94 @@ row:
 	JZ    done
 
 bit:
-	TZCNTQ R12, R11
-	MOVL   (SP)(R11*4), R10
-	CMPQ   R10, R9
+	TZCNTQ R12, R10
+	MOVL   (SP)(R10*4), R8
+	CMPQ   R8, R9
 	JAE    more
-	VMOVSS (BX)(R11*4), X0
-	VMULSS (SI)(R11*4), X0, X0
-	MOVL   R8, (AX)(R10*4)
-	VMOVSS X0, (CX)(R10*4)
-	INCL   R10
-	MOVL   R10, (SP)(R11*4)
+	VMOVSS (BX)(R10*4), X0
+	VMULSS (SI)(R10*4), X0, X0
+	MOVL   R11, (AX)(R8*4)
+	VMOVSS X0, (CX)(R8*4)
+	INCL   R8
+	MOVL   R8, (SP)(R10*4)
 
 more:
 	BLSRQ R12, R12
 	JNZ   bit
 
 done:
-	INCQ R8
+	INCQ R11
 	ADDQ $+8, DX
 	ADDQ $+256, BX
 	DECQ DI
 	JNZ  row
 	RET
+
+DATA numbers<>+0(SB)/4, $0x00000000
+DATA numbers<>+4(SB)/4, $0x00000001
+DATA numbers<>+8(SB)/4, $0x00000002
+DATA numbers<>+12(SB)/4, $0x00000003
+DATA numbers<>+16(SB)/4, $0x00000004
+DATA numbers<>+20(SB)/4, $0x00000005
+DATA numbers<>+24(SB)/4, $0x00000006
+DATA numbers<>+28(SB)/4, $0x00000007
+DATA numbers<>+32(SB)/4, $0x00000008
+DATA numbers<>+36(SB)/4, $0x00000009
+DATA numbers<>+40(SB)/4, $0x0000000a
+DATA numbers<>+44(SB)/4, $0x0000000b
+DATA numbers<>+48(SB)/4, $0x0000000c
+DATA numbers<>+52(SB)/4, $0x0000000d
+DATA numbers<>+56(SB)/4, $0x0000000e
+DATA numbers<>+60(SB)/4, $0x0000000f
+DATA numbers<>+64(SB)/4, $0x00000010
+DATA numbers<>+68(SB)/4, $0x00000011
+DATA numbers<>+72(SB)/4, $0x00000012
+DATA numbers<>+76(SB)/4, $0x00000013
+DATA numbers<>+80(SB)/4, $0x00000014
+DATA numbers<>+84(SB)/4, $0x00000015
+DATA numbers<>+88(SB)/4, $0x00000016
+DATA numbers<>+92(SB)/4, $0x00000017
+DATA numbers<>+96(SB)/4, $0x00000018
+DATA numbers<>+100(SB)/4, $0x00000019
+DATA numbers<>+104(SB)/4, $0x0000001a
+DATA numbers<>+108(SB)/4, $0x0000001b
+DATA numbers<>+112(SB)/4, $0x0000001c
+DATA numbers<>+116(SB)/4, $0x0000001d
+DATA numbers<>+120(SB)/4, $0x0000001e
+DATA numbers<>+124(SB)/4, $0x0000001f
+DATA numbers<>+128(SB)/4, $0x00000020
+DATA numbers<>+132(SB)/4, $0x00000021
+DATA numbers<>+136(SB)/4, $0x00000022
+DATA numbers<>+140(SB)/4, $0x00000023
+DATA numbers<>+144(SB)/4, $0x00000024
+DATA numbers<>+148(SB)/4, $0x00000025
+DATA numbers<>+152(SB)/4, $0x00000026
+DATA numbers<>+156(SB)/4, $0x00000027
+DATA numbers<>+160(SB)/4, $0x00000028
+DATA numbers<>+164(SB)/4, $0x00000029
+DATA numbers<>+168(SB)/4, $0x0000002a
+DATA numbers<>+172(SB)/4, $0x0000002b
+DATA numbers<>+176(SB)/4, $0x0000002c
+DATA numbers<>+180(SB)/4, $0x0000002d
+DATA numbers<>+184(SB)/4, $0x0000002e
+DATA numbers<>+188(SB)/4, $0x0000002f
+DATA numbers<>+192(SB)/4, $0x00000030
+DATA numbers<>+196(SB)/4, $0x00000031
+DATA numbers<>+200(SB)/4, $0x00000032
+DATA numbers<>+204(SB)/4, $0x00000033
+DATA numbers<>+208(SB)/4, $0x00000034
+DATA numbers<>+212(SB)/4, $0x00000035
+DATA numbers<>+216(SB)/4, $0x00000036
+DATA numbers<>+220(SB)/4, $0x00000037
+DATA numbers<>+224(SB)/4, $0x00000038
+DATA numbers<>+228(SB)/4, $0x00000039
+DATA numbers<>+232(SB)/4, $0x0000003a
+DATA numbers<>+236(SB)/4, $0x0000003b
+DATA numbers<>+240(SB)/4, $0x0000003c
+DATA numbers<>+244(SB)/4, $0x0000003d
+DATA numbers<>+248(SB)/4, $0x0000003e
+DATA numbers<>+252(SB)/4, $0x0000003f
+GLOBL numbers<>(SB), RODATA|NOPTR, $256
 
 // func mixAVX512(energy *float32, x *float32, a *float32, b *float32, noise float32, rows int)
 // Requires: AVX, AVX512F
@@ -3878,7 +3945,6 @@ TEXT ·gatherAVX512(SB), NOSPLIT, $0-40
 	MOVQ table+8(FP), CX
 	MOVQ width+32(FP), DX
 	SHLQ $0x02, DX
-	MOVQ DX, BX
 	MOVQ source+16(FP), BX
 	MOVQ $0x00000004, SI
 
@@ -4028,15 +4094,14 @@ block:
 	VZEROUPPER
 	RET
 
-// func loadAVX512(out *float32, table *float32, blocks int, width int)
+// func loadAVX512(out *float32, table *float32, blocks int, width int, ahead int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·loadAVX512(SB), NOSPLIT, $0-32
+TEXT ·loadAVX512(SB), NOSPLIT, $0-40
 	MOVQ out+0(FP), AX
 	MOVQ table+8(FP), CX
 	MOVQ width+24(FP), DX
 	SHLQ $0x02, DX
-	MOVQ DX, BX
-	SHLQ $0x06, BX
+	MOVQ ahead+32(FP), BX
 	MOVQ $0x00000004, SI
 
 lanes:
@@ -4047,53 +4112,74 @@ lanes:
 block:
 	MOVQ       R8, R10
 	VMOVUPS    (R10), Z0
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z1
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z2
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z3
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z4
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z5
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z6
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z7
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z8
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z9
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z10
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z11
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z12
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z13
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z14
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Z15
+	ADDQ       DX, R10
+	TESTQ      BX, BX
+	JZ         near
+	MOVQ       R8, R10
 	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+
+near:
 	VUNPCKLPS  Z1, Z0, Z16
 	VUNPCKHPS  Z1, Z0, Z0
 	VUNPCKLPS  Z3, Z2, Z1
@@ -7826,26 +7912,36 @@ row:
 	RET
 
 // func listsAVX2(ids *int32, gates *float32, mask *uint64, s *float32, inverse *float32, rows int, k int, places int)
-// Requires: AVX, BMI
+// Requires: AVX, AVX2, BMI
 TEXT ·listsAVX2(SB), NOSPLIT, $256-64
-	MOVQ ids+0(FP), AX
-	MOVQ gates+8(FP), CX
-	MOVQ mask+16(FP), DX
-	MOVQ s+24(FP), BX
-	MOVQ inverse+32(FP), SI
-	MOVQ rows+40(FP), DI
-	MOVQ k+48(FP), R8
-	MOVQ places+56(FP), R9
-	XORQ R10, R10
-	XORQ R11, R11
-
-first:
-	MOVL R10, (SP)(R11*4)
-	ADDQ R8, R10
-	INCQ R11
-	CMPQ R11, $0x40
-	JL   first
-	XORQ R8, R8
+	MOVQ         ids+0(FP), AX
+	MOVQ         gates+8(FP), CX
+	MOVQ         mask+16(FP), DX
+	MOVQ         s+24(FP), BX
+	MOVQ         inverse+32(FP), SI
+	MOVQ         rows+40(FP), DI
+	MOVQ         k+48(FP), R8
+	MOVQ         places+56(FP), R9
+	VMOVD        R8, X0
+	VPBROADCASTD X0, Y0
+	VPMULLD      numbers<>+0(SB), Y0, Y1
+	VMOVUPS      Y1, (SP)
+	VPMULLD      numbers<>+32(SB), Y0, Y1
+	VMOVUPS      Y1, 32(SP)
+	VPMULLD      numbers<>+64(SB), Y0, Y1
+	VMOVUPS      Y1, 64(SP)
+	VPMULLD      numbers<>+96(SB), Y0, Y1
+	VMOVUPS      Y1, 96(SP)
+	VPMULLD      numbers<>+128(SB), Y0, Y1
+	VMOVUPS      Y1, 128(SP)
+	VPMULLD      numbers<>+160(SB), Y0, Y1
+	VMOVUPS      Y1, 160(SP)
+	VPMULLD      numbers<>+192(SB), Y0, Y1
+	VMOVUPS      Y1, 192(SP)
+	VPMULLD      numbers<>+224(SB), Y0, Y0
+	VMOVUPS      Y0, 224(SP)
+	XORQ         R8, R8
+	XORQ         R11, R11
 
 row:
 	MOVQ  (DX), R12
@@ -7853,23 +7949,23 @@ row:
 	JZ    done
 
 bit:
-	TZCNTQ R12, R11
-	MOVL   (SP)(R11*4), R10
-	CMPQ   R10, R9
+	TZCNTQ R12, R10
+	MOVL   (SP)(R10*4), R8
+	CMPQ   R8, R9
 	JAE    more
-	VMOVSS (BX)(R11*4), X0
-	VMULSS (SI)(R11*4), X0, X0
-	MOVL   R8, (AX)(R10*4)
-	VMOVSS X0, (CX)(R10*4)
-	INCL   R10
-	MOVL   R10, (SP)(R11*4)
+	VMOVSS (BX)(R10*4), X0
+	VMULSS (SI)(R10*4), X0, X0
+	MOVL   R11, (AX)(R8*4)
+	VMOVSS X0, (CX)(R8*4)
+	INCL   R8
+	MOVL   R8, (SP)(R10*4)
 
 more:
 	BLSRQ R12, R12
 	JNZ   bit
 
 done:
-	INCQ R8
+	INCQ R11
 	ADDQ $+8, DX
 	ADDQ $+256, BX
 	DECQ DI
@@ -7966,7 +8062,6 @@ TEXT ·gatherAVX2(SB), NOSPLIT, $0-40
 	MOVQ table+8(FP), CX
 	MOVQ width+32(FP), DX
 	SHLQ $0x02, DX
-	MOVQ DX, BX
 	MOVQ source+16(FP), BX
 	MOVQ $0x00000008, SI
 
@@ -8044,15 +8139,14 @@ block:
 	VZEROUPPER
 	RET
 
-// func loadAVX2(out *float32, table *float32, blocks int, width int)
+// func loadAVX2(out *float32, table *float32, blocks int, width int, ahead int)
 // Requires: AVX, MMX+
-TEXT ·loadAVX2(SB), NOSPLIT, $0-32
+TEXT ·loadAVX2(SB), NOSPLIT, $0-40
 	MOVQ out+0(FP), AX
 	MOVQ table+8(FP), CX
 	MOVQ width+24(FP), DX
 	SHLQ $0x02, DX
-	MOVQ DX, BX
-	SHLQ $0x06, BX
+	MOVQ ahead+32(FP), BX
 	MOVQ $0x00000008, SI
 
 lanes:
@@ -8063,29 +8157,42 @@ lanes:
 block:
 	MOVQ       R8, R10
 	VMOVUPS    (R10), Y0
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Y1
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Y2
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Y3
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Y4
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Y5
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Y6
-	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
 	VMOVUPS    (R10), Y7
+	ADDQ       DX, R10
+	TESTQ      BX, BX
+	JZ         near
+	MOVQ       R8, R10
 	PREFETCHT1 (R10)(BX*1)
 	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+	PREFETCHT1 (R10)(BX*1)
+	ADDQ       DX, R10
+
+near:
 	VUNPCKLPS  Y1, Y0, Y8
 	VUNPCKHPS  Y1, Y0, Y0
 	VUNPCKLPS  Y3, Y2, Y1

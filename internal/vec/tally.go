@@ -58,9 +58,11 @@ func Above(mask []uint64, s, least []float32, offset *Row) {
 // Scale multiplies x[e][t] by factor[t].
 func Scale(x []float32, factor *Row, rows int) { active.scale(x[:rows*Lanes], factor, rows) }
 
-// Load makes a tile [width][64] of the first 64 rows of a row-major table of at least as many: tile[c][t] = table[t][c].
+// Load makes a tile [width][64] of the first 64 rows of a row-major table of at least as many: tile[c][t] = table[t][c]. The
+// rows after them, if there are any, are taken to be wanted next.
 func Load(tile, table []float32, width int) {
-	active.load(tile[:width*Lanes], table[:width*Lanes], width)
+	_ = table[width*Lanes-1]
+	active.load(tile[:width*Lanes], table, width)
 }
 
 // Gather makes a tile [width][64] of rows of a row-major table: tile[c][t] = table[source[t]][c]. Lanes past the end of

@@ -46,7 +46,7 @@ type assembly struct {
 	mix    func(energy, x, a, b *float32, noise float32, rows int)
 	scale  func(x, factor *float32, rows int)
 	gather func(out, table *float32, source *int32, blocks, width int)
-	load   func(out, table *float32, blocks, width int)
+	load   func(out, table *float32, blocks, width, ahead int)
 
 	peak func(n int)
 }
@@ -246,10 +246,16 @@ func (a assembly) floatingPoint(n int) float64 {
 	return float64(2 * chains * a.lanes * n)
 }
 
+// nearBytes is what a table may hold to be found in a processor's own cache without being fetched ahead.
+const nearBytes = 1 << 20
+
 func (a assembly) loaded(tile, table []float32, width int) {
-	whole := width / a.lanes
+	whole, ahead := width/a.lanes, 0
+	if size := 4 * Lanes * width; 4*len(table) > max(nearBytes, size) {
+		ahead = size
+	}
 	if whole > 0 {
-		a.load(&tile[0], &table[0], whole, width)
+		a.load(&tile[0], &table[0], whole, width, ahead)
 	}
 	if whole*a.lanes < width {
 		gatherColumns(tile, table, identity[:], width, whole*a.lanes)

@@ -202,16 +202,22 @@ func (t tier) lists() {
 	t.begin("lists", "func(ids *int32, gates *float32, mask *uint64, s, inverse *float32, rows, k, places int)",
 		"is Lists; ids and gates have the given number of places.")
 	ids, gates, mask, s, inverse, rows, k, places := param("ids"), param("gates"), param("mask"), param("s"), param("inverse"), param("rows"), param("k"), param("places")
-	next := AllocLocal(rowBytes) // the place of each token's next entry
+	next := AllocLocal(rowBytes) // the place of each token's next entry: k times its number at first
+	steps := t.vector()
+	if t.wide {
+		VPBROADCASTD(k.As32(), steps)
+	} else {
+		x := XMM()
+		VMOVD(k.As32(), x)
+		VPBROADCASTD(x, steps)
+	}
+	for i := 0; i < rowBytes; i += t.bytes() {
+		first := t.vector()
+		VPMULLD(numbers().Offset(i), steps, first)
+		t.store(first, next.Offset(i))
+	}
 	place, token := GP64(), GP64()
 	XORQ(place, place)
-	XORQ(token, token)
-	Label("first")
-	MOVL(place.As32(), next.Idx(token, 4))
-	ADDQ(k, place)
-	INCQ(token)
-	CMPQ(token, Imm(64))
-	JL(LabelRef("first"))
 	e := GP64()
 	XORQ(e, e)
 	loop("row", rows, func() {
@@ -240,6 +246,20 @@ func (t tier) lists() {
 		advance(s, rowBytes)
 	})
 	RET()
+}
+
+// numbers returns the words 0 to 63 in read-only memory.
+func numbers() Mem {
+	const name = "numbers"
+	if m, ok := constants[name]; ok {
+		return m
+	}
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 64 {
+		DATA(4*i, U32(uint32(i)))
+	}
+	constants[name] = m
+	return m
 }
 
 func (t tier) streams() {
@@ -276,8 +296,8 @@ func (t tier) streams() {
 
 	t.gather("gather", "func(out, table *float32, source *int32, blocks, width int)",
 		"sets out[c][t] = table[source[t]][c] for blocks of as many columns c as a vector has lanes.")
-	t.gather("load", "func(out, table *float32, blocks, width int)",
-		"is gather of the first 64 rows, and fetches the 64 after them.")
+	t.gather("load", "func(out, table *float32, blocks, width, ahead int)",
+		"is gather of the first 64 rows, and fetches those that many bytes ahead if that is not 0.")
 }
 
 func (t tier) gather(name, signature, doc string) {
@@ -285,12 +305,11 @@ func (t tier) gather(name, signature, doc string) {
 	t.begin(name, signature, doc)
 	out, table, stride := param("out"), param("table"), param("width")
 	SHLQ(Imm(2), stride)
-	var source GPVirtual
-	ahead := copied(stride)
+	var source, ahead GPVirtual
 	if name == "gather" {
 		source = param("source")
 	} else {
-		SHLQ(Imm(6), ahead)
+		ahead = param("ahead")
 	}
 	lanes := counter(64 / n)
 	loop("lanes", lanes, func() {
@@ -301,13 +320,22 @@ func (t tier) gather(name, signature, doc string) {
 			for i, v := range r {
 				if name == "load" {
 					VMOVUPS(at(line, 0), v)
-					PREFETCHT1(Mem{Base: line, Index: ahead, Scale: 1})
 					ADDQ(stride, line)
 					continue
 				}
 				MOVLQSX(at(source, 4*i), line)
 				IMULQ(stride, line)
 				VMOVUPS(Mem{Base: from, Index: line, Scale: 1}, v)
+			}
+			if name == "load" {
+				TESTQ(ahead, ahead)
+				JZ(LabelRef("near"))
+				line := copied(from)
+				for range r {
+					PREFETCHT1(Mem{Base: line, Index: ahead, Scale: 1})
+					ADDQ(stride, line)
+				}
+				Label("near")
 			}
 			for i, v := range t.transposed(r) {
 				VMOVUPS(v, at(o, i*rowBytes))
