@@ -498,7 +498,7 @@ func TestAssignmentTraits(t *testing.T) {
 		if p.Family != "assignment" {
 			continue
 		}
-		traits := mustBuild(t, permitted(p, layerV3), p.Name).Traits()
+		traits := mustBuild(t, layersFor(t, p)[0], p.Name).Traits()
 		if traits.Causal || !traits.Whole || !traits.Free {
 			t.Errorf("%s says it is causal %v, sees a whole batch %v, is free of groups %v", p.Name, traits.Causal, traits.Whole, traits.Free)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -95,10 +96,16 @@ func Define(file string, text []byte) (*Preset, error) {
 			parts = append(parts, r)
 		}
 		r, err := combine(l, parts, names)
-		if err == nil && f.Gate != nil {
+		if err != nil {
+			return nil, err
+		}
+		if f.Gate != nil {
 			r.traits.Gate = *f.Gate
 		}
-		return r, err
+		if m := f.Model; m != nil && (m.Experts != l.Experts || m.TopK != l.TopK || m.Groups != l.Groups || m.GroupsKept != l.GroupsKept) {
+			r.traits.Notes = append(r.traits.Notes, fmt.Sprintf("the recipe of a model of another shape than this scenario's: --model %s gives it the model's", f.Name))
+		}
+		return r, nil
 	}
 	return p, nil
 }
@@ -167,7 +174,11 @@ func parseFile(file string, text []byte) (*strategyFile, error) {
 			return nil, wrong(key, "unknown key %s%s: the known ones are %s", key.Value, nearest.Hint(key.Value, known), strings.Join(known, ", "))
 		}
 	}
-	switch _, err := builtIn(f.Name); {
+	_, err := among(presets, f.Name)
+	if slices.Contains(recipeNames, f.Name) && file != recipeFile(f.Name) {
+		err = nil
+	}
+	switch {
 	case f.Parts == nil:
 		return nil, wrong(top, "it has no parts: write %s", fileExample)
 	case !fileName.MatchString(f.Name):
@@ -203,11 +214,11 @@ func parsePart(n *yaml.Node, wrong complaint) (part filePart, err error) {
 	if name.Kind != yaml.ScalarNode {
 		return part, wrong(n, "a part is a strategy's name, perhaps with knobs, such as loss-free: {rate: 1e-3}")
 	}
-	p, err := builtIn(name.Value)
+	p, err := among(presets, name.Value)
 	if err != nil {
 		return part, wrong(name, "%s", err)
 	}
-	s, err := Parse(p.Name)
+	s, err := p.spec()
 	if err != nil {
 		return part, wrong(name, "%s", err)
 	}

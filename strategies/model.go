@@ -23,7 +23,7 @@ func (m *Model) Settings() []string {
 
 // Models lists the names of the strategies that are a model's whole recipe.
 func Models() (names []string) {
-	for _, p := range presets {
+	for _, p := range Presets() {
 		if p.Model != nil {
 			names = append(names, p.Name)
 		}
@@ -33,7 +33,7 @@ func Models() (names []string) {
 
 // FindModel returns the shape of a model.
 func FindModel(name string) (*Model, error) {
-	for _, p := range presets {
+	for _, p := range Presets() {
 		if p.Name == name && p.Model != nil {
 			return p.Model, nil
 		}

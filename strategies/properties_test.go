@@ -87,6 +87,8 @@ var byNumber = map[string]string{
 	"swipe":        "fills experts with room by number",
 	"hash":         "tables name experts by number",
 	"moge":         "groups are consecutive experts",
+	"pangu-pro":    "is moge",
+	"longcat":      "has longcat-bias, for which the last experts compute nothing",
 	"null-experts": "the last experts compute nothing",
 	"longcat-bias": "the last experts compute nothing",
 	"noisy-topk":   "draws noise by number",

@@ -11,7 +11,8 @@ import (
 	"evenkeel/moe"
 )
 
-// presets is the registry: every strategy that a user can name, in the order in which lists show them.
+// presets is the registry: every rule that a user can name, in the order in which lists show them. Whole models that are
+// made of them stand in recipes.go.
 var presets = []*Preset{
 	&none,
 	&randomPreset,
@@ -86,8 +87,18 @@ type Preset struct {
 // Source returns the text of the strategy file that the preset comes from, or nil.
 func (p *Preset) Source() []byte { return p.source }
 
-// Presets returns the registry in order. The caller must not change it.
-func Presets() []*Preset { return presets }
+// Presets returns the registry in order: rules, whole models, bounds. The caller must not change it.
+func Presets() []*Preset {
+	var rules, bounds []*Preset
+	for _, p := range presets {
+		if p.Family == "bounds" {
+			bounds = append(bounds, p)
+		} else {
+			rules = append(rules, p)
+		}
+	}
+	return slices.Concat(rules, recipes(), bounds)
+}
 
 // Find returns the preset of a name, or of a strategy file, whose name ends in .yaml or .yml.
 func Find(name string) (*Preset, error) {
@@ -97,15 +108,32 @@ func Find(name string) (*Preset, error) {
 	return builtIn(name)
 }
 
-func builtIn(name string) (*Preset, error) {
+func builtIn(name string) (*Preset, error) { return among(Presets(), name) }
+
+func among(list []*Preset, name string) (*Preset, error) {
 	var known []string
-	for _, p := range presets {
+	for _, p := range list {
 		if p.Name == name {
 			return p, nil
 		}
 		known = append(known, p.Name)
 	}
-	return nil, fmt.Errorf("there is no strategy %q%s: the known ones are %s", name, nearest.Hint(name, known), strings.Join(known, ", "))
+	if hint := nearest.Name(name, known); hint != "" {
+		return nil, fmt.Errorf("there is no strategy %q; did you mean %s? (evenkeel strategies lists them)", name, hint)
+	}
+	return nil, fmt.Errorf("there is no strategy %q: evenkeel strategies lists the known ones, and a strategy file's name ends in .yaml", name)
+}
+
+// spec is the preset with its defaults.
+func (p *Preset) spec() (s Spec, err error) {
+	s = Spec{p, Values{}}
+	for i := range p.Knobs {
+		k := &p.Knobs[i]
+		if s.Values[k.Name], err = k.check(k.Default); err != nil {
+			return Spec{}, fmt.Errorf("default of %s: %w", p.Name, err)
+		}
+	}
+	return s, nil
 }
 
 func find(name string, defined []*Preset) (*Preset, error) {
@@ -181,15 +209,9 @@ func Parse(text string, defined ...*Preset) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
-	s := Spec{p, Values{}}
-	for i := range p.Knobs {
-		s.Values[p.Knobs[i].Name], err = p.Knobs[i].check(p.Knobs[i].Default)
-		if err != nil {
-			return Spec{}, fmt.Errorf("default of %s: %w", p.Name, err)
-		}
-	}
-	if !given {
-		return s, nil
+	s, err := p.spec()
+	if err != nil || !given {
+		return s, err
 	}
 	seen := map[string]bool{}
 	for _, setting := range strings.Split(knobs, ",") {

@@ -76,25 +76,12 @@ func routeAll(s moe.Strategy, b *moe.Batch) (scores []float32, a *moe.Assignment
 var layer16 = moe.Layer{Experts: 16, TopK: 3, Groups: 1, GroupsKept: 1}
 var layerV3 = moe.Layer{Experts: 32, TopK: 4, Groups: 8, GroupsKept: 2}
 
-// permitted is the layer with one or two experts a token where a strategy knows of no other K.
-func permitted(p *Preset, l moe.Layer) moe.Layer {
-	spec, _ := Parse(p.Name)
-	for _, k := range []int{l.TopK, 1, 2} {
-		l.TopK = k
-		if _, err := spec.Build(l); err == nil {
-			break
-		}
-	}
-	return l
-}
-
-// The contract of every strategy: each token gets as many distinct experts as it promises, within its groups, dead lanes get none, the same
-// input gives the same choice, and nothing is allocated.
+// The contract of every strategy: each token gets as many distinct experts as it promises, within its groups, dead lanes
+// get none, the same input gives the same choice, and nothing is allocated.
 func TestContract(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, p := range Presets() {
-		for _, layer := range []moe.Layer{layer16, layerV3} {
-			layer := permitted(p, layer)
+		for _, layer := range layersFor(t, p) {
 			b := batchOf(r, layer, 70, 30, 100)
 			s := mustBuild(t, layer, p.Name)
 			traits := s.Traits()

@@ -476,3 +476,37 @@ func TestStrategyFile(t *testing.T) {
 		t.Errorf("a file that is gone: exit %d, %s", code, stderr)
 	}
 }
+
+// Every model's recipe runs on its own shape, without a warning that it does not fit.
+func TestModels(t *testing.T) {
+	models := strategies.Models()
+	if len(models) < 13 {
+		t.Errorf("there are %d models: %v", len(models), models)
+	}
+	for _, name := range models {
+		code, out, stderr := evenkeel(t, "compare", "--model", name, "-s", "none", "-s", name, "--steps", "2", "--seeds", "1",
+			"--set", "tokens=128", "--set", "sequence_length=32", "--set", "evaluation_tokens=128", "--set", "width=16", "--json")
+		if code != 0 {
+			t.Errorf("%s: exit %d, %s", name, code, stderr)
+			continue
+		}
+		var s summary
+		if err := json.Unmarshal([]byte(out), &s); err != nil {
+			t.Fatal(err)
+		}
+		m, _ := strategies.FindModel(name)
+		if s.Scenario.Experts != m.Experts || s.Scenario.TopK != m.TopK || s.Scenario.Groups != m.Groups || s.Scenario.Score != m.Score {
+			t.Errorf("%s runs on %+v", name, s.Scenario)
+		}
+		for _, n := range append(s.Strategies[1].Notes, s.Strategies[1].Warnings...) {
+			if strings.Contains(n, "another shape") || strings.Contains(n, "scores by") {
+				t.Errorf("%s on its own model: %s", name, n)
+			}
+		}
+	}
+	for _, wrong := range []string{"v3", "loss-free"} {
+		if code, _, stderr := evenkeel(t, append(small, "--model", wrong)...); code != exitRequest || !strings.Contains(stderr, "--model") {
+			t.Errorf("--model %s: exit %d, %s", wrong, code, stderr)
+		}
+	}
+}
