@@ -102,7 +102,7 @@ func Define(file string, text []byte) (*Preset, error) {
 		if f.Gate != nil {
 			r.traits.Gate = *f.Gate
 		}
-		if m := f.Model; m != nil && (m.Experts != l.Experts || m.TopK != l.TopK || m.Groups != l.Groups || m.GroupsKept != l.GroupsKept) {
+		if f.Model != nil && !f.Model.Fits(l) {
 			r.traits.Notes = append(r.traits.Notes, fmt.Sprintf("the recipe of a model of another shape than this scenario's: --model %s gives it the model's", f.Name))
 		}
 		return r, nil

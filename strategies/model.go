@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"evenkeel/internal/nearest"
+	"evenkeel/moe"
 )
 
 // Model is the shape of a published model's layers, which goes with its recipe.
@@ -19,6 +20,11 @@ type Model struct {
 func (m *Model) Settings() []string {
 	return []string{fmt.Sprintf("experts=%d", m.Experts), fmt.Sprintf("topk=%d", m.TopK), fmt.Sprintf("groups=%d", m.Groups),
 		fmt.Sprintf("groups_kept=%d", m.GroupsKept), "score=" + m.Score, "gate=" + m.Gate, fmt.Sprintf("gate_scale=%g", m.GateScale)}
+}
+
+// Fits reports whether a layer has the model's shape.
+func (m *Model) Fits(l moe.Layer) bool {
+	return m.Experts == l.Experts && m.TopK == l.TopK && m.Groups == l.Groups && m.GroupsKept == l.GroupsKept
 }
 
 // Models lists the names of the strategies that are a model's whole recipe.

@@ -339,10 +339,15 @@ func planAll(s *scenarios.Scenario) (*plan, error) {
 		return nil, err
 	}
 	p := &plan{scenario: s, mode: bare.mode, why: bare.why}
+	var others []refusal
 	for _, preset := range strategies.Presets() {
 		spec, err := strategies.Parse(preset.Name)
 		if err != nil {
 			return nil, err
+		}
+		if m := preset.Model; m != nil && !m.Fits(c.Layer) {
+			others = append(others, refusal{spec.String(), errors.New("the recipe of a model of another shape: --model NAME gives the scenario its own")})
+			continue
 		}
 		r, err := spec.Build(c.Layer)
 		if err == nil {
@@ -354,6 +359,7 @@ func planAll(s *scenarios.Scenario) (*plan, error) {
 		}
 		p.specs = append(p.specs, spec)
 	}
+	p.left = append(p.left, others...)
 	return p, nil
 }
 

@@ -44,6 +44,11 @@ var columns = []column{
 	{"bias\nspread", "bias_spread", "%.3f", 1, false},
 }
 
+// reason is why a strategy is left out, without its name.
+func (x refusal) reason() string {
+	return strings.TrimPrefix(strings.TrimPrefix(x.err.Error(), "strategy "+x.spec+": "), x.spec+" ")
+}
+
 // view is which metrics a table shows, and by which it is sorted.
 type view struct {
 	columns []column
@@ -111,12 +116,18 @@ func writeReport(w io.Writer, p *plan, r *sim.Result, v view, wall time.Duration
 	}
 	if len(p.left) > 0 {
 		b.WriteString("\n" + wrap("Left out, since this scenario does not permit them:", width) + "\n")
-		for _, x := range p.left {
-			b.WriteString(wrap("- "+x.spec+": "+strings.TrimPrefix(strings.TrimPrefix(x.err.Error(), "strategy "+x.spec+": "), x.spec+" "), width) + "\n")
+		for i := 0; i < len(p.left); {
+			names, reason := []string{}, p.left[i].reason()
+			for ; i < len(p.left) && p.left[i].reason() == reason; i++ {
+				names = append(names, p.left[i].spec)
+			}
+			b.WriteString(wrap("- "+strings.Join(names, ", ")+": "+reason, width) + "\n")
 		}
 	}
-	for _, line := range conclusions(r) {
-		fmt.Fprintf(&b, "\n%s\n", wrap(line, width))
+	if len(r.Strategies) <= many {
+		for _, line := range conclusions(r) {
+			fmt.Fprintf(&b, "\n%s\n", wrap(line, width))
+		}
 	}
 	if !quiet {
 		b.WriteString("\n" + wrap(legend(r), width) + "\n")
@@ -220,6 +231,9 @@ func renderTable(r *sim.Result, v view, shown []column) string {
 		case !s.Traits.Causal:
 			name += " (not causal)"
 		}
+		if k, ok := s.Metrics["experts_per_token"]; ok && s.Traits.Varies {
+			name += fmt.Sprintf(" (%.3g experts a token)", k.Mean)
+		}
 		row := table.Row{name}
 		for _, c := range shown {
 			row = append(row, cell(s, c))
@@ -290,6 +304,9 @@ func conclusions(r *sim.Result) (lines []string) {
 
 func legend(r *sim.Result) string {
 	s := "MaxVio is the largest relative load minus 1: global over the evaluation's tokens, batch over one step's. The floor is what K experts chosen at random give; it is noise, not imbalance. Affinity lost and output error are proxies for quality from the stream's own affinities, not perplexity."
+	if slices.ContainsFunc(r.Strategies, func(x *sim.StrategyResult) bool { return x.Traits.Varies }) {
+		s += fmt.Sprintf(" A rule that gives tokens more or fewer than K = %d experts is marked with their mean: its affinity lost compares with the oracle's K all the same, so that more experts buy affinity.", r.Layer.TopK)
+	}
 	if r.Layer.Limited() {
 		s += " Under group limits the floor is approximate."
 	}
@@ -302,12 +319,23 @@ func legend(r *sim.Result) string {
 	return s
 }
 
+// many is the number of strategies above which a report says of each only what would mislead if it were not said: notes
+// of rules that are not causal, and warnings.
+const many = 12
+
 // notes collects conventions and warnings.
 func notes(r *sim.Result) (list []string) {
 	for _, s := range r.Strategies {
+		if len(r.Strategies) > many && (s.Traits.Causal || s.Traits.Bound) {
+			continue
+		}
 		for _, n := range s.Notes {
 			list = append(list, s.Traits.Spec+": "+n)
 		}
+	}
+	if len(r.Strategies) > many {
+		list = append(list, fmt.Sprintf("with more than %d strategies, comparisons at equal quality and further notes are left to --json and --out; evenkeel frontier compares at equal imbalance", many))
+		return slices.Concat(list, warnings(r), r.Warnings)
 	}
 	return slices.Concat(list, warnings(r), r.Incomparable, r.Warnings)
 }
