@@ -72,6 +72,10 @@ type Traits struct {
 	Sequences, MicroBatches bool
 	// Oracle: it chooses by the true affinities s*, has no router of its own, and is solved on few batches only.
 	Oracle bool
+	// TrainingOnly: outside training it chooses each token's own K best.
+	TrainingOnly bool
+	// Until is the step at which a schedule of it is over, and 0 where it has none.
+	Until int
 	// Rate is the step u of a bias that moves by u, or by at most u, and 0 where nothing does.
 	Rate     float64
 	Notes    []string // what a reader of the results must know: conventions

@@ -68,7 +68,7 @@ func tradeNotes(r *sim.Result, trades []trade) []string {
 		}
 	}
 	if len(absent) > 0 {
-		notes = append(notes, "Not drawn, because not measured: "+strings.Join(absent, ", ")+".")
+		notes = append(notes, "Not drawn, because not measured or with another number of experts per token than K: "+strings.Join(absent, ", ")+".")
 	}
 	return notes
 }
@@ -91,9 +91,16 @@ func setTradeAxes(p *plot.Plot, trades []trade, floor float64) {
 		if t.x.mean > 0 && t.x.ranged() {
 			reach(max(t.x.low, t.x.mean/3))
 		}
-		for _, y := range []float64{t.y.mean, t.y.low, t.y.high} {
+		if drawable(t.y.mean, false) {
+			ymin, ymax = min(ymin, t.y.mean), max(ymax, t.y.mean)
+		}
+	}
+	// Intervals far beyond all means are cut at the edge.
+	far := (ymax - ymin) / 2
+	for _, t := range trades {
+		for _, y := range []float64{t.y.low, t.y.high} {
 			if drawable(y, false) {
-				ymin, ymax = min(ymin, y), max(ymax, y)
+				ymin, ymax = min(ymin, max(y, t.y.mean-far)), max(ymax, min(y, t.y.mean+far))
 			}
 		}
 	}
@@ -127,10 +134,14 @@ func (b tradeBars) Plot(c draw.Canvas, p *plot.Plot) {
 		style := draw.LineStyle{Color: t.glyph().Color, Width: 0.9}
 		px, py := x(t.x.mean), y(t.y.mean)
 		if t.y.ranged() {
-			from, to := y(t.y.low), y(t.y.high)
+			from, to := y(max(t.y.low, p.Y.Min)), y(min(t.y.high, p.Y.Max))
 			c.StrokeLine2(style, px, from, px, to)
-			c.StrokeLine2(style, px-barCap, from, px+barCap, from)
-			c.StrokeLine2(style, px-barCap, to, px+barCap, to)
+			if t.y.low >= p.Y.Min {
+				c.StrokeLine2(style, px-barCap, from, px+barCap, from)
+			}
+			if t.y.high <= p.Y.Max {
+				c.StrokeLine2(style, px-barCap, to, px+barCap, to)
+			}
 		}
 		if t.x.ranged() {
 			from, to := x(max(t.x.low, p.X.Min)), x(t.x.high)

@@ -114,7 +114,7 @@ func (l strengthLine) Plot(c draw.Canvas, p *plot.Plot) {
 	for _, t := range l.points {
 		px, py := x(t.x.mean), y(t.y.mean)
 		if t.y.ranged() {
-			c.StrokeLine2(thin, px, y(t.y.low), px, y(t.y.high))
+			c.StrokeLine2(thin, px, y(max(t.y.low, p.Y.Min)), px, y(min(t.y.high, p.Y.Max)))
 		}
 		if t.x.ranged() {
 			c.StrokeLine2(thin, x(max(t.x.low, p.X.Min)), py, x(min(t.x.high, p.X.Max)), py)

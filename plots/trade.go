@@ -39,15 +39,21 @@ func tradeOf(s *sim.StrategyResult) (trade, bool) {
 	t := trade{spec: s.Traits.Spec, family: s.Traits.Family, zero: s.Traits.Zero, label: heading(s, ""), bound: s.Traits.Bound, x: measuredOf(x)}
 	kept := measuredOf(y)
 	t.y = measured{100 * (1 - kept.mean), 100 * (1 - kept.high), 100 * (1 - kept.low)}
+	if s.Traits.Varies {
+		return t, false // the affinity of more experts, or of fewer, is no quality to compare
+	}
 	if t.bound && !hasX {
 		t.x, hasX = measured{0, math.NaN(), math.NaN()}, true
 	}
-	if t.x.mean <= 0 {
+	if t.x.mean < exactlyEven {
 		t.x = measured{0, math.NaN(), math.NaN()}
 		t.label = heading(s, "MaxVio 0")
 	}
 	return t, hasX && hasY && drawable(t.x.mean, false) && drawable(t.y.mean, false)
 }
+
+// exactlyEven is the MaxVio below which a strategy is drawn at 0.
+const exactlyEven = 1e-3
 
 func measuredOf(e sim.Estimate) measured {
 	m := measured{e.Mean, math.NaN(), math.NaN()}

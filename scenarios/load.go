@@ -123,6 +123,9 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 	s.file, s.Name = file, name
 	p := &problems{file: file}
 	decode(top, reflect.ValueOf(s).Elem(), "", s.lines, p)
+	if s.given("groups") && !s.given("groups_kept") {
+		s.GroupsKept = s.Groups // groups alone are devices, and limit nothing
+	}
 	if s.Synthetic == nil && s.Independent == nil && s.Trace == nil {
 		s.Synthetic = &Synthetic{}
 		s.Synthetic.defaults()

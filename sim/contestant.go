@@ -196,6 +196,9 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 		BiasSpread: nan, BiasMean: nan, DropRate: nan}
 	if x.traits.Drops {
 		row.DropRate = dropRate(x.assigned, len(b.Tiles))
+		if !x.traits.Varies {
+			row.MaxVio = float64((1+row.MaxVio)*nominal(n.Global, float64(b.Tokens)*float64(x.layer.TopK))) - 1
+		}
 	}
 	if x.layer.Groups > 1 && x.traits.Idle == 0 {
 		x.device = metrics.GroupLoads(n.Global, x.layer.Groups, x.device)

@@ -148,8 +148,12 @@ func negative(x float32) int64 { return int64(math.Float32bits(x) >> 31) }
 // conclude turns a tally into the metrics of the seed.
 func (x *contestant) conclude(y *tally, domains int) {
 	v, k, tokens := x.run.Values, float64(x.layer.TopK), float64(y.tokens)
+	share := 1.0
+	if x.traits.Drops && !x.traits.Varies {
+		share = nominal(y.load, float64(y.tokens)*k)
+	}
 	l := metrics.Measure(y.load[:x.real])
-	v["maxvio_global"], v["load_variance"], v["load_cv"] = l.MaxVio, l.Variance, l.CV
+	v["maxvio_global"], v["load_variance"], v["load_cv"] = float64((1+l.MaxVio)*share)-1, l.Variance, l.CV
 	v["load_entropy"], v["load_gini"], v["load_jain"], v["load_min"] = l.Entropy, l.Gini, l.Jain, l.Min
 	v["experts_dead"], v["experts_starved"] = float64(l.Dead), float64(l.Starved)
 	if x.layer.Groups > 1 && x.traits.Idle == 0 {
@@ -176,6 +180,16 @@ func (x *contestant) conclude(y *tally, domains int) {
 			x.run.Domains = append(x.run.Domains, relative(y.domain[d*x.layer.Experts:(d+1)*x.layer.Experts], x.real))
 		}
 	}
+}
+
+// nominal is the share of the choices asked for that counts hold. Where some are dropped, relative loads are against TK/E all
+// the same, so that a capacity factor bounds them.
+func nominal(n []int64, asked float64) float64 {
+	var kept int64
+	for _, v := range n {
+		kept += v
+	}
+	return float64(kept) / asked
 }
 
 // relative turns counts into loads relative to their mean over the real experts; without any count they are NaN.

@@ -117,7 +117,7 @@ func (c *Config) Refuse(t moe.Traits) error {
 		return fmt.Errorf("%s chooses by token id, and this stream does not say which token is which: add token_id to the trace, or use a synthetic scenario", t.Spec)
 	}
 	if first := c.layout(c.Seeds[0]); t.MicroBatches && c.MicroBatches > 1 && len(first.MicroBatches) == 1 {
-		return fmt.Errorf("%s counts by micro-batch, and a step is one: micro-batches are whole sequences, and there is one in %d tokens; use more tokens, a shorter sequence_length, or count the whole step (scope=global, estimate=exact)", t.Spec, first.Tokens)
+		return fmt.Errorf("%s counts by micro-batch, and a step is one: micro-batches are whole sequences, and there is one in %d tokens; use more tokens, a shorter sequence_length, or count the whole step if it can (see evenkeel strategies %s)", t.Spec, first.Tokens, t.Name)
 	}
 	return nil
 }

@@ -62,6 +62,10 @@ func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
 	if r.Router == Offsets {
 		r.Warnings = append(r.Warnings, "the stream has no latent vectors, so a router learns one offset per expert only: a loss can shift popularity and nothing else")
 	}
+	normalised := slices.ContainsFunc(r.Strategies, func(s *StrategyResult) bool { return s.Traits.Gate.Normalised && s.Learned != "nothing" })
+	if c.Layer.TopK == 1 && normalised {
+		r.Warnings = append(r.Warnings, "K is 1, where a normalised gate is 1 whatever the logits: a real router would get no gradient from its task (Megatron-LM forbids it after softmax), and the task here takes the score as a share of the oracle's best instead")
+	}
 	r.Warnings = append(r.Warnings, c.Facts.Notes...)
 	r.differences()
 	r.compare()
@@ -116,6 +120,9 @@ func (s *StrategyResult) values(key string) (x []float64, all bool) {
 
 // warn says when a run was too short for a bias that moves in steps to arrive.
 func (s *StrategyResult) warn(c *Config) {
+	if u := s.Traits.Until; c.Steps < u {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("its schedule is over at step %d, and the run ends at %d, so that it is evaluated on the way: run more steps, or shorten the schedule", u, c.Steps))
+	}
 	if s.Traits.Rate == 0 {
 		return
 	}
@@ -189,8 +196,8 @@ func (r *Result) compare() {
 			continue
 		}
 		for _, s := range r.Strategies {
-			if slices.Contains(family, s) || !s.Traits.Causal {
-				continue
+			if slices.Contains(family, s) || !s.Traits.Causal || s.Traits.Varies || family[0].Traits.Varies {
+				continue // the affinity of more experts, or of fewer, is no measure of quality
 			}
 			if c, ok := AtEqualQuality(s, family); ok {
 				r.Comparisons = append(r.Comparisons, c)

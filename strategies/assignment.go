@@ -17,6 +17,8 @@ type trainingOnly struct{ always bool }
 // greedy reports whether the plain top-K, which the composition's selection has marked, is to stand.
 func (o trainingOnly) greedy(b *moe.Batch) bool { return !o.always && !b.Tiles[0].Training }
 
+func (o trainingOnly) declare(t *moe.Traits) { t.TrainingOnly = t.TrainingOnly || !o.always }
+
 // evaluateKnob chooses between a rule and the plain top-K where the rule is published for training only.
 func evaluateKnob(rule string) Knob {
 	return Knob{Name: "evaluate", Default: "greedy", Options: []string{"greedy", rule},

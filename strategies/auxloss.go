@@ -19,7 +19,7 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		{Name: "coeff", Default: "0.03", Low: 0, High: 1e6, About: "α, coefficient of the loss relative to the task's"},
 		{Name: "scope", Default: scopeGlobal, Options: []string{scopeSequence, scopeMicroBatch, scopeGlobal}, About: "where the loss counts"},
 		{Name: "counts", Default: "chosen", Options: []string{"chosen", "unbiased"},
-			About: "counts of the chosen set, or of a fresh top-K of the scores without bias and group limit (Megatron-LM, DeepSeek-V3)"},
+			About: "counts of the chosen set, or of a fresh top-K of the scores without bias and group limit (Megatron-LM; DeepSeek-V3 from memory)"},
 		{Name: "mode", Default: "step", Options: []string{"step", "running"},
 			About: "with scope=global: counts of the whole step, or Megatron-LM's running mean over accumulated micro-batches"},
 		{Name: "value", Default: "1", Options: []string{"1", "K"}, About: "the loss at perfect balance for α = 1: 1 (Megatron-LM) or K (Hugging Face)"},
@@ -37,7 +37,7 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 	Changes: "gradient",
 	Fails:   "shrinking logits lower the loss without changing a choice; a small scope forces evenness inside sequences and costs specialisation; its value at balance is 1 or K by convention",
 	Paper:   "Switch Transformers (Fedus et al. 2021, arXiv 2101.03961); global scope: Qiu et al. 2025, arXiv 2501.11873; sequence scope: DeepSeek-V2, arXiv 2405.04434",
-	Read:    "code",
+	Read:    "code (Megatron-LM and others); the paper of the global scope from a note",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		balance := newLoss(v.Number("coeff"), v.Text("scope"))
 		balance.fresh = v.Text("counts") == "unbiased"

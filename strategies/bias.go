@@ -212,6 +212,8 @@ func (c *biasController) warnings(score moe.Score, l moe.Layer) (w []string) {
 	case score != moe.Softmax || c.product:
 	case (c.rule == ruleSign || c.rule == ruleRMS) && c.rate*experts > 0.03:
 		coarse, advice = fmt.Sprintf("a %s step of %g", c.rule, c.rate), fmt.Sprintf("rate=%.1g or rule=proportional", 0.01/experts)
+	case c.rule == ruleTanh && c.rate*c.kappa*experts > 0.3:
+		coarse, advice = fmt.Sprintf("a slope of %g", c.rate*c.kappa), fmt.Sprintf("rate=%.1g", 0.1/(experts*c.kappa))
 	case c.rule == ruleProportional && c.units == unitsRelative && gain*experts > 0.3:
 		coarse, advice = fmt.Sprintf("a gain of %g", gain), fmt.Sprintf("%.1g", 0.1/experts)
 	}

@@ -370,6 +370,7 @@ and flaxformer leave them as they were). Loads are those after drops. A token wh
 			bias := newBias(l.Experts)
 			bias.rate = rate
 			r.bias, r.controllers = bias.b, []controller{bias}
+			r.traits.Warnings = append(r.traits.Warnings, bias.warnings(score, l)...)
 			if before {
 				r.controllers[0] = &beforeDrops{controller: bias}
 			}

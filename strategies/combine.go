@@ -70,6 +70,21 @@ func combine(l moe.Layer, from []*strategy, names []string) (*strategy, error) {
 			}
 		}
 	}
+	if r.bias != nil {
+		part := ""
+		if _, ok := r.selection.(biasBlind); ok {
+			part = "selection"
+		}
+		if _, ok := r.revision.(biasBlind); ok {
+			part = "choice over the whole batch"
+		}
+		if part != "" {
+			return nil, fmt.Errorf("%s does not look at a bias, so that of %s would do nothing: leave it out", taken[part], taken["bias"])
+		}
+	}
+	if _, zero := r.selection.(idle); zero && len(r.losses)+len(r.controllers) > 0 && len(from) > 1 {
+		return nil, fmt.Errorf("%s has experts that compute nothing, which other losses and biases would take for starved ones: use longcat-bias alone", taken["selection"])
+	}
 	if _, factor := r.selection.(product); factor && r.revision != nil {
 		return nil, fmt.Errorf("%s cannot stand beside %s, which takes a bias as a term and not as a factor: use loss-free instead", taken["selection"], taken["choice over the whole batch"])
 	}
@@ -81,5 +96,29 @@ func combine(l moe.Layer, from []*strategy, names []string) (*strategy, error) {
 			}
 		}
 	}
+	quantile := slices.ContainsFunc(r.controllers, func(c controller) bool { _, ok := c.(*quantileController); return ok })
+	if quantile && (len(r.losses) > 0 || r.traits.Drops) {
+		r.traits.Warnings = append(r.traits.Warnings, "quantile balancing is published without a loss and without a capacity (Megatron-LM refuses both)")
+	}
+	if _, ok := r.revision.(*sinkhornPlan); ok && len(r.losses) > 0 {
+		r.traits.Warnings = append(r.traits.Warnings, "Sinkhorn routing is published without a balancing loss (Megatron-LM refuses one)")
+	}
 	return compose(r), nil
 }
+
+// biasBlind is a selection or revision that goes by the scores alone, so that a bias would do nothing.
+type biasBlind interface{ ignoresBias() }
+
+func (*auction) ignoresBias()       {}
+func (*expertTop) ignoresBias()     {}
+func (*proposals) ignoresBias()     {}
+func (*sinkhornPlan) ignoresBias()  {}
+func (*blind) ignoresBias()         {}
+func (*ngram) ignoresBias()         {}
+func (*balancedTable) ignoresBias() {}
+func (idTable) ignoresBias()        {}
+func (randomK) ignoresBias()        {}
+func (offsetK) ignoresBias()        {}
+func (roundRobin) ignoresBias()     {}
+func (topP) ignoresBias()           {}
+func (positive) ignoresBias()       {}

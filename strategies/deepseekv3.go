@@ -28,7 +28,7 @@ Groups come from the scenario (groups, groups_kept). Nothing is dropped.`,
 	Changes:  "which experts, gates, gradient",
 	Fails:    "as loss-free; masking closed groups with 0 in place of −∞ lets a negative bias through",
 	Paper:    "DeepSeek-V3 technical report (2024, arXiv 2412.19437), sections 2.1.2 and 4.2; released inference code",
-	Read:     "code; rates from notes",
+	Read:     "code (routing); rates from notes, the counts of its sequence loss from memory",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		bias := newBias(l.Experts)
 		bias.rate, bias.stop = v.Number("rate"), v.Whole("stop")

@@ -70,7 +70,7 @@ func Define(file string, text []byte) (*Preset, error) {
 	}
 	p := &Preset{Name: f.Name, Family: "files", Summary: f.Summary, Formula: f.Formula, Strength: f.Strength, Model: f.Model, Paper: f.Paper,
 		Needs: cmp.Or(f.Needs, "what its parts need"), Changes: cmp.Or(f.Changes, "what its parts change"),
-		Fails: cmp.Or(f.Fails, "as its parts do"), Read: cmp.Or(f.Read, file), source: text}
+		Fails: cmp.Or(f.Fails, "as its parts do"), Read: cmp.Or(f.Read, file), file: file, source: text}
 	var names []string
 	for _, part := range f.Parts {
 		names = append(names, part.preset.Name)
@@ -115,7 +115,7 @@ func parseFile(file string, text []byte) (*strategyFile, error) {
 	var doc yaml.Node
 	if err := yaml.Load(text, &doc); err != nil || len(doc.Content) == 0 {
 		reason := "it is empty"
-		if err != nil {
+		if err != nil && !strings.Contains(err.Error(), "no documents") {
 			reason = strings.TrimPrefix(strings.Join(strings.Fields(err.Error()), " "), "yaml: ")
 		}
 		return nil, fmt.Errorf("strategy file %s is not YAML with a name and parts: %s", file, reason)

@@ -103,6 +103,9 @@ func TestFilesThatAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"two biases":     {"name: a\nparts: [loss-free, deepseek-v3]", "both bring a bias"},
 		"two selections": {"name: a\nparts: [random, round-robin]", "both bring a selection"},
+		"an unread bias": {"name: a\nparts: [loss-free, {hash: {}}]", "does not look at a bias"},
+		"unread by all":  {"name: a\nparts: [loss-free, expert-choice]", "does not look at a bias"},
+		"zero experts":   {"name: a\nparts: [null-experts, aux-loss]", "compute nothing"},
 		"a factor":       {"name: a\nparts: [multiplicative-bias, {capacity: {rate: 0}}]", "as a factor"},
 		"a bound":        {"name: a\nparts: [none, balanced-optimum]", "a bound"},
 		"two scores":     {"name: a\nparts: [{none: {score: softmax}}, {loss-free: {score: sigmoid}}]", "the same score"},

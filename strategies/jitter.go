@@ -28,7 +28,7 @@ Evaluation is undisturbed. input is approximated by normal noise on the logits o
 	Changes: "which experts, gates; kind=gumbel: which experts",
 	Fails:   "no pressure on loads: it explores; training and evaluation route differently; adding where one meant to multiply makes the noise depend on the scale of logits",
 	Paper:   "Switch Transformers (Fedus et al. 2021, arXiv 2101.03961); DeepSpeed's RSample; Megatron-LM's input jitter",
-	Read:    "code",
+	Read:    "code; the default size from memory",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {

@@ -30,14 +30,15 @@ var longCatBias = Preset{
 	Formula: `S_t = TopK(s_t + b) over N real and Z zero experts;  gates s as they are, zero experts compute nothing
 after each step, for real experts:  b_e ← b_e + μ·(K_e/(K·N) − n_e/(K·T));  zero experts keep b = 0
 
-Its authors call it a PID controller; the published formula is its integral part alone. Their μ falls during training.
+Its authors call it a PID controller; the published formula is its integral part alone. Their μ falls during
+training, here it stays; their device-level loss, whose coefficient was not read, is left out.
 Zero experts return their input, which is not part of this simulator's task; gates are raw there, and the task divides them
 by their sum over the real experts, as for every strategy.`,
 	Knobs: []Knob{
 		zeroKnob,
 		{Name: "budget", Default: "0", Low: 0, High: moe.MaxExperts, About: "K_e, wanted mean number of real experts per token; 0 for 2K/3 (LongCat-Flash: 8 of 12, from memory)"},
 		{Name: "rate", Default: "0.5", Low: 0, High: 1e6,
-			About: "μ, in units of the score, times the error of a share of all choices; own default, near 0.01 times the relative load error"},
+			About: "μ, in units of the score, times the error of a share of all choices; own default, near 0.01 times the relative load error of sigmoid scores; 0.05 suits softmax"},
 		scoreKnob,
 	},
 	Strength: "rate",
@@ -62,6 +63,9 @@ by their sum over the real experts, as for every strategy.`,
 		wanted := v.Number("budget")
 		if wanted == 0 {
 			wanted = 2 * float64(l.TopK) / 3
+		}
+		if score == moe.Softmax && v.Number("rate") > 0.1 {
+			warnings = append(warnings, fmt.Sprintf("a rate of %g is coarse for softmax scores: try rate=0.05", v.Number("rate")))
 		}
 		if wanted > float64(l.TopK) {
 			return nil, fmt.Errorf("budget is %g: it must be at most topk, which is %d", wanted, l.TopK)

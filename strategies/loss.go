@@ -94,8 +94,11 @@ func (l *balanceLoss) declare(t *moe.Traits) {
 // prepare fixes w for the step from its counts.
 func (l *balanceLoss) prepare(o *moe.Outcome) {
 	b, counts := o.Batch, o.Chosen
-	if l.fresh {
+	switch {
+	case l.fresh:
 		counts = o.Fresh
+	case o.Wanted != nil && l.grouping != byTouched:
+		counts = o.Wanted // before drops, or a saturated expert would look just full (Megatron-LM; FastMoE counts after)
 	}
 	l.split(b)
 	sequence, micro, global, width := counts.Sequence, counts.MicroBatch, counts.Global, b.Layer.Experts

@@ -29,7 +29,7 @@ that falls from 4 to 1 over 40,000 steps, which is not modelled. Ignores group l
 	Changes: "which experts, capacity, gates, gradient",
 	Fails:   "late tokens find popular experts full; first choices are dropped; not causal in all but the first choice: an expert's room depends on later tokens' first choices",
 	Paper:   "MaxScore (2025, arXiv 2508.12801), its iterative version modeling_ours_iter.py",
-	Read:    "code",
+	Read:    "code of the iterative version; the min-cost flow and the soft top-K of the full one are not here",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {

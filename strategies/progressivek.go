@@ -37,6 +37,7 @@ func (p *progressiveK) update(o *moe.Outcome) { p.k = p.at(o.Step + 1) }
 
 func (p *progressiveK) declare(t *moe.Traits) {
 	t.Varies = t.Varies || p.start > p.layer.TopK && p.until > 0
+	t.Until = p.until
 }
 
 var progressiveKPreset = Preset{

@@ -28,7 +28,7 @@ var recipes = sync.OnceValue(func() (list []*Preset) {
 		if err != nil {
 			panic(err)
 		}
-		p.Family, p.source = "systems", nil
+		p.Family, p.file, p.source = "systems", "", nil
 		list = append(list, p)
 	}
 	return list

@@ -81,7 +81,8 @@ type Preset struct {
 	// Build makes the strategy for a layer. It may warn through Traits.Warnings; name and spec are filled in after it.
 	Build func(v Values, l moe.Layer) (*strategy, error)
 
-	source []byte // of a strategy file
+	file   string // of a strategy file
+	source []byte
 }
 
 // Source returns the text of the strategy file that the preset comes from, or nil.
@@ -117,6 +118,9 @@ func among(list []*Preset, name string) (*Preset, error) {
 			return p, nil
 		}
 		known = append(known, p.Name)
+	}
+	if at := strings.IndexAny(name, ", "); at > 0 {
+		return nil, fmt.Errorf("there is no strategy %q: several take -s each, and knobs come behind a colon, such as -s none -s loss-free:rate=1e-3", name)
 	}
 	if hint := nearest.Name(name, known); hint != "" {
 		return nil, fmt.Errorf("there is no strategy %q; did you mean %s? (evenkeel strategies lists them)", name, hint)
@@ -165,6 +169,9 @@ func (k *Knob) check(value string) (string, error) {
 		return value, nil
 	}
 	x, err := strconv.ParseFloat(value, 64)
+	if err != nil && strings.Contains(value, "..") {
+		return "", fmt.Errorf("%s is %q: ranges are for evenkeel frontier, here it must be a number", k.Name, value)
+	}
 	if err != nil || x != x {
 		return "", fmt.Errorf("%s is %q: it must be a number", k.Name, value)
 	}
@@ -259,6 +266,9 @@ func (p *Preset) Try() string {
 	}
 	if p.Name == "none" {
 		return command
+	}
+	if p.file != "" {
+		return command + " -s " + p.file
 	}
 	return command + " -s " + p.Name
 }

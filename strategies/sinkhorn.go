@@ -28,7 +28,7 @@ the largest logit of each token, which is subtracted against overflow. Ignores g
 	Changes: "which experts, gates",
 	Fails:   "the top-K of an even plan is itself uneven; not causal: a token's experts depend on later ones; without the batch, at inference, it is not balanced at all; exp overflows unless the largest logit is subtracted",
 	Paper:   "S-BASE (Clark et al. 2022, arXiv 2202.01169); Megatron-LM's load-balancing type sinkhorn",
-	Read:    "code",
+	Read:    "code (Megatron-LM); the paper from memory. There a plan is of one forward pass; here of the whole step",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {

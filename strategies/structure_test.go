@@ -737,3 +737,15 @@ func TestRevisionsDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// A loss counts choices before drops, as Megatron-LM does: after them a saturated expert would look just full.
+func TestLossesCountBeforeDrops(t *testing.T) {
+	layer := moe.Layer{Experts: 2, TopK: 1, Groups: 1, GroupsKept: 1}
+	b := batchOf(rand.New(rand.NewPCG(1, 1)), layer, 64)
+	l := newLoss(1, scopeGlobal)
+	wanted, kept := countsOf(60, 4), countsOf(40, 4)
+	l.prepare(&moe.Outcome{Batch: b, Chosen: kept, Wanted: wanted})
+	if !slices.Equal(l.prices, []float32{1.875, 0.125}) {
+		t.Errorf("prices are %v, want 2·60/64 and 2·4/64", l.prices)
+	}
+}

@@ -24,7 +24,7 @@ need not be. Gates in FastMoE are a softmax over the chosen logits: score=softma
 	Changes: "which experts",
 	Fails:   "reassigned tokens go to experts without regard to affinity, the lowest first; not causal: a token keeps its expert if earlier ones leave room, and gets another by what later ones leave",
 	Paper:   "FastMoE's SWIPE gate: fmoe/gates/swipe_gate.py and cuda/balancing.cu (release of 2024)",
-	Read:    "code",
+	Read:    "code (FastMoE), where a forward pass is evened; here the whole step",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {

@@ -16,7 +16,7 @@ For K > 1 f is n_e/(KT), as in Megatron-LM, so that the loss at balance stays α
 approximated here by noise on logits. FastMoE adds u to the logits instead: its 1 cancels, and ±η is left. Nothing is dropped here.`,
 	Knobs: []Knob{
 		{Name: "coeff", Default: "0.01", Low: 0, High: 1e6, About: "α, coefficient of the loss, whose value at balance is 1, relative to the task's"},
-		{Name: "jitter", Default: "0", Low: 0, High: 1, About: "η, half width of the factor on the router's input in training (the paper's 0.01; off in T5X)"},
+		{Name: "jitter", Default: "0", Low: 0, High: 1, About: "η, half width of the factor on the router's input in training (the paper's 0.01 from memory; off in T5X)"},
 		{Name: "jitter_kind", Default: noiseInput, Options: []string{noiseInput, noiseAdd}, About: "factor on the input, or FastMoE's sum with logits"},
 		{Name: "gate", Default: "raw", Options: []string{"raw", "normalised"}, About: "raw softmax, or divided by its sum over the chosen"},
 		publishedScore(moe.Softmax),

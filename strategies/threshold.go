@@ -48,7 +48,7 @@ const (
 )
 
 var sigmaKnob = Knob{Name: "sigma", Default: "0", Low: 0, High: 1e3,
-	About: "σ of the logits that start=normal supposes; 0: 0.02·√d, as of a router that begins to learn, and 1 without latent vectors"}
+	About: "σ of the logits that start=normal supposes; 0: 0.02·√d, as of a router that begins to learn, and 1 without latent vectors; a frozen router's are wider, about 1.4 in pretraining"}
 
 // initial returns the bias b = −β of thresholds over which logits N(0, σ²) put the share K/E of their scores:
 // β = score(σ·Φ⁻¹(1 − K/E)), with e^z/(E·e^(σ²/2)) for softmax, whose sum is taken at its mean.

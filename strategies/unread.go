@@ -13,3 +13,16 @@ func Unread() []struct{ Name, Source string } {
 		{"ERNIE's router orthogonalisation", "absent from the released code (PaddlePaddle/ERNIE issue 963)"},
 	}
 }
+
+// Absent are published rules that are not here for other reasons.
+func Absent() []struct{ Name, Why string } {
+	return []struct{ Name, Why string }{
+		{"fixed random projection, oracle domain", "controls of a router by something else than its scores; hash is the one that is here"},
+		{"FasterMoE's topology gate, LASER", "they need the traffic between nodes; swipe is the blind reassignment that is here"},
+		{"gating dropout, expert dropout, SeqTopK, Mixture-of-Depths", "other goals than the balance of a router's choices"},
+		{"cosine routers (X-MoE)", "another geometry of the logits, which a router of this simulator does not learn"},
+		{"StableMoE", "a router frozen from a step on; stop freezes a bias"},
+		{"MaxScore by minimum-cost flow", "maxscore is the released iterative version; balanced-optimum solves the flow"},
+		{"dropless", "what every rule is without capacity"},
+	}
+}

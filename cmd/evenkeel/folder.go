@@ -252,7 +252,7 @@ func readManifest(name string) (*plan, error) {
 	}
 	var m manifest
 	if err := json.Unmarshal(text, &m); err != nil {
-		return nil, fmt.Errorf("--from %s is not a manifest: %w", name, err)
+		return nil, fmt.Errorf("--from %s is not a manifest: name the manifest.json of a run's folder (%w)", name, err)
 	}
 	if m.Scenario == nil || len(m.Strategies) == 0 {
 		return nil, fmt.Errorf("--from %s is not a manifest: it holds no scenario or no strategies", name)

@@ -357,7 +357,9 @@ func newFrontier(r *sim.Result, sweeps []sweep, levels []float64) *frontier {
 	}
 	for i, a := range f.curves {
 		for _, b := range f.curves[i+1:] {
-			f.pairs = append(f.pairs, sim.CompareCurves(a, b, levels)...)
+			if !varies(a) && !varies(b) {
+				f.pairs = append(f.pairs, sim.CompareCurves(a, b, levels)...)
+			}
 		}
 	}
 	for _, s := range r.Strategies {
@@ -367,6 +369,9 @@ func newFrontier(r *sim.Result, sweeps []sweep, levels []float64) *frontier {
 	}
 	return f
 }
+
+// varies reports whether a curve gives tokens more or fewer experts than K, so that its affinity is no measure of quality.
+func varies(c *sim.Curve) bool { return c.Points[len(c.Points)-1].Traits.Varies }
 
 func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, quiet bool) error {
 	var b strings.Builder
@@ -398,6 +403,9 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 			if j == 0 {
 				name = c.Family
 			}
+			if k, ok := s.Metrics["experts_per_token"]; ok && s.Traits.Varies {
+				name = strings.TrimSpace(fmt.Sprintf("%s (%.3g experts a token)", name, k.Mean))
+			}
 			row(name, f.strength(i, s), s)
 		}
 	}
@@ -406,6 +414,10 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 		row(f.bound.Traits.Spec+" (bound)", "", f.bound)
 	}
 	t.AppendFooter(floors)
+	if widest(t.Render()) > width {
+		configs[len(configs)-1].Hidden = true // the output error
+		t.SetColumnConfigs(configs)
+	}
 	for line := range strings.Lines(t.Render()) {
 		b.WriteString(strings.TrimRight(line, " \n") + "\n")
 	}
@@ -445,6 +457,11 @@ func (f *frontier) notes() (list []string) {
 			list = append(list, fmt.Sprintf("WARNING %s, %d of %d points; %s", c.Family, warned, len(c.Points), first))
 		}
 	}
+	for _, c := range f.curves {
+		if varies(c) {
+			list = append(list, fmt.Sprintf("%s gives tokens more or fewer than K = %d experts, whose affinity is no measure of quality: it is compared with nobody", c.Family, f.result.Layer.TopK))
+		}
+	}
 	return append(list, f.result.Warnings...)
 }
 
@@ -470,7 +487,7 @@ func (f *frontier) sentence(e sim.EqualBalance) string {
 		return fmt.Sprintf("%s and %s: their ranges of imbalance do not overlap on every seed, so they cannot be compared at equal balance: %s has a global MaxVio of %s, %s of %s (means over seeds).",
 			e.A, e.B, e.A, span(e.Range[0]), e.B, span(e.Range[1]))
 	case e.Apart:
-		return fmt.Sprintf("%s and %s cannot be compared at a global MaxVio of %s: %s is that even on %d of %d seeds, %s on %d.", e.A, e.B, vio(e.MaxVio), e.A, e.Reached[0], seeds, e.B, e.Reached[1])
+		return fmt.Sprintf("%s and %s cannot be compared at a global MaxVio of %s: %s is that even on %d of %d seeds, %s on %d; without --at they are compared where both are.", e.A, e.B, vio(e.MaxVio), e.A, e.Reached[0], seeds, e.B, e.Reached[1])
 	}
 	lost := -100 * e.Affinity.Mean
 	better, worse, by := e.A, e.B, -lost

@@ -32,9 +32,9 @@ var columns = []column{
 	{"MaxVio\nbatch", "maxvio_batch", "%.3f", 1, true},
 	{"affinity\nlost, %", "affinity_kept", "%.2f", -100, false},
 	{"output\nerror", "output_error", "%.4f", 1, false},
+	{"dropped,\n%", "drop_rate", "%.2f", 100, false},
 	{"settled\nat step", "settled_step", "%.0f", 1, false},
 	{"recovery\nsteps", "recovery_steps", "%.0f", 1, false},
-	{"dropped,\n%", "drop_rate", "%.2f", 100, false},
 	{"experts\nper token", "experts_per_token", "%.2f", 1, false},
 	{"without\nexpert, %", "tokens_unserved", "%.2f", 100, false},
 	{"regret,\n%", "regret_to_optimum", "%.2f", 100, false},
@@ -116,12 +116,16 @@ func writeReport(w io.Writer, p *plan, r *sim.Result, v view, wall time.Duration
 	}
 	if len(p.left) > 0 {
 		b.WriteString("\n" + wrap("Left out, since this scenario does not permit them:", width) + "\n")
-		for i := 0; i < len(p.left); {
-			names, reason := []string{}, p.left[i].reason()
-			for ; i < len(p.left) && p.left[i].reason() == reason; i++ {
-				names = append(names, p.left[i].spec)
+		var reasons []string
+		names := map[string][]string{}
+		for _, x := range p.left {
+			if names[x.reason()] == nil {
+				reasons = append(reasons, x.reason())
 			}
-			b.WriteString(wrap("- "+strings.Join(names, ", ")+": "+reason, width) + "\n")
+			names[x.reason()] = append(names[x.reason()], x.spec)
+		}
+		for _, reason := range reasons {
+			b.WriteString(wrap("- "+strings.Join(names[reason], ", ")+": "+reason, width) + "\n")
 		}
 	}
 	if len(r.Strategies) <= many {
@@ -228,6 +232,8 @@ func renderTable(r *sim.Result, v view, shown []column) string {
 		switch {
 		case s.Traits.Bound:
 			name += " (bound)"
+		case s.Traits.TrainingOnly:
+			name += " (in training only)"
 		case !s.Traits.Causal:
 			name += " (not causal)"
 		}
@@ -305,7 +311,7 @@ func conclusions(r *sim.Result) (lines []string) {
 func legend(r *sim.Result) string {
 	s := "MaxVio is the largest relative load minus 1: global over the evaluation's tokens, batch over one step's. The floor is what K experts chosen at random give; it is noise, not imbalance. Affinity lost and output error are proxies for quality from the stream's own affinities, not perplexity."
 	if slices.ContainsFunc(r.Strategies, func(x *sim.StrategyResult) bool { return x.Traits.Varies }) {
-		s += fmt.Sprintf(" A rule that gives tokens more or fewer than K = %d experts is marked with their mean: its affinity lost compares with the oracle's K all the same, so that more experts buy affinity.", r.Layer.TopK)
+		s += fmt.Sprintf(" A rule that gives tokens more or fewer than K = %d experts is marked with their mean: its affinity lost compares with the oracle's K all the same, so that more experts buy affinity, and the balanced optimum, with K each, does not bound it.", r.Layer.TopK)
 	}
 	if r.Layer.Limited() {
 		s += " Under group limits the floor is approximate."

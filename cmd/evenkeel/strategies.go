@@ -34,7 +34,7 @@ func strategiesCommand(stdout io.Writer) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return explain(stdout, p)
+				return explain(stdout, p, terminalWidth(stdout))
 			}
 			return listStrategies(stdout)
 		},
@@ -57,6 +57,10 @@ func listStrategies(w io.Writer) error {
 	fmt.Fprintln(t, "not implemented: primary source not read")
 	for _, u := range strategies.Unread() {
 		fmt.Fprintf(t, "  %s\t%s\n", u.Name, u.Source)
+	}
+	fmt.Fprintln(t, "not implemented for other reasons")
+	for _, a := range strategies.Absent() {
+		fmt.Fprintf(t, "  %s\t%s\n", a.Name, a.Why)
 	}
 	return t.Flush()
 }
@@ -87,6 +91,10 @@ func catalogue(w io.Writer) error {
 	for _, u := range strategies.Unread() {
 		fmt.Fprintf(&b, "- %s: %s\n", u.Name, u.Source)
 	}
+	b.WriteString("\n## Not implemented for other reasons\n\n")
+	for _, a := range strategies.Absent() {
+		fmt.Fprintf(&b, "- %s: %s\n", a.Name, a.Why)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -114,21 +122,29 @@ func cardLines(p *strategies.Preset) [][2]string {
 	return append(lines, [2]string{"Try", p.Try()})
 }
 
-func explain(w io.Writer, p *strategies.Preset) error {
+func explain(w io.Writer, p *strategies.Preset, width int) error {
 	fmt.Fprintf(w, "%s: %s\n\n  %s\n\n", p.Name, p.Summary, strings.ReplaceAll(strings.ReplaceAll(p.Formula, "\n", "\n  "), "\n  \n", "\n\n"))
 	if len(p.Knobs) > 0 {
 		fmt.Fprintln(w, "Knobs (name=default):")
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		margin := 0
 		for _, k := range p.Knobs {
-			fmt.Fprintf(t, "  %s=%s\t%s\n", k.Name, k.Default, aboutOf(k))
+			margin = max(margin, len("  "+k.Name+"="+k.Default+"  "))
 		}
-		if err := t.Flush(); err != nil {
-			return err
+		for _, k := range p.Knobs {
+			about := strings.ReplaceAll(wrap(aboutOf(k), max(30, min(width, 110)-margin)), "\n", "\n"+strings.Repeat(" ", margin))
+			fmt.Fprintf(w, "%-*s%s\n", margin, "  "+k.Name+"="+k.Default, about)
 		}
 		fmt.Fprintln(w)
 	}
 	for _, line := range cardLines(p) {
-		if _, err := fmt.Fprintf(w, "%-8s %s\n", line[0]+":", strings.ReplaceAll(wrap(line[1], 100), "\n", "\n         ")); err != nil {
+		text := line[1]
+		if text == "" {
+			continue
+		}
+		if line[0] != "Try" { // which is to be copied
+			text = strings.ReplaceAll(wrap(text, max(30, min(width, 110)-9)), "\n", "\n         ")
+		}
+		if _, err := fmt.Fprintf(w, "%-8s %s\n", line[0]+":", text); err != nil {
 			return err
 		}
 	}
