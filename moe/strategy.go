@@ -74,6 +74,8 @@ type Traits struct {
 	Oracle bool
 	// TrainingOnly: outside training it chooses each token's own K best.
 	TrainingOnly bool
+	// Freeze is the step from which its router no longer learns, and 0 where it always does.
+	Freeze int
 	// Until is the step at which a schedule of it is over, and 0 where it has none.
 	Until int
 	// Rate is the step u of a bias that moves by u, or by at most u, and 0 where nothing does.

@@ -161,9 +161,14 @@ func sum(x []float64) (total float64) {
 	return total
 }
 
+// learns reports whether the router learns in a step.
+func (x *contestant) learns(step int) bool {
+	return x.learner != nil && (x.traits.Freeze == 0 || step < x.traits.Freeze)
+}
+
 // move moves the router and the strategy's state at the end of a step.
 func (x *contestant) move(step int) {
-	if x.learner != nil {
+	if x.learns(step) {
 		x.learner.step(step, x.weightGradient)
 	}
 	x.strategy.Update(&x.outcome)
@@ -172,7 +177,7 @@ func (x *contestant) move(step int) {
 // record keeps what the step showed, before anything moves.
 func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 	step := x.row.Step
-	if x.learner != nil {
+	if x.learns(step) {
 		x.row.LayerError = sum(x.task[:len(b.Tiles)]) / (float64(b.Tokens) * o.target)
 		x.row.BalanceLoss = sum(x.balance[:len(b.Tiles)]) + x.weightLoss
 	}

@@ -244,3 +244,28 @@ func TestShortRunsAreWarnedAbout(t *testing.T) {
 		}
 	}
 }
+
+// A step routes with the bias that the step before left, and moves it afterwards: never the reverse.
+func TestRoutesWithTheOldState(t *testing.T) {
+	r := run(t, configure(t, "pretraining", []string{"tokens=256", "steps=3", "seeds=[1]", "evaluation_tokens=64"}, sim.Frozen, "none", "loss-free:rate=0.5"))
+	none, bias := r.Strategies[0].Runs[0], r.Strategies[1].Runs[0]
+	if none.Steps[0].MaxVio != bias.Steps[0].MaxVio || bias.Steps[0].BiasSpread != 0 {
+		t.Error("the first step already sees a bias made of its own counts")
+	}
+	if bias.Steps[1].BiasSpread != 1 || none.Steps[1].MaxVio == bias.Steps[1].MaxVio {
+		t.Errorf("the second step sees a spread of %v, want that of one step up and down by 0.5", bias.Steps[1].BiasSpread)
+	}
+}
+
+// A frozen router changes no choice any more: churn is 0 and its loss is not computed.
+func TestFrozenRouterStays(t *testing.T) {
+	r := run(t, configure(t, "pretraining", []string{"tokens=256", "steps=40", "seeds=[1]", "evaluation_tokens=64"}, sim.Learned, "frozen-router:freeze=20", "aux-loss"))
+	frozen, learns := r.Strategies[0], r.Strategies[1]
+	if frozen.Metrics["churn"].Mean != 0 || learns.Metrics["churn"].Mean == 0 {
+		t.Errorf("churn is %v, and %v of one that learns", frozen.Metrics["churn"].Mean, learns.Metrics["churn"].Mean)
+	}
+	steps := frozen.Runs[0].Steps
+	if math.IsNaN(steps[19].LayerError) || !math.IsNaN(steps[20].LayerError) {
+		t.Error("it learns at other steps than those before 20")
+	}
+}

@@ -276,7 +276,7 @@ func (r *replicate) compute(step int, solved bool) error {
 		if !x.traits.Oracle || solved {
 			r.active = append(r.active, x)
 		}
-		if x.learner != nil {
+		if x.learns(step) {
 			r.learning = append(r.learning, x)
 		}
 	}

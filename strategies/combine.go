@@ -63,6 +63,7 @@ func combine(l moe.Layer, from []*strategy, names []string) (*strategy, error) {
 		r.traits.Varies, r.traits.Drops = r.traits.Varies || f.traits.Varies, r.traits.Drops || f.traits.Drops
 		r.traits.Sized = r.traits.Sized || f.traits.Sized
 		r.traits.Free = r.traits.Free || f.traits.Free
+		r.traits.Freeze = max(r.traits.Freeze, f.traits.Freeze)
 		r.traits.Notes = append(r.traits.Notes, f.traits.Notes...)
 		for _, w := range f.traits.Warnings {
 			if !slices.Contains(r.traits.Warnings, w) {

@@ -166,3 +166,23 @@ func TestChoicesAndDropsAreWhole(t *testing.T) {
 		}
 	}
 }
+
+// A choice leaves the scores as they are, since gates are made of them: a bias is never in a gate.
+func TestChoicesLeaveTheScoresAlone(t *testing.T) {
+	for _, p := range Presets() {
+		for _, layer := range layersFor(t, p) {
+			b := batchOf(rand.New(rand.NewPCG(24, 7)), layer, 90)
+			s := mustBuild(t, layer, p.Name)
+			warm(s, b, 2)
+			scores, a := routeAll(s, b)
+			want := slices.Clone(scores)
+			for i := range b.Tiles {
+				n := layer.Experts * vec.Lanes
+				s.Route(&b.Tiles[i], scores[i*n:(i+1)*n], moe.NewScratch(layer), a.Tile(i), a.FreshTile(i))
+			}
+			if err := s.RouteBatch(b, scores, a); err != nil || !slices.Equal(scores, want) {
+				t.Errorf("%s changes the scores of which gates are made (%v)", p.Name, err)
+			}
+		}
+	}
+}

@@ -49,6 +49,7 @@ var presets = []*Preset{
 	&moge,
 	&capacityPreset,
 	&nullExperts,
+	&frozenRouter,
 	&deepSeekV3,
 	&balancedOptimum,
 }

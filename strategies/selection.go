@@ -35,21 +35,11 @@ func (k firstChoice) choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask
 }
 
 // positive chooses every expert with a positive score, however many (ReMoE). Group limits do not bind it.
-type positive struct{}
+type positive struct{ above }
 
-func (positive) choose(t *moe.Tile, s, _ []float32, _ *moe.Scratch, mask []uint64) {
-	for e := range mask {
-		var m uint64
-		for l, v := range row(s, e) {
-			if v > 0 {
-				m |= 1 << l
-			}
-		}
-		mask[e] = m & t.Live()
-	}
+func (p positive) choose(t *moe.Tile, s, _ []float32, w *moe.Scratch, mask []uint64) {
+	p.above.choose(t, s, nil, w, mask)
 }
-
-func (positive) declare(t *moe.Traits) { t.Varies, t.Free = true, true }
 
 // picks are one expert for each token of a tile and its score; dead lanes and tokens without any left have expert −1.
 type picks struct {

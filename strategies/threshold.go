@@ -11,15 +11,17 @@ import (
 	"evenkeel/moe"
 )
 
-// above chooses every expert with s + b > 0, that is with s above the threshold β = −b: as many as it may be.
+// above chooses every expert with s + b > 0, that is with s above the threshold β = −b: as many as it may be. Without a bias
+// the threshold is 0.
 type above struct{}
 
 func (above) declare(t *moe.Traits) { t.Varies, t.Free = true, true }
 
 func (above) choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask []uint64) {
 	beta, zero := w.Grad[:len(mask)], &w.Rows[0]
-	for e := range beta {
-		beta[e] = -bias[e]
+	clear(beta)
+	for e, b := range bias {
+		beta[e] = -b
 	}
 	*zero = vec.Row{}
 	vec.Above(mask, s, beta, zero)

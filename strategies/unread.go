@@ -21,7 +21,7 @@ func Absent() []struct{ Name, Why string } {
 		{"FasterMoE's topology gate, LASER", "they need the traffic between nodes; swipe is the blind reassignment that is here"},
 		{"gating dropout, expert dropout, SeqTopK, Mixture-of-Depths", "other goals than the balance of a router's choices"},
 		{"cosine routers (X-MoE)", "another geometry of the logits, which a router of this simulator does not learn"},
-		{"StableMoE", "a router frozen from a step on; stop freezes a bias"},
+		{"StableMoE's distillation", "it needs what experts compute; frozen-router is its second stage"},
 		{"MaxScore by minimum-cost flow", "maxscore is the released iterative version; balanced-optimum solves the flow"},
 		{"dropless", "what every rule is without capacity"},
 	}

@@ -497,12 +497,12 @@ func (f *frontier) sentence(e sim.EqualBalance) string {
 	start := fmt.Sprintf("At a global MaxVio of %s:", vio(e.MaxVio))
 	switch {
 	case e.Affinity.Low == nil:
-		return fmt.Sprintf("%s %s keeps %.2f %% more of the affinity than %s; one seed gives no interval.", start, better, by, worse)
+		return fmt.Sprintf("%s %s loses %.2f points less of the affinity, in percent of the oracle's, than %s; one seed gives no interval.", start, better, by, worse)
 	case *e.Affinity.Low <= 0 && *e.Affinity.High >= 0:
-		return fmt.Sprintf("%s %s and %s are not shown to differ: difference in affinity kept %+.2f %% (95 %% interval %+.2f to %+.2f).", start, e.A, e.B, 100*e.Affinity.Mean, 100**e.Affinity.Low, 100**e.Affinity.High)
+		return fmt.Sprintf("%s %s and %s are not shown to differ: difference in affinity kept %+.2f points (95 %% interval %+.2f to %+.2f).", start, e.A, e.B, 100*e.Affinity.Mean, 100**e.Affinity.Low, 100**e.Affinity.High)
 	}
 	low, high := math.Abs(100**e.Affinity.Low), math.Abs(100**e.Affinity.High)
-	return fmt.Sprintf("%s %s keeps %.2f %% more of the affinity than %s (95 %% interval %.2f to %.2f)%s.", start, better, by, worse, min(low, high), max(low, high), f.errorPart(e, better))
+	return fmt.Sprintf("%s %s loses %.2f points less of the affinity, in percent of the oracle's, than %s (95 %% interval %.2f to %.2f)%s.", start, better, by, worse, min(low, high), max(low, high), f.errorPart(e, better))
 }
 
 // errorPart adds what the output error says, if it says anything.
