@@ -111,7 +111,7 @@ func (c *quantileController) cutoffs(batch *moe.Batch, s []float32) {
 		}
 		if c.midpoint {
 			for l, v := range next {
-				alpha[l] += (v - alpha[l]) / 2
+				alpha[l] += float32((v - alpha[l]) / 2)
 			}
 		}
 	}
@@ -242,7 +242,7 @@ func (c *columns) quantile(s []float32, e int, span moe.Span, midpoint bool) flo
 		for _, k := range kept[n+1:] {
 			next = min(next, k)
 		}
-		q += (order.Value(next) - q) / 2
+		q += float32((order.Value(next) - q) / 2)
 	}
 	return q
 }

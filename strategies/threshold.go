@@ -76,7 +76,7 @@ func (v Values) initial(score moe.Score, l moe.Layer) (b []float32, warnings []s
 	z := math.Round(1e6*sigma*distuv.UnitNormal.Quantile(1-float64(l.TopK)/float64(l.Experts))) / 1e6
 	var beta [vec.Lanes]float32
 	if score == moe.Softmax {
-		beta[0] = float32(vec.Exp64(z-float64(sigma*sigma)/2) / float64(l.Experts))
+		beta[0] = float32(vec.Exp64(z-float64(float64(sigma*sigma)/2)) / float64(l.Experts))
 	} else {
 		beta[0] = float32(z)
 		score.Apply(beta[:], beta[:], 1)

@@ -121,7 +121,7 @@ func (d noise) draw(t *moe.Tile, n, z []float32) {
 	if d.kind == noiseAdd {
 		r := rng.New(key)
 		for i := range n {
-			n[i] = float32(d.size * float32(float32(2*chance(&r))-1))
+			n[i] = float32(d.size * (float32(2*chance(&r)) - 1))
 		}
 		return
 	}
@@ -169,7 +169,7 @@ const (
 )
 
 // chance returns a uniform number in (0, 1), an odd multiple of 2^-24.
-func chance(r *rng.Rand) float32 { return (float32(r.Uint64()>>41) + 0.5) * 0x1p-23 }
+func chance(r *rng.Rand) float32 { return float32((float32(r.Uint64()>>41) + 0.5) * 0x1p-23) }
 
 // row returns row e of a tile.
 func row(tile []float32, e int) *vec.Row { return (*vec.Row)(tile[e*vec.Lanes:]) }
