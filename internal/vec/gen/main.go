@@ -82,21 +82,19 @@ func zero(v VecVirtual) {
 	}
 }
 
-// addProducts adds scalar·x[j] to sum[j], for a float32 in memory. With apart, a broadcast of its own fills a register;
-// else it is part of the multiply, for which AVX2 has no form. On Zen 4 a broadcast of its own takes the place of an
-// addition; on Zen 5 one in each multiply is a load too many for two load units. Every fourth apart suits both.
-func (t tier) addProducts(sum, x []VecVirtual, scalar Mem, apart bool) {
-	var b VecVirtual
-	if apart = apart || !t.wide; apart {
-		b = t.vector()
+// addProducts adds scalar·x[j] to sum[j], for a float32 in memory. Its broadcast is part of the multiply, since on Zen 4 one
+// of its own takes the place of an addition; AVX2 has no such form.
+func (t tier) addProducts(sum, x []VecVirtual, scalar Mem) {
+	b := t.vector()
+	if !t.wide {
 		VBROADCASTSS(scalar, b)
 	}
 	for j := range x {
 		p := t.vector()
-		if apart {
-			VMULPS(b, x[j], p)
-		} else {
+		if t.wide {
 			VMULPS_BCST(scalar, x[j], p)
+		} else {
+			VMULPS(b, x[j], p)
 		}
 		VADDPS(p, sum[j], sum[j])
 	}

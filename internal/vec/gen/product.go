@@ -38,7 +38,7 @@ func (t tier) product() {
 					VMOVUPS(Mem{Base: xEnd, Index: at8, Scale: 8, Disp: j * t.bytes()}, v)
 				}
 				for i := range rows {
-					t.addProducts(sum[i*vectors:(i+1)*vectors], in, Mem{Base: wEnd, Index: at8, Scale: 1, Disp: 4 * i}, false)
+					t.addProducts(sum[i*vectors:(i+1)*vectors], in, Mem{Base: wEnd, Index: at8, Scale: 1, Disp: 4 * i})
 				}
 				ADDQ(Imm(8*4), at8)
 				JNZ(LabelRef("column"))
@@ -102,7 +102,7 @@ func (t tier) outerRows(rows int) {
 							VMOVUPS(from.Offset(j*t.bytes()), v)
 						}
 						for i := range block {
-							t.addProducts(acc[i*vectors:(i+1)*vectors], in, at(g, i*rowBytes+4*k), false)
+							t.addProducts(acc[i*vectors:(i+1)*vectors], in, at(g, i*rowBytes+4*k))
 						}
 					}
 					LEAQ(Mem{Base: x, Index: stride, Scale: 2}, x)

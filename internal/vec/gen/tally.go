@@ -142,7 +142,7 @@ func (t tier) tallies() {
 		sum, all, p := w.zeros(), w.zeros(), copied(weights)
 		w.rows("row", func(m map[string]Mem) {
 			x := w.load(m["s"])
-			t.addProducts(sum, x, at(p, 0), false)
+			t.addProducts(sum, x, at(p, 0))
 			each(VADDPS, x, all, all)
 			advance(p, 4)
 		})
