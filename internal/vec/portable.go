@@ -30,8 +30,9 @@ var portable = kernel{
 	sqrtSoftplus: sqrtSoftplusPortable, sqrtSoftplusBackward: sqrtSoftplusBackwardPortable,
 }
 
-// portableWidth is how many of the rows that are left one pass of portable kernels takes: 7 or 4, of which the compiler keeps
-// the sums and the products in registers, but not of 8. It takes 4 where only 7 are left then: 4·2 is 1 more than 7.
+// portableWidth is how many of the rows that are left one pass of a product takes: 7 or 4, for which the compiler keeps all
+// sums and products in registers, as it does not for 8. Twice 4 is 1 more than 7, so that 2n mod 7 passes of 4 leave a
+// multiple of 7 out of n rows; few rows are not enough for that, and the last ones go one by one.
 func portableWidth(left int) int {
 	fours := 2 * left % 7
 	switch {
@@ -52,7 +53,7 @@ func portablePanels(rows int) (panels []panel) {
 
 func productPortable(m *Matrix, z, x, scratch []float32) {
 	tokens := scratch[:m.cols*Lanes]
-	storePortable(tokens, x, m.cols)
+	storeRows(tokens, x, m.cols)
 	for i, p := range m.panels {
 		w, o := m.packed[i*m.cols:(i+1)*m.cols], z[p.first*Lanes:(p.first+p.rows)*Lanes]
 		for t := range Lanes {
@@ -71,18 +72,36 @@ func productPortable(m *Matrix, z, x, scratch []float32) {
 	}
 }
 
-// dots7 adds Σ_c w[c][i]·x[c] to the i-th of the numbers, c in order.
+// dots7 adds Σ_c w[c][i]·x[c] to the i-th of the numbers, c in order. Two columns at a time cost fewer instructions.
 func dots7(w [][8]float32, x []float32, a0, a1, a2, a3, a4, a5, a6 float32) (_, _, _, _, _, _, _ float32) {
 	x = x[:len(w)]
-	for c := range w {
-		w, x := &w[c], x[c]
-		a0 += float32(w[0] * x)
-		a1 += float32(w[1] * x)
-		a2 += float32(w[2] * x)
-		a3 += float32(w[3] * x)
-		a4 += float32(w[4] * x)
-		a5 += float32(w[5] * x)
-		a6 += float32(w[6] * x)
+	for c := 1; c < len(w); c += 2 {
+		v, y := &w[c-1], x[c-1]
+		a0 += float32(v[0] * y)
+		a1 += float32(v[1] * y)
+		a2 += float32(v[2] * y)
+		a3 += float32(v[3] * y)
+		a4 += float32(v[4] * y)
+		a5 += float32(v[5] * y)
+		a6 += float32(v[6] * y)
+		v, y = &w[c], x[c]
+		a0 += float32(v[0] * y)
+		a1 += float32(v[1] * y)
+		a2 += float32(v[2] * y)
+		a3 += float32(v[3] * y)
+		a4 += float32(v[4] * y)
+		a5 += float32(v[5] * y)
+		a6 += float32(v[6] * y)
+	}
+	if last := len(w) - 1; last&1 == 0 {
+		v, y := &w[last], x[last]
+		a0 += float32(v[0] * y)
+		a1 += float32(v[1] * y)
+		a2 += float32(v[2] * y)
+		a3 += float32(v[3] * y)
+		a4 += float32(v[4] * y)
+		a5 += float32(v[5] * y)
+		a6 += float32(v[6] * y)
 	}
 	return a0, a1, a2, a3, a4, a5, a6
 }
@@ -107,8 +126,8 @@ func dot(w [][8]float32, x []float32, a float32) float32 {
 	return a
 }
 
-// storePortable is the inverse of loadPortable.
-func storePortable(table, tile []float32, width int) {
+// storeRows is the inverse of loadPortable: it makes a row of every token of a tile.
+func storeRows(table, tile []float32, width int) {
 	for t := 0; t < Lanes; t += 8 {
 		lines, columns := table[t*width:(t+8)*width], tile[t:]
 		l0 := lines[:width]
@@ -122,33 +141,54 @@ func storePortable(table, tile []float32, width int) {
 	}
 }
 
-func outerPortable(sum *Gradient, g, x, _ []float32) { addOuter(sum, g, x, 1, Lanes) }
+func outerPortable(sum *Gradient, g, x, _ []float32) { addOuter(sum, g, x, nil) }
 
-func outerRowsPortable(sum *Gradient, g, rows, _ []float32) { addOuter(sum, g, rows, sum.cols, 1) }
+func outerRowsPortable(sum *Gradient, g, rows, _ []float32) { addOuter(sum, g, nil, rows) }
 
-// addOuter finds number c of token t at x[t*token+c*column].
-func addOuter(sum *Gradient, g, x []float32, token, column int) {
-	var packed [Lanes][8]float32
+// addOuter adds the tokens of a tile or, if there is none, of rows.
+func addOuter(sum *Gradient, g, tile, rows []float32) {
+	var tokens [Lanes][8]float32
 	width := 0
 	for c := 0; c < sum.cols; c += width {
 		width = portableWidth(sum.cols - c)
-		for i := range width {
-			from := x[(c+i)*column:]
-			for t := range packed {
-				packed[t][i&7] = from[t*token]
-			}
+		if tile != nil {
+			packTile(&tokens, tile[c*Lanes:(c+width)*Lanes], width)
+		} else {
+			packRows(&tokens, rows[c:], width, sum.cols)
 		}
 		for e := range sum.rows {
 			gr, o := row(g, e)[:], sum.Row(e)[c:c+width]
 			switch width {
 			case 7:
-				o[0], o[1], o[2], o[3], o[4], o[5], o[6] = dots7(packed[:], gr, o[0], o[1], o[2], o[3], o[4], o[5], o[6])
+				o[0], o[1], o[2], o[3], o[4], o[5], o[6] = dots7(tokens[:], gr, o[0], o[1], o[2], o[3], o[4], o[5], o[6])
 			case 4:
-				o[0], o[1], o[2], o[3] = dots4(packed[:], gr, o[0], o[1], o[2], o[3])
+				o[0], o[1], o[2], o[3] = dots4(tokens[:], gr, o[0], o[1], o[2], o[3])
 			case 1:
-				o[0] = dot(packed[:], gr, o[0])
+				o[0] = dot(tokens[:], gr, o[0])
 			}
 		}
+	}
+}
+
+func packTile(tokens *[Lanes][8]float32, x []float32, width int) {
+	last := width - 1 // stands for the columns past it, which nobody reads
+	x0, x1, x2, x3 := row(x, 0), row(x, min(1, last)), row(x, min(2, last)), row(x, min(3, last))
+	x4, x5, x6 := row(x, min(4, last)), row(x, min(5, last)), row(x, last)
+	for t := range tokens {
+		to := &tokens[t]
+		to[0], to[1], to[2], to[3], to[4], to[5], to[6] = x0[t], x1[t], x2[t], x3[t], x4[t], x5[t], x6[t]
+	}
+}
+
+func packRows(tokens *[Lanes][8]float32, x []float32, width, cols int) {
+	for t := range tokens {
+		to, from := &tokens[t], x[t*cols:][:width]
+		if width < 4 {
+			to[0] = from[0]
+			continue
+		}
+		*(*[4]float32)(to[:]) = *(*[4]float32)(from) // the first four and the last four make up seven
+		*(*[4]float32)(to[width-4:]) = *(*[4]float32)(from[width-4:])
 	}
 }
 
@@ -171,11 +211,15 @@ func sigmoidBackwardPortable(g, s []float32, rows int) {
 }
 
 func softmaxPortable(s, z []float32, rows int) {
-	top, sum := *row(z, 0), Row{}
-	for e := 1; e < rows; e++ {
+	var key [Lanes]uint32
+	for e := range rows {
 		for t, v := range row(z, e) {
-			top[t], _ = ordered(top[t], v)
+			key[t] = max(key[t], keyOf(v))
 		}
+	}
+	var top, sum Row
+	for t, k := range &key {
+		top[t] = valueOf(k)
 	}
 	for e := range rows {
 		zr, sr := row(z, e), row(s, e)
@@ -197,17 +241,6 @@ func softmaxPortable(s, z []float32, rows int) {
 			sr[t] *= v
 		}
 	}
-}
-
-// ordered returns the larger of two numbers and the other one. Which is larger depends on chance, so that the compiler shall
-// make conditional moves of it, which it does of integers.
-func ordered(x, y float32) (larger, other float32) {
-	a, b := math.Float32bits(x), math.Float32bits(y)
-	c, d := a, b
-	if y > x {
-		c, d = b, a
-	}
-	return math.Float32frombits(c), math.Float32frombits(d)
 }
 
 func softmaxBackwardPortable(g, s []float32, rows int) {
@@ -263,9 +296,9 @@ func oneMinusExp(x float32) float32 {
 }
 
 func topKPortable(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64) {
-	low := float32(math.Inf(-1))
-	for i := range q.ranks {
-		q.ranks[i] = rankOf(low, -1)
+	low, ranks := float32(math.Inf(-1)), q.ranks[:q.k*Lanes]
+	for i := range ranks {
+		ranks[i] = rankOf(low, -1)
 	}
 	for t := range q.least {
 		q.least[t] = low
@@ -286,21 +319,16 @@ func topKPortable(q *Selector, mask []uint64, s, bias []float32, live uint64, al
 		q.insert(above(sr, b, &q.least)&group, sr, b, int32(e))
 	}
 	clear(mask)
-	for t := range Lanes {
-		if live>>t&1 == 0 {
-			continue
-		}
-		for _, r := range q.ranks[t*q.k : (t+1)*q.k] {
-			if e := int32(^uint32(r)); e >= 0 {
-				mask[e] |= 1 << t
-			}
+	for i, r := range ranks {
+		if e := int32(^uint32(r)); e >= 0 { // there was a live token, and a row for it
+			mask[e] |= 1 << (i % Lanes)
 		}
 	}
 	sumChosenPortable(&q.Sum, s, mask)
 }
 
-// above has a bit for each token with v + b > least. It takes no branch, for chance alone would decide it. Inlined, the
-// compiler would spill what it keeps in registers here.
+// above has a bit for each token with v + b > least. It takes no branch, which chance would decide. Where this is inlined, the
+// compiler keeps the words in memory.
 //
 //go:noinline
 func above(v *Row, b float32, least *Row) uint64 {
@@ -318,35 +346,42 @@ func above(v *Row, b float32, least *Row) uint64 {
 	return high<<32 | low
 }
 
+// keyOf gives larger numbers larger keys (and −0 a smaller one than 0), valueOf is its inverse. Which of two numbers is larger
+// depends on chance, and of integers the compiler finds that without a branch.
+func keyOf(v float32) uint32 {
+	b := math.Float32bits(v)
+	return b ^ (uint32(int32(b)>>31) | 1<<31)
+}
+
+func valueOf(key uint32) float32 {
+	return math.Float32frombits(key ^ (^uint32(int32(key)>>31) | 1<<31))
+}
+
 // rankOf makes a number of a value and a row that is larger for the better of two: the larger value, of equal ones the
 // lower row.
 func rankOf(v float32, e int32) uint64 {
-	key := math.Float32bits(v + 0) // −0 is 0
-	key ^= uint32(int32(key)>>31) | 1<<31
-	return uint64(key)<<32 | uint64(^uint32(e))
+	return uint64(keyOf(v+0))<<32 | uint64(^uint32(e)) // −0 + 0 is 0
 }
 
 // insert puts row e into the lists of some tokens. Which place it takes depends on chance, so that no branch may.
 func (q *Selector) insert(tokens uint64, v *Row, b float32, e int32) {
+	ranks := q.ranks[:q.k*Lanes]
 	for ; tokens != 0; tokens &= tokens - 1 {
 		t := bits.TrailingZeros64(tokens) & (Lanes - 1)
-		r, list := rankOf(v[t]+b, e), q.ranks[t*q.k:(t+1)*q.k]
-		for i, other := range list {
-			list[i], r = max(other, r), min(other, r)
+		r, kept := rankOf(v[t]+b, e), uint64(0)
+		for i := t; i < len(ranks); i += Lanes {
+			other := ranks[i]
+			kept = max(other, r)
+			ranks[i], r = kept, min(other, r)
 		}
-		key := uint32(list[len(list)-1] >> 32)
-		q.least[t] = math.Float32frombits(key ^ (^uint32(int32(key)>>31) | 1<<31))
+		q.least[t] = valueOf(uint32(kept >> 32))
 	}
 }
 
 func groupsPortable(q *Selector, allowed []uint64, s, bias []float32, rows, kept int) {
 	size := rows / len(allowed)
-	low := float32(math.Inf(-1))
 	for g := range allowed {
-		var first, second Row
-		for t := range first {
-			first[t], second[t] = low, low
-		}
+		var first, second [Lanes]uint32
 		for e := g * size; e < (g+1)*size; e++ {
 			var b float32
 			if bias != nil {
@@ -354,15 +389,16 @@ func groupsPortable(q *Selector, allowed []uint64, s, bias []float32, rows, kept
 			}
 			topTwo(&first, &second, row(s, e), b)
 		}
-		q.group[g] = first
-		if size > 1 {
-			for t, v := range &second {
-				q.group[g][t] += v
+		value := &q.group[g]
+		for t := range value {
+			value[t] = valueOf(first[t])
+			if size > 1 {
+				value[t] += valueOf(second[t])
 			}
 		}
 	}
 	for g := range allowed {
-		var better [Lanes]uint8
+		var better [Lanes]uint32
 		for h := range allowed {
 			if h < g { // unless g is larger
 				countLarger(&better, &q.group[g], &q.group[h], 1)
@@ -381,19 +417,19 @@ func groupsPortable(q *Selector, allowed []uint64, s, bias []float32, rows, kept
 	}
 }
 
-// topTwo takes v + b for the best or second best where it is larger.
-func topTwo(first, second, v *Row, b float32) {
+// topTwo takes the keys of v + b among the two largest.
+func topTwo(first, second *[Lanes]uint32, v *Row, b float32) {
 	for t, v := range v {
-		best, other := ordered(first[t], v+b)
-		first[t] = best
-		second[t], _ = ordered(second[t], other)
+		k, other := keyOf(v+b), first[t]
+		first[t] = max(other, k)
+		second[t] = max(second[t], min(other, k))
 	}
 }
 
 // countLarger adds 1 where x > y, or where it is not if unless is 1.
-func countLarger(n *[Lanes]uint8, x, y *Row, unless uint8) {
+func countLarger(n *[Lanes]uint32, x, y *Row, unless uint32) {
 	for t, v := range x {
-		var bit uint8
+		var bit uint32
 		if v > y[t] {
 			bit = 1
 		}
@@ -603,13 +639,16 @@ var identity = func() (source [Lanes]int32) {
 // gatherColumns gathers the columns of the table from one on.
 func gatherColumns(tile, table []float32, source []int32, width, from int) {
 	t := 0
-	for ; t+4 <= len(source); t += 4 {
-		l0, l1, l2, l3 := line(table, source[t], width), line(table, source[t+1], width), line(table, source[t+2], width), line(table, source[t+3], width)
-		l1, l2, l3 = l1[:len(l0)], l2[:len(l0)], l3[:len(l0)]
-		columns := tile[t:]
+	for ; t+8 <= len(source); t += 8 {
+		s, columns := source[t:t+8], tile[t:]
+		l0 := line(table, s[0], width)
+		l1, l2, l3 := line(table, s[1], width)[:len(l0)], line(table, s[2], width)[:len(l0)], line(table, s[3], width)[:len(l0)]
+		l4, l5 := line(table, s[4], width)[:len(l0)], line(table, s[5], width)[:len(l0)]
+		l6, l7 := line(table, s[6], width)[:len(l0)], line(table, s[7], width)[:len(l0)]
 		for c := from; c < len(l0); c++ {
-			y := (*[4]float32)(columns[c*Lanes:])
+			y := (*[8]float32)(columns[c*Lanes:])
 			y[0], y[1], y[2], y[3] = l0[c], l1[c], l2[c], l3[c]
+			y[4], y[5], y[6], y[7] = l4[c], l5[c], l6[c], l7[c]
 		}
 	}
 	for ; t < Lanes; t++ {

@@ -7,7 +7,7 @@ type Selector struct {
 	k int
 
 	// Of the portable kernel.
-	ranks []uint64 // [64][k], best first: see rankOf
+	ranks []uint64 // [k][64], best first: see rankOf
 	least Row      // value of the k-th best so far
 
 	// Of the vector kernels.
