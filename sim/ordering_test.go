@@ -94,6 +94,16 @@ func TestOrderingsOnPretraining(t *testing.T) {
 			t.Errorf("rate 1e-3 settles %v steps after 1e-2, the interval begins at %v", d, *low)
 		}
 	})
+	t.Run("a sequence scope leaves domains at most half of the experts' bits that a global one does", func(t *testing.T) {
+		global, sequence := find(t, r, "aux-loss:coeff=0.1"), find(t, r, "aux-loss:coeff=0.1,scope=sequence")
+		for i, x := range global.Runs {
+			a, b := x.Values["domain_information"], sequence.Runs[i].Values["domain_information"]
+			free := find(t, r, "loss-free").Runs[i].Values["domain_information"]
+			if a < 2*b || free < a {
+				t.Errorf("seed %d: %.4f bits with a global scope, %.4f by sequence, %.4f with a bias", x.Seed, a, b, free)
+			}
+		}
+	})
 	t.Run("the prototype's table", func(t *testing.T) {
 		// One seed of a prototype of the same design; its MaxVio is that of the last quarter's tokens together.
 		for _, row := range []struct {
@@ -127,6 +137,48 @@ func within(t *testing.T, what string, figure float64, seeds []float64) {
 		t.Errorf("%s %.4f lies outside %.4f ± %.4f", what, figure, mean, half)
 	} else {
 		t.Logf("%s %.4f within %.4f ± %.4f", what, figure, mean, half)
+	}
+}
+
+// On stationary tokens a bias that moves by u settles in steps inversely proportional to u, the proportional rule ends more
+// even than the sign rule, and a bias that stops stays as even as it was.
+func TestLawsOfBiasesOnStationaryTokens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs for half a minute: run without -short")
+	}
+	c := configure(t, "independent", []string{"steps=4000", "evaluation_tokens=262144", "seeds=[1,2,3,4,5]"}, sim.Frozen,
+		"loss-free:rate=1e-4", "loss-free:rate=3e-4", "loss-free", "loss-free:rule=proportional,rate=1e-2", "loss-free:stop=1000")
+	r := run(t, c)
+	var product []float64
+	for i, u := range []float64{1e-4, 3e-4, 1e-3} {
+		product = append(product, u*r.Strategies[i].Metrics["settled_step"].Mean)
+	}
+	for i, x := range product {
+		if math.Abs(x/product[0]-1) > 0.2 {
+			t.Errorf("u times the steps to settle is %.4f for rate %d, %.4f for the smallest", x, i, product[0])
+		}
+	}
+	sign, proportional, stopped := r.Strategies[2], r.Strategies[3], r.Strategies[4]
+	var a, b []float64
+	for i := range sign.Runs {
+		a, b = append(a, sign.Runs[i].Values["maxvio_global"]), append(b, proportional.Runs[i].Values["maxvio_global"])
+	}
+	if d, low, _ := metrics.PairedInterval(a, b); !(*low > 0) {
+		t.Errorf("global MaxVio, sign less proportional: %.4f, the interval begins at %.4f", d, *low)
+	}
+	for _, x := range stopped.Runs {
+		mean := func(from, to int) (sum float64) {
+			for _, row := range x.Steps[from:to] {
+				sum += row.MaxVio / float64(to-from)
+			}
+			return sum
+		}
+		if x.Steps[1001].BiasSpread != x.Steps[3999].BiasSpread || x.Steps[1001].BiasMean != x.Steps[3999].BiasMean {
+			t.Errorf("seed %d: a stopped bias moves", x.Seed)
+		}
+		if first, last := mean(1001, 2500), mean(2500, 4000); math.Abs(last/first-1) > 0.05 {
+			t.Errorf("seed %d: MaxVio goes from %.4f to %.4f though nothing moves", x.Seed, first, last)
+		}
 	}
 }
 
