@@ -2,6 +2,7 @@ package strategies
 
 import (
 	"fmt"
+	"math"
 
 	"evenkeel/moe"
 )
@@ -14,12 +15,27 @@ type budget struct {
 	share float64   // K_e/(K·N)
 	topK  int
 	real  int
+
+	stop, half int // as of every bias
+	clamp      float32
+	storage    string
 }
 
 func (c *budget) update(o *moe.Outcome) {
+	if c.stop > 0 && o.Step >= c.stop {
+		return
+	}
+	rate := c.rate
+	if c.half > 0 {
+		rate = math.Ldexp(rate, -(o.Step / c.half))
+	}
 	total := float64(c.topK) * float64(o.Chosen.Tokens)
 	for e, n := range o.Chosen.Global[:c.real] {
-		c.b[e] += float32(c.rate * (c.share - float64(n)/total))
+		b := c.b[e] + float32(rate*(c.share-float64(n)/total))
+		if c.clamp > 0 {
+			b = max(-c.clamp, min(c.clamp, b))
+		}
+		c.b[e] = rounded(b, c.storage)
 	}
 }
 
@@ -31,7 +47,7 @@ var longCatBias = Preset{
 after each step, for real experts:  b_e ← b_e + μ·(K_e/(K·N) − n_e/(K·T));  zero experts keep b = 0
 
 Its authors call it a PID controller; the published formula is its integral part alone. Their μ falls during
-training, here it stays; their device-level loss, whose coefficient was not read, is left out.
+training (half, stop); their device-level loss, whose coefficient was not read, is left out.
 Zero experts return their input, which is not part of this simulator's task; gates are raw there, and the task divides them
 by their sum over the real experts, as for every strategy.`,
 	Knobs: []Knob{
@@ -39,7 +55,7 @@ by their sum over the real experts, as for every strategy.`,
 		{Name: "budget", Default: "0", Low: 0, High: moe.MaxExperts, About: "K_e, wanted mean number of real experts per token; 0 for 2K/3 (LongCat-Flash: 8 of 12, from memory)"},
 		{Name: "rate", Default: "0.5", Low: 0, High: 1e6,
 			About: "μ, in units of the score, times the error of a share of all choices; own default, near 0.01 times the relative load error of sigmoid scores; 0.05 suits softmax"},
-		scoreKnob,
+		stopKnob, storageKnob, clampKnob, halfKnob, scoreKnob,
 	},
 	Strength: "rate",
 	Zero: func(v Values) string {
@@ -71,6 +87,7 @@ by their sum over the real experts, as for every strategy.`,
 			return nil, fmt.Errorf("budget is %g: it must be at most topk, which is %d", wanted, l.TopK)
 		}
 		c := &budget{b: make([]float32, l.Experts), rate: v.Number("rate"), topK: l.TopK, real: choose.real,
+			stop: v.Whole("stop"), half: v.Whole("half"), clamp: float32(v.Number("clamp")), storage: v.Text("storage"),
 			share: wanted / (float64(l.TopK) * float64(choose.real))}
 		return compose(&strategy{layer: l, score: score, selection: choose, bias: c.b, controllers: []controller{c},
 			traits: moe.Traits{Causal: true, Gate: moe.Gate{Scale: 1}, Warnings: warnings,

@@ -181,6 +181,9 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 			first = append(first, zero)
 		}
 	}
+	if sweeps != nil && !slices.ContainsFunc(sweeps, func(s sweep) bool { return s.strengths != nil }) {
+		return errors.New("none of these strategies has a strength that is free, so there is no curve to draw: use evenkeel compare, or name one such as loss-free")
+	}
 	if sweeps == nil {
 		return errors.New("a bound alone has no frontier: name a strategy, such as loss-free")
 	}
