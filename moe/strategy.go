@@ -101,12 +101,13 @@ func (g Gate) Sum(chosen float32) float32 {
 // Scratch is what work on one tile needs beside its result. One worker owns it.
 type Scratch struct {
 	Select  *vec.Selector
-	Allowed []uint64   // [G]
-	Order   []int64    // [E], ranks of one token's experts
-	Rows    [4]vec.Row // sums by token
-	Grad    []float32  // ∂L/∂s, then ∂L/∂z, of one tile [E][64]
-	Room    []float32  // [E][64], of a part while it works on a tile
-	Product []float32  // of products with tiles of latent vectors, see vec.NewScratch
+	Wide    *vec.Selector // of up to WideK best, for rules that choose more than K
+	Allowed []uint64      // [G]
+	Order   []int64       // [E], ranks of one token's experts
+	Rows    [4]vec.Row    // sums by token
+	Grad    []float32     // ∂L/∂s, then ∂L/∂z, of one tile [E][64]
+	Room    []float32     // [E][64], of a part while it works on a tile
+	Product []float32     // of products with tiles of latent vectors, see vec.NewScratch
 	// Adjusted holds what a selection compares where that is not s + b, [E][64].
 	Adjusted []float32
 
@@ -115,9 +116,12 @@ type Scratch struct {
 	Parts  [2][]float32
 }
 
+// WideK is the largest number of best experts that Scratch.Wide finds.
+const WideK = 32
+
 // NewScratch returns the scratch of a layer.
 func NewScratch(l Layer) *Scratch {
-	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Allowed: make([]uint64, l.Groups), Order: make([]int64, l.Experts),
+	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Wide: vec.NewSelector(min(WideK, l.Experts), l.Groups), Allowed: make([]uint64, l.Groups), Order: make([]int64, l.Experts),
 		Grad: make([]float32, l.Experts*vec.Lanes), Adjusted: make([]float32, l.Experts*vec.Lanes),
 		Room: make([]float32, l.Experts*vec.Lanes), Product: vec.NewScratch(l.Width)}
 	for i := range w.Parts {

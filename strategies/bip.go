@@ -51,27 +51,24 @@ type dual struct {
 	rounds, stop int
 	storage      string
 
-	best   *vec.Selector // of K+1
-	mask   []uint64
-	price  []vec.Row // p [tile][64]
-	column []float32 // s_te − p_t of one expert
+	best    *vec.Selector // of K+1
+	mask    []uint64
+	columns columns // of s_te − p_t, with p as their α
 }
 
 func newDual(l moe.Layer) *dual {
-	return &dual{layer: l, b: make([]float32, l.Experts), best: vec.NewSelector(l.TopK+1, 1), mask: make([]uint64, l.Experts)}
+	return &dual{layer: l, b: make([]float32, l.Experts), best: vec.NewSelector(l.TopK+1, 1), mask: make([]uint64, l.Experts),
+		columns: newColumns(l)}
 }
 
 func (c *dual) update(o *moe.Outcome) {
 	if c.stop > 0 && o.Step >= c.stop {
 		return
 	}
-	tiles := len(o.Batch.Tiles)
-	if tiles > len(c.price) {
-		c.price, c.column = make([]vec.Row, tiles), make([]float32, tiles*vec.Lanes)
-	}
+	c.columns.resize(len(o.Batch.Tiles))
 	for range c.rounds {
 		for i := range o.Batch.Tiles {
-			c.priceTokens(&o.Batch.Tiles[i], c.tile(o.Scores, i), &c.price[i])
+			c.priceTokens(&o.Batch.Tiles[i], c.tile(o.Scores, i), (*vec.Row)(c.columns.alpha[i*vec.Lanes:]))
 		}
 		c.priceExperts(o)
 	}
@@ -114,52 +111,10 @@ func (c *dual) priceExperts(o *moe.Outcome) {
 	if room >= tokens {
 		return
 	}
+	c.columns.sift(o.Batch, o.Scores)
 	for e := range c.b {
-		n := 0 // of the numbers above 0, which alone can make a price
-		for i := range o.Batch.Tiles {
-			price, live := &c.price[i], o.Batch.Tiles[i].Tokens
-			for lane, v := range c.tile(o.Scores, i)[e*vec.Lanes:][:live] {
-				v -= price[lane]
-				c.column[n] = v
-				if v > 0 {
-					n++
-				}
-			}
-		}
-		c.b[e] = 0
-		if n > room {
-			c.b[e] = -nthLargest(c.column[:n], room)
-		}
+		q := c.columns.quantile(o.Scores, e, moe.Span{From: 0, To: tokens}, false)
+		c.columns.guess[e] = q
+		c.b[e] = -max(0, q)
 	}
-}
-
-// nthLargest returns the number that n others precede in descending order. It reorders x.
-func nthLargest(x []float32, n int) float32 {
-	for len(x) > 1 {
-		a, b, c := x[0], x[len(x)/2], x[len(x)-1]
-		pivot := max(min(a, b), min(max(a, b), c))
-		i, j := 0, len(x)-1
-		for i <= j {
-			for x[i] > pivot {
-				i++
-			}
-			for x[j] < pivot {
-				j--
-			}
-			if i <= j {
-				x[i], x[j] = x[j], x[i]
-				i++
-				j--
-			}
-		}
-		switch {
-		case n <= j:
-			x = x[:j+1]
-		case n >= i:
-			x, n = x[i:], n-i
-		default:
-			return pivot
-		}
-	}
-	return x[0]
 }

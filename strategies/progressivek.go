@@ -26,6 +26,10 @@ func (p *progressiveK) at(step int) int {
 
 func (p *progressiveK) choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask []uint64) {
 	allowed := p.allowed(s, bias, w)
+	if allowed == nil && p.k <= moe.WideK {
+		w.Wide.Best(p.k, mask, s, bias, t.Live())
+		return
+	}
 	w.Select.TopK(mask, s, bias, t.Live(), allowed)
 	var more picks
 	for range p.k - p.layer.TopK {
