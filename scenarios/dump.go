@@ -200,6 +200,10 @@ func (r *dumpReader) readChoices() {
 		r.Experts = max(2, int(slices.Max(ids))+1)
 		r.Notes = append(r.Notes, fmt.Sprintf("the number of experts is taken from the largest id, %d", r.Experts-1))
 	}
+	if k > r.Experts {
+		r.fail("topk_ids has %d choices per token, but there are %d experts: drop the columns that hold only padding", k, r.Experts)
+		return
+	}
 	for i, e := range ids {
 		if e >= 0 && slices.Contains(ids[i-i%k:i], e) {
 			r.fail("topk_ids of layer %d has expert %d twice at token %d: the chosen experts of a token are distinct", r.layer, e, i/k)

@@ -24,6 +24,7 @@ func FuzzDump(f *testing.F) {
 		bytesOf("seq_lens", []int{2}, 1, 1), bytesOf("domain", []int{2}, 0, 1), bytesOf("token_id", []int{2}, 9, 9), bytesOf("bias", []int{3}, 0, 0, 0))
 	seed(bytesOf("topk_ids", []int{2, 2, 1}, 0, 1, 2, 3))
 	seed(bytesOf("logits", []int{1, 2, 2}, 0, 1, 2, 3), bytesOf("topk_ids", []int{1, 2, 1}, 0, 1))
+	seed(npz.Array{Name: "topk_ids", DType: npz.Int8, Shape: []int{1, 3}, Data: []byte{1, 255, 255}})
 	f.Fuzz(func(t *testing.T, text []byte, layer int) {
 		file, err := npz.NewReader(bytes.NewReader(text), int64(len(text)), "fuzz.npz")
 		if err != nil {
@@ -35,6 +36,9 @@ func FuzzDump(f *testing.F) {
 		}
 		if d.Level == LevelScores && len(d.Scores) != d.Tokens*d.Experts || len(d.Hidden) != d.Tokens*d.Width || len(d.Choices) != 0 && len(d.Choices) != d.Tokens*d.TopK {
 			t.Fatalf("an inconsistent dump was accepted: %+v", d)
+		}
+		if d.TopK > d.Experts {
+			t.Fatalf("%d choices of %d experts were accepted", d.TopK, d.Experts)
 		}
 		at := 0
 		for _, s := range d.Sequences {

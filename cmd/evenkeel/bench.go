@@ -83,7 +83,6 @@ The shapes are A (64 experts, 6 chosen), B (256, 8, from 4 of 8 groups), C (8, 2
 	f.StringVar(&q.inputs, "inputs", "", "npz with hidden, router and bias for --serve")
 	_ = f.MarkHidden("serve") // both flags exist
 	_ = f.MarkHidden("inputs")
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	return c
 }
 

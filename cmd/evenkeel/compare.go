@@ -74,7 +74,6 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 	f.StringVar(&q.sort, "sort", "", "metric by which the rows are sorted, the smallest first (affinity_kept: the largest)")
 	f.StringVar(&q.from, "from", "", "repeat the run of a manifest.json")
 	f.SetOutput(stderr)
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	complete(c)
 	return c
 }
@@ -115,7 +114,7 @@ func flagError(c *cobra.Command, err error) error {
 	if hint != "" {
 		return fmt.Errorf("there is no flag --%s; did you mean --%s?", name, hint)
 	}
-	return fmt.Errorf("there is no flag --%s: see evenkeel %s --help", name, c.Name())
+	return fmt.Errorf("there is no flag --%s: see %s --help", name, c.CommandPath())
 }
 
 // complete registers what a shell may complete.

@@ -62,7 +62,6 @@ none for a loss, begins the curve; the best exactly balanced assignment is the b
 	f.StringVar(&q.at, "at", "", "global MaxVio at which to compare, such as 0.1,0.3 (default: the middle of what both cover)")
 	q.streamFlags(f)
 	f.SetOutput(stderr)
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	complete(c)
 	return c
 }

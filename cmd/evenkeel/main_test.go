@@ -192,6 +192,7 @@ func TestBadRequests(t *testing.T) {
 	notANumber := npzOf(t, float16s([]int{3, 4}, 0, 0, 0, 0, 0, 0, 0x7e00))
 	infinite := npzOf(t, float16s([]int{2, 3, 4}, 0, 0, 0, 0, 0x7c00))
 	choices := npzOf(t, npz.Array{Name: "topk_ids", DType: npz.Uint8, Shape: []int{4, 2}, Data: []byte{0, 1, 2, 3, 0, 2, 1, 3}})
+	padded := npzOf(t, npz.Array{Name: "topk_ids", DType: npz.Int8, Shape: []int{2, 3}, Data: []byte{0, 255, 255, 1, 255, 255}})
 	noK := npzOf(t, float16s([]int{3, 4}))
 	wrongType := npzOf(t, float16s([]int{3, 4}), npz.Array{Name: "domain", DType: npz.Float16, Shape: []int{3}, Data: make([]byte, 6)})
 	longer := npzOf(t, float16s([]int{3, 4}), npz.Array{Name: "seq_lens", DType: npz.Uint8, Shape: []int{1}, Data: []byte{4}})
@@ -240,6 +241,8 @@ func TestBadRequests(t *testing.T) {
 		{"strategies nnoe", "did you mean none?"},
 		{"inspect /nonexistent.npz", "no such file"},
 		{"inspect " + noK, "add --set topk=K"},
+		{"inspect " + padded, "topk_ids has 3 choices per token, but there are 2 experts"},
+		{"inspect --topk 3 " + noK, "there is no flag --topk: see evenkeel inspect --help"},
 		{"cmpare", "did you mean compare?"},
 	} {
 		code, out, stderr := evenkeel(t, strings.Fields(c.args)...)
@@ -268,7 +271,6 @@ func TestUnwritableFilesLeaveNothingHalfWritten(t *testing.T) {
 	}
 }
 
-// Every command of the README exists with its flags, and its scenario and strategies do too.
 func TestBench(t *testing.T) {
 	code, out, stderr := evenkeel(t, "bench", "--json", "--seconds", "0.001", "--set", "experts=10", "--set", "topk=3", "--set", "width=8",
 		"--set", "tokens=130", "-s", "none", "-s", "aux-loss")
@@ -292,6 +294,7 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// Every command of the README exists with its flags, and its scenario and strategies do too.
 func TestReadmeCommands(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {

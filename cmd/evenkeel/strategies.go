@@ -40,7 +40,6 @@ func strategiesCommand(stdout io.Writer) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&markdown, "markdown", false, "print the whole catalogue as Markdown")
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return flagError(c, err) })
 	return c
 }
 
