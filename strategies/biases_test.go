@@ -460,7 +460,7 @@ func TestBIPAgainstItsFormula(t *testing.T) {
 // 0.980. Those figures are one draw's, so they must lie where a ninth draw of ours would, at 95 %.
 func TestBIPStarves(t *testing.T) {
 	if testing.Short() {
-		t.Skip("eight batches of 16,384 tokens and 256 experts")
+		t.Skip("routes eight batches of 16,384 tokens and 256 experts: run without -short")
 	}
 	const tokens, draws = 16384, 8
 	const even = tokens * 8 / 256.

@@ -162,7 +162,7 @@ func TestMidpointBalancesSmallBatches(t *testing.T) {
 // batch. Without a bias it depends on the draw of 256 numbers: 5.8 to 7.4 in twelve of ours.
 func TestPublishedDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("25 million scores")
+		t.Skip("balances 25 million scores: run without -short")
 	}
 	l := moe.Layer{Experts: 256, TopK: 8, Groups: 1, GroupsKept: 1, Score: moe.Stored}
 	r := rand.New(rand.NewPCG(7, 0))
