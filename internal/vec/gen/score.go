@@ -93,25 +93,42 @@ func (t tier) exp(x block) block {
 func (t tier) expNegative(x block) block {
 	t.constantly(VPMINUD_BCST, VPMINUD, t.number("expLow", -87), x, x)
 	shifted, n, c := t.block(len(x)), t.block(len(x)), t.block(len(x))
-	t.mulConstant(t.number("log2e", math.Log2E), x, shifted)
+	t.mulConstant(t.number("log2e8", 8*math.Log2E), x, shifted)
 	t.addConstant(t.number("magic", 1.5*(1<<23)), shifted, shifted) // its low bits are now the integer
 	t.subConstant(t.number("magic", 1.5*(1<<23)), shifted, n)
-	t.mulConstant(t.number("ln2High", 0.693359375), n, c)
+	t.mulConstant(t.number("ln2HighEighth", 0.693359375/8), n, c)
 	each(VSUBPS, c, x, x)
-	t.mulConstant(t.number("ln2Low", -2.12194440e-4), n, c)
+	t.mulConstant(t.number("ln2LowEighth", -2.12194440e-4/8), n, c)
 	each(VSUBPS, c, x, x)
 	square := c
 	each(VMULPS, x, x, square)
-	p := t.polynomial(x, square, t.number("exp6", 1.381454058e-3), t.number("exp5", 8.368745446e-3), t.number("exp4", 4.166838899e-2),
-		t.number("exp3", 1.666652113e-1), t.number("exp2", 4.999999404e-1))
+	p := t.polynomial(x, square, t.number("exp3", 1.666685900e-1), t.number("exp2", 5.000645400e-1))
 	each(VMULPS, square, p, p)
 	each(VADDPS, x, p, p)
-	t.addConstant(t.number("one", 1), p, p)
 	for i := range p {
-		VPSLLD(Imm(23), shifted[i], shifted[i])
-		VPADDD(shifted[i], p[i], p[i])
+		power := n[i]
+		VPERMPS(t.eighths(), shifted[i], power)
+		VPSLLD(Imm(20), shifted[i], shifted[i])
+		VPADDD(shifted[i], power, power)
+		VMULPS(power, p[i], p[i])
+		VADDPS(power, p[i], p[i])
 	}
 	return p
+}
+
+// eighths returns the table of that name in package vec, twice for the wide tier, which looks four bits up.
+func (t tier) eighths() Mem {
+	name := "eighths" + t.name
+	if m, ok := constants[name]; ok {
+		return m
+	}
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range t.bytes() / 4 {
+		j := i % 8
+		DATA(4*i, U32(math.Float32bits(float32(math.Exp2(float64(j)/8)))-uint32(j)<<20))
+	}
+	constants[name] = m
+	return m
 }
 
 // log1pUnit returns ln(1+f) as log1pUnit of package vec computes it.
