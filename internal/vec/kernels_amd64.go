@@ -79,10 +79,40 @@ func best16AVX512(list *int32, s *float32, bias *float32, allowed *uint64, group
 //go:noescape
 func best32AVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
 
-// chooseAVX512 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys.
+// best2PositiveAVX512 is best2, right for tokens of whose list no key is negative.
 //
 //go:noescape
-func chooseAVX512(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
+func best2PositiveAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best2PlainAVX512 is best2Positive without a bias.
+//
+//go:noescape
+func best2PlainAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best4PositiveAVX512 is best4, right for tokens of whose list no key is negative.
+//
+//go:noescape
+func best4PositiveAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best4PlainAVX512 is best4Positive without a bias.
+//
+//go:noescape
+func best4PlainAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best8PositiveAVX512 is best8, right for tokens of whose list no key is negative.
+//
+//go:noescape
+func best8PositiveAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best8PlainAVX512 is best8Positive without a bias.
+//
+//go:noescape
+func best8PlainAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// chooseAVX512 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys, and whether the k-th of any token that may choose is negative or missing.
+//
+//go:noescape
+func chooseAVX512(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int, negative int)
 
 // settleAVX512 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
 //
@@ -249,10 +279,40 @@ func best16AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups 
 //go:noescape
 func best32AVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
 
-// chooseAVX2 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys.
+// best2PositiveAVX2 is best2, right for tokens of whose list no key is negative.
 //
 //go:noescape
-func chooseAVX2(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
+func best2PositiveAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best2PlainAVX2 is best2Positive without a bias.
+//
+//go:noescape
+func best2PlainAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best4PositiveAVX2 is best4, right for tokens of whose list no key is negative.
+//
+//go:noescape
+func best4PositiveAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best4PlainAVX2 is best4Positive without a bias.
+//
+//go:noescape
+func best4PlainAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best8PositiveAVX2 is best8, right for tokens of whose list no key is negative.
+//
+//go:noescape
+func best8PositiveAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// best8PlainAVX2 is best8Positive without a bias.
+//
+//go:noescape
+func best8PlainAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+
+// chooseAVX2 sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys, and whether the k-th of any token that may choose is negative or missing.
+//
+//go:noescape
+func chooseAVX2(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int, negative int)
 
 // settleAVX2 sets bit t of mask[e] where row e is among the k best of token t; list is that of best, ties go to the lower row.
 //

@@ -2835,9 +2835,752 @@ next:
 	VZEROUPPER
 	RET
 
-// func chooseAVX512(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
+// func best2PositiveAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
 // Requires: AVX, AVX512F
-TEXT ·chooseAVX512(SB), NOSPLIT, $0-80
+TEXT ·best2PositiveAVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x02, R10
+	JL    rest
+
+chunk:
+	VMOVUPS     (SI), Z3
+	VADDPS.BCST (DI), Z3, Z3
+	VMOVUPS     256(SI), Z4
+	VADDPS.BCST 4(DI), Z4, Z4
+	VPMAXSD     Z3, Z4, Z5
+	VPMINSD     Z3, Z4, Z3
+	VPMAXSD     Z3, Z1, K1, Z1
+	VPMAXSD     Z5, Z2, K1, Z2
+	VPMAXSD     Z1, Z2, Z3
+	VPMINSD     Z1, Z2, Z2
+	VMOVAPS     Z3, Z1
+	VMOVAPS     Z2, Z2
+	ADDQ        $+512, SI
+	ADDQ        $+8, DI
+	SUBQ        $0x02, R10
+	JGE         chunk
+
+rest:
+	ADDQ $0x02, R10
+	JZ   next
+
+insert:
+	VMOVUPS     (SI), Z3
+	VADDPS.BCST (DI), Z3, Z3
+	VPBLENDMD   Z3, Z0, K1, Z3
+	VMOVAPS     Z1, Z1
+	VPMINSD     Z3, Z1, Z4
+	VPMAXSD     Z3, Z1, Z1
+	VMOVAPS     Z1, Z1
+	VMOVAPS     Z2, Z2
+	VPMINSD     Z4, Z2, Z3
+	VPMAXSD     Z4, Z2, Z2
+	VMOVAPS     Z2, Z2
+	ADDQ        $+256, SI
+	ADDQ        $+4, DI
+	DECQ        R10
+	JNZ         insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best2PlainAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best2PlainAVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x02, R10
+	JL    rest
+
+chunk:
+	VMOVUPS (SI), Z3
+	VMOVUPS 256(SI), Z4
+	VPMAXSD Z3, Z4, Z5
+	VPMINSD Z3, Z4, Z3
+	VPMAXSD Z3, Z1, K1, Z1
+	VPMAXSD Z5, Z2, K1, Z2
+	VPMAXSD Z1, Z2, Z3
+	VPMINSD Z1, Z2, Z2
+	VMOVAPS Z3, Z1
+	VMOVAPS Z2, Z2
+	ADDQ    $+512, SI
+	ADDQ    $+8, DI
+	SUBQ    $0x02, R10
+	JGE     chunk
+
+rest:
+	ADDQ $0x02, R10
+	JZ   next
+
+insert:
+	VMOVUPS   (SI), Z3
+	VPBLENDMD Z3, Z0, K1, Z3
+	VMOVAPS   Z1, Z1
+	VPMINSD   Z3, Z1, Z4
+	VPMAXSD   Z3, Z1, Z1
+	VMOVAPS   Z1, Z1
+	VMOVAPS   Z2, Z2
+	VPMINSD   Z4, Z2, Z3
+	VPMAXSD   Z4, Z2, Z2
+	VMOVAPS   Z2, Z2
+	ADDQ      $+256, SI
+	ADDQ      $+4, DI
+	DECQ      R10
+	JNZ       insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best4PositiveAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best4PositiveAVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x04, R10
+	JL    rest
+
+chunk:
+	VMOVUPS     (SI), Z5
+	VADDPS.BCST (DI), Z5, Z5
+	VMOVUPS     256(SI), Z6
+	VADDPS.BCST 4(DI), Z6, Z6
+	VMOVUPS     512(SI), Z7
+	VADDPS.BCST 8(DI), Z7, Z7
+	VMOVUPS     768(SI), Z8
+	VADDPS.BCST 12(DI), Z8, Z8
+	VPMAXSD     Z5, Z6, Z9
+	VPMINSD     Z5, Z6, Z5
+	VPMAXSD     Z7, Z8, Z6
+	VPMINSD     Z7, Z8, Z7
+	VPMAXSD     Z9, Z6, Z8
+	VPMINSD     Z9, Z6, Z6
+	VPMAXSD     Z5, Z7, Z9
+	VPMINSD     Z5, Z7, Z5
+	VPMAXSD     Z9, Z6, Z7
+	VPMINSD     Z9, Z6, Z6
+	VPMAXSD     Z5, Z1, K1, Z1
+	VPMAXSD     Z6, Z2, K1, Z2
+	VPMAXSD     Z7, Z3, K1, Z3
+	VPMAXSD     Z8, Z4, K1, Z4
+	VPMAXSD     Z1, Z3, Z5
+	VPMINSD     Z1, Z3, Z1
+	VPMAXSD     Z2, Z4, Z3
+	VPMINSD     Z2, Z4, Z2
+	VPMAXSD     Z5, Z3, Z4
+	VPMINSD     Z5, Z3, Z3
+	VPMAXSD     Z1, Z2, Z6
+	VPMINSD     Z1, Z2, Z5
+	VMOVAPS     Z4, Z1
+	VMOVAPS     Z3, Z2
+	VMOVAPS     Z6, Z3
+	VMOVAPS     Z5, Z4
+	ADDQ        $+1024, SI
+	ADDQ        $+16, DI
+	SUBQ        $0x04, R10
+	JGE         chunk
+
+rest:
+	ADDQ $0x04, R10
+	JZ   next
+
+insert:
+	VMOVUPS     (SI), Z5
+	VADDPS.BCST (DI), Z5, Z5
+	VPBLENDMD   Z5, Z0, K1, Z5
+	VMOVAPS     Z1, Z1
+	VPMINSD     Z5, Z1, Z6
+	VPMAXSD     Z5, Z1, Z1
+	VMOVAPS     Z1, Z1
+	VMOVAPS     Z2, Z2
+	VPMINSD     Z6, Z2, Z5
+	VPMAXSD     Z6, Z2, Z2
+	VMOVAPS     Z2, Z2
+	VMOVAPS     Z3, Z3
+	VPMINSD     Z5, Z3, Z6
+	VPMAXSD     Z5, Z3, Z3
+	VMOVAPS     Z3, Z3
+	VMOVAPS     Z4, Z4
+	VPMINSD     Z6, Z4, Z5
+	VPMAXSD     Z6, Z4, Z4
+	VMOVAPS     Z4, Z4
+	ADDQ        $+256, SI
+	ADDQ        $+4, DI
+	DECQ        R10
+	JNZ         insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	VMOVUPS Z3, 512(AX)
+	VMOVUPS Z4, 768(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best4PlainAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best4PlainAVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x04, R10
+	JL    rest
+
+chunk:
+	VMOVUPS (SI), Z5
+	VMOVUPS 256(SI), Z6
+	VMOVUPS 512(SI), Z7
+	VMOVUPS 768(SI), Z8
+	VPMAXSD Z5, Z6, Z9
+	VPMINSD Z5, Z6, Z5
+	VPMAXSD Z7, Z8, Z6
+	VPMINSD Z7, Z8, Z7
+	VPMAXSD Z9, Z6, Z8
+	VPMINSD Z9, Z6, Z6
+	VPMAXSD Z5, Z7, Z9
+	VPMINSD Z5, Z7, Z5
+	VPMAXSD Z9, Z6, Z7
+	VPMINSD Z9, Z6, Z6
+	VPMAXSD Z5, Z1, K1, Z1
+	VPMAXSD Z6, Z2, K1, Z2
+	VPMAXSD Z7, Z3, K1, Z3
+	VPMAXSD Z8, Z4, K1, Z4
+	VPMAXSD Z1, Z3, Z5
+	VPMINSD Z1, Z3, Z1
+	VPMAXSD Z2, Z4, Z3
+	VPMINSD Z2, Z4, Z2
+	VPMAXSD Z5, Z3, Z4
+	VPMINSD Z5, Z3, Z3
+	VPMAXSD Z1, Z2, Z6
+	VPMINSD Z1, Z2, Z5
+	VMOVAPS Z4, Z1
+	VMOVAPS Z3, Z2
+	VMOVAPS Z6, Z3
+	VMOVAPS Z5, Z4
+	ADDQ    $+1024, SI
+	ADDQ    $+16, DI
+	SUBQ    $0x04, R10
+	JGE     chunk
+
+rest:
+	ADDQ $0x04, R10
+	JZ   next
+
+insert:
+	VMOVUPS   (SI), Z5
+	VPBLENDMD Z5, Z0, K1, Z5
+	VMOVAPS   Z1, Z1
+	VPMINSD   Z5, Z1, Z6
+	VPMAXSD   Z5, Z1, Z1
+	VMOVAPS   Z1, Z1
+	VMOVAPS   Z2, Z2
+	VPMINSD   Z6, Z2, Z5
+	VPMAXSD   Z6, Z2, Z2
+	VMOVAPS   Z2, Z2
+	VMOVAPS   Z3, Z3
+	VPMINSD   Z5, Z3, Z6
+	VPMAXSD   Z5, Z3, Z3
+	VMOVAPS   Z3, Z3
+	VMOVAPS   Z4, Z4
+	VPMINSD   Z6, Z4, Z5
+	VPMAXSD   Z6, Z4, Z4
+	VMOVAPS   Z4, Z4
+	ADDQ      $+256, SI
+	ADDQ      $+4, DI
+	DECQ      R10
+	JNZ       insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	VMOVUPS Z3, 512(AX)
+	VMOVUPS Z4, 768(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best8PositiveAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best8PositiveAVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x08, R10
+	JL    rest
+
+chunk:
+	VMOVUPS     (SI), Z9
+	VADDPS.BCST (DI), Z9, Z9
+	VMOVUPS     256(SI), Z10
+	VADDPS.BCST 4(DI), Z10, Z10
+	VMOVUPS     512(SI), Z11
+	VADDPS.BCST 8(DI), Z11, Z11
+	VMOVUPS     768(SI), Z12
+	VADDPS.BCST 12(DI), Z12, Z12
+	VMOVUPS     1024(SI), Z13
+	VADDPS.BCST 16(DI), Z13, Z13
+	VMOVUPS     1280(SI), Z14
+	VADDPS.BCST 20(DI), Z14, Z14
+	VMOVUPS     1536(SI), Z15
+	VADDPS.BCST 24(DI), Z15, Z15
+	VMOVUPS     1792(SI), Z16
+	VADDPS.BCST 28(DI), Z16, Z16
+	VPMAXSD     Z9, Z10, Z17
+	VPMINSD     Z9, Z10, Z9
+	VPMAXSD     Z11, Z12, Z10
+	VPMINSD     Z11, Z12, Z11
+	VPMAXSD     Z13, Z14, Z12
+	VPMINSD     Z13, Z14, Z13
+	VPMAXSD     Z15, Z16, Z14
+	VPMINSD     Z15, Z16, Z15
+	VPMAXSD     Z17, Z10, Z16
+	VPMINSD     Z17, Z10, Z10
+	VPMAXSD     Z9, Z11, Z17
+	VPMINSD     Z9, Z11, Z9
+	VPMAXSD     Z12, Z14, Z11
+	VPMINSD     Z12, Z14, Z12
+	VPMAXSD     Z13, Z15, Z14
+	VPMINSD     Z13, Z15, Z13
+	VPMAXSD     Z17, Z10, Z15
+	VPMINSD     Z17, Z10, Z10
+	VPMAXSD     Z14, Z12, Z17
+	VPMINSD     Z14, Z12, Z12
+	VPMAXSD     Z16, Z11, Z14
+	VPMINSD     Z16, Z11, Z11
+	VPMAXSD     Z15, Z17, Z16
+	VPMINSD     Z15, Z17, Z15
+	VPMAXSD     Z10, Z12, Z17
+	VPMINSD     Z10, Z12, Z10
+	VPMAXSD     Z9, Z13, Z12
+	VPMINSD     Z9, Z13, Z9
+	VPMAXSD     Z17, Z11, Z13
+	VPMINSD     Z17, Z11, Z11
+	VPMAXSD     Z12, Z15, Z17
+	VPMINSD     Z12, Z15, Z12
+	VPMAXSD     Z16, Z13, Z15
+	VPMINSD     Z16, Z13, Z13
+	VPMAXSD     Z17, Z11, Z16
+	VPMINSD     Z17, Z11, Z11
+	VPMAXSD     Z12, Z10, Z17
+	VPMINSD     Z12, Z10, Z10
+	VPMAXSD     Z9, Z1, K1, Z1
+	VPMAXSD     Z10, Z2, K1, Z2
+	VPMAXSD     Z17, Z3, K1, Z3
+	VPMAXSD     Z11, Z4, K1, Z4
+	VPMAXSD     Z16, Z5, K1, Z5
+	VPMAXSD     Z13, Z6, K1, Z6
+	VPMAXSD     Z15, Z7, K1, Z7
+	VPMAXSD     Z14, Z8, K1, Z8
+	VPMAXSD     Z1, Z5, Z9
+	VPMINSD     Z1, Z5, Z1
+	VPMAXSD     Z2, Z6, Z5
+	VPMINSD     Z2, Z6, Z2
+	VPMAXSD     Z3, Z7, Z6
+	VPMINSD     Z3, Z7, Z3
+	VPMAXSD     Z4, Z8, Z7
+	VPMINSD     Z4, Z8, Z4
+	VPMAXSD     Z9, Z6, Z8
+	VPMINSD     Z9, Z6, Z6
+	VPMAXSD     Z5, Z7, Z9
+	VPMINSD     Z5, Z7, Z5
+	VPMAXSD     Z1, Z3, Z7
+	VPMINSD     Z1, Z3, Z1
+	VPMAXSD     Z2, Z4, Z3
+	VPMINSD     Z2, Z4, Z2
+	VPMAXSD     Z8, Z9, Z4
+	VPMINSD     Z8, Z9, Z8
+	VPMAXSD     Z6, Z5, Z9
+	VPMINSD     Z6, Z5, Z5
+	VPMAXSD     Z7, Z3, Z11
+	VPMINSD     Z7, Z3, Z6
+	VPMAXSD     Z1, Z2, Z7
+	VPMINSD     Z1, Z2, Z10
+	VMOVAPS     Z4, Z1
+	VMOVAPS     Z8, Z2
+	VMOVAPS     Z9, Z3
+	VMOVAPS     Z5, Z4
+	VMOVAPS     Z11, Z5
+	VMOVAPS     Z6, Z6
+	VMOVAPS     Z7, Z7
+	VMOVAPS     Z10, Z8
+	ADDQ        $+2048, SI
+	ADDQ        $+32, DI
+	SUBQ        $0x08, R10
+	JGE         chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VMOVUPS     (SI), Z9
+	VADDPS.BCST (DI), Z9, Z9
+	VPBLENDMD   Z9, Z0, K1, Z9
+	VMOVAPS     Z1, Z1
+	VPMINSD     Z9, Z1, Z10
+	VPMAXSD     Z9, Z1, Z1
+	VMOVAPS     Z1, Z1
+	VMOVAPS     Z2, Z2
+	VPMINSD     Z10, Z2, Z9
+	VPMAXSD     Z10, Z2, Z2
+	VMOVAPS     Z2, Z2
+	VMOVAPS     Z3, Z3
+	VPMINSD     Z9, Z3, Z10
+	VPMAXSD     Z9, Z3, Z3
+	VMOVAPS     Z3, Z3
+	VMOVAPS     Z4, Z4
+	VPMINSD     Z10, Z4, Z9
+	VPMAXSD     Z10, Z4, Z4
+	VMOVAPS     Z4, Z4
+	VMOVAPS     Z5, Z5
+	VPMINSD     Z9, Z5, Z10
+	VPMAXSD     Z9, Z5, Z5
+	VMOVAPS     Z5, Z5
+	VMOVAPS     Z6, Z6
+	VPMINSD     Z10, Z6, Z9
+	VPMAXSD     Z10, Z6, Z6
+	VMOVAPS     Z6, Z6
+	VMOVAPS     Z7, Z7
+	VPMINSD     Z9, Z7, Z10
+	VPMAXSD     Z9, Z7, Z7
+	VMOVAPS     Z7, Z7
+	VMOVAPS     Z8, Z8
+	VPMINSD     Z10, Z8, Z9
+	VPMAXSD     Z10, Z8, Z8
+	VMOVAPS     Z8, Z8
+	ADDQ        $+256, SI
+	ADDQ        $+4, DI
+	DECQ        R10
+	JNZ         insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	VMOVUPS Z3, 512(AX)
+	VMOVUPS Z4, 768(AX)
+	VMOVUPS Z5, 1024(AX)
+	VMOVUPS Z6, 1280(AX)
+	VMOVUPS Z7, 1536(AX)
+	VMOVUPS Z8, 1792(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best8PlainAVX512(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX512F
+TEXT ·best8PlainAVX512(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX512<>+0(SB), Z0
+	MOVQ         $0x00000004, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	VMOVAPS Z0, Z8
+
+group:
+	KMOVW (R8), K1
+	MOVQ  size+40(FP), R10
+	SUBQ  $0x08, R10
+	JL    rest
+
+chunk:
+	VMOVUPS (SI), Z9
+	VMOVUPS 256(SI), Z10
+	VMOVUPS 512(SI), Z11
+	VMOVUPS 768(SI), Z12
+	VMOVUPS 1024(SI), Z13
+	VMOVUPS 1280(SI), Z14
+	VMOVUPS 1536(SI), Z15
+	VMOVUPS 1792(SI), Z16
+	VPMAXSD Z9, Z10, Z17
+	VPMINSD Z9, Z10, Z9
+	VPMAXSD Z11, Z12, Z10
+	VPMINSD Z11, Z12, Z11
+	VPMAXSD Z13, Z14, Z12
+	VPMINSD Z13, Z14, Z13
+	VPMAXSD Z15, Z16, Z14
+	VPMINSD Z15, Z16, Z15
+	VPMAXSD Z17, Z10, Z16
+	VPMINSD Z17, Z10, Z10
+	VPMAXSD Z9, Z11, Z17
+	VPMINSD Z9, Z11, Z9
+	VPMAXSD Z12, Z14, Z11
+	VPMINSD Z12, Z14, Z12
+	VPMAXSD Z13, Z15, Z14
+	VPMINSD Z13, Z15, Z13
+	VPMAXSD Z17, Z10, Z15
+	VPMINSD Z17, Z10, Z10
+	VPMAXSD Z14, Z12, Z17
+	VPMINSD Z14, Z12, Z12
+	VPMAXSD Z16, Z11, Z14
+	VPMINSD Z16, Z11, Z11
+	VPMAXSD Z15, Z17, Z16
+	VPMINSD Z15, Z17, Z15
+	VPMAXSD Z10, Z12, Z17
+	VPMINSD Z10, Z12, Z10
+	VPMAXSD Z9, Z13, Z12
+	VPMINSD Z9, Z13, Z9
+	VPMAXSD Z17, Z11, Z13
+	VPMINSD Z17, Z11, Z11
+	VPMAXSD Z12, Z15, Z17
+	VPMINSD Z12, Z15, Z12
+	VPMAXSD Z16, Z13, Z15
+	VPMINSD Z16, Z13, Z13
+	VPMAXSD Z17, Z11, Z16
+	VPMINSD Z17, Z11, Z11
+	VPMAXSD Z12, Z10, Z17
+	VPMINSD Z12, Z10, Z10
+	VPMAXSD Z9, Z1, K1, Z1
+	VPMAXSD Z10, Z2, K1, Z2
+	VPMAXSD Z17, Z3, K1, Z3
+	VPMAXSD Z11, Z4, K1, Z4
+	VPMAXSD Z16, Z5, K1, Z5
+	VPMAXSD Z13, Z6, K1, Z6
+	VPMAXSD Z15, Z7, K1, Z7
+	VPMAXSD Z14, Z8, K1, Z8
+	VPMAXSD Z1, Z5, Z9
+	VPMINSD Z1, Z5, Z1
+	VPMAXSD Z2, Z6, Z5
+	VPMINSD Z2, Z6, Z2
+	VPMAXSD Z3, Z7, Z6
+	VPMINSD Z3, Z7, Z3
+	VPMAXSD Z4, Z8, Z7
+	VPMINSD Z4, Z8, Z4
+	VPMAXSD Z9, Z6, Z8
+	VPMINSD Z9, Z6, Z6
+	VPMAXSD Z5, Z7, Z9
+	VPMINSD Z5, Z7, Z5
+	VPMAXSD Z1, Z3, Z7
+	VPMINSD Z1, Z3, Z1
+	VPMAXSD Z2, Z4, Z3
+	VPMINSD Z2, Z4, Z2
+	VPMAXSD Z8, Z9, Z4
+	VPMINSD Z8, Z9, Z8
+	VPMAXSD Z6, Z5, Z9
+	VPMINSD Z6, Z5, Z5
+	VPMAXSD Z7, Z3, Z11
+	VPMINSD Z7, Z3, Z6
+	VPMAXSD Z1, Z2, Z7
+	VPMINSD Z1, Z2, Z10
+	VMOVAPS Z4, Z1
+	VMOVAPS Z8, Z2
+	VMOVAPS Z9, Z3
+	VMOVAPS Z5, Z4
+	VMOVAPS Z11, Z5
+	VMOVAPS Z6, Z6
+	VMOVAPS Z7, Z7
+	VMOVAPS Z10, Z8
+	ADDQ    $+2048, SI
+	ADDQ    $+32, DI
+	SUBQ    $0x08, R10
+	JGE     chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VMOVUPS   (SI), Z9
+	VPBLENDMD Z9, Z0, K1, Z9
+	VMOVAPS   Z1, Z1
+	VPMINSD   Z9, Z1, Z10
+	VPMAXSD   Z9, Z1, Z1
+	VMOVAPS   Z1, Z1
+	VMOVAPS   Z2, Z2
+	VPMINSD   Z10, Z2, Z9
+	VPMAXSD   Z10, Z2, Z2
+	VMOVAPS   Z2, Z2
+	VMOVAPS   Z3, Z3
+	VPMINSD   Z9, Z3, Z10
+	VPMAXSD   Z9, Z3, Z3
+	VMOVAPS   Z3, Z3
+	VMOVAPS   Z4, Z4
+	VPMINSD   Z10, Z4, Z9
+	VPMAXSD   Z10, Z4, Z4
+	VMOVAPS   Z4, Z4
+	VMOVAPS   Z5, Z5
+	VPMINSD   Z9, Z5, Z10
+	VPMAXSD   Z9, Z5, Z5
+	VMOVAPS   Z5, Z5
+	VMOVAPS   Z6, Z6
+	VPMINSD   Z10, Z6, Z9
+	VPMAXSD   Z10, Z6, Z6
+	VMOVAPS   Z6, Z6
+	VMOVAPS   Z7, Z7
+	VPMINSD   Z9, Z7, Z10
+	VPMAXSD   Z9, Z7, Z7
+	VMOVAPS   Z7, Z7
+	VMOVAPS   Z8, Z8
+	VPMINSD   Z10, Z8, Z9
+	VPMAXSD   Z10, Z8, Z8
+	VMOVAPS   Z8, Z8
+	ADDQ      $+256, SI
+	ADDQ      $+4, DI
+	DECQ      R10
+	JNZ       insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Z1, (AX)
+	VMOVUPS Z2, 256(AX)
+	VMOVUPS Z3, 512(AX)
+	VMOVUPS Z4, 768(AX)
+	VMOVUPS Z5, 1024(AX)
+	VMOVUPS Z6, 1280(AX)
+	VMOVUPS Z7, 1536(AX)
+	VMOVUPS Z8, 1792(AX)
+	ADDQ    $+64, AX
+	ADDQ    $+64, CX
+	ADDQ    $+2, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func chooseAVX512(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int, negative int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·chooseAVX512(SB), NOSPLIT, $0-88
 	MOVQ         mask+0(FP), AX
 	MOVQ         sum+8(FP), CX
 	MOVQ         list+16(FP), DX
@@ -2846,28 +3589,26 @@ TEXT ·chooseAVX512(SB), NOSPLIT, $0-80
 	VBROADCASTSS minusInfKeyAVX512<>+0(SB), Z0
 	VBROADCASTSS integerOneAVX512<>+0(SB), Z1
 	VPXORD       Z2, Z2, Z2
-	MOVQ         k+64(FP), DI
-	DECQ         DI
-	SHLQ         $0x08, DI
+	VPXORD       Z3, Z3, Z3
 	MOVQ         $0x00000004, DI
 
 column:
-	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
 	MOVQ   DX, R8
 	MOVQ   k+64(FP), R9
 
 listed:
-	VMOVUPS         (R8), Z4
-	VPCMPGTD        Z0, Z4, K1
-	VPSUBD          Z1, Z3, K1, Z3
+	VMOVUPS         (R8), Z5
+	VPCMPGTD        Z0, Z5, K1
+	VPSUBD          Z1, Z4, K1, Z4
 	ADDQ            $+256, R8
 	DECQ            R9
 	JNZ             listed
-	VPADDD          Z1, Z0, Z5
-	VPMAXSD         Z5, Z4, Z4
-	VPSRAD          $0x1f, Z4, Z5
-	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z4, Z5
-	VPXORD          Z6, Z6, Z6
+	VPADDD          Z1, Z0, Z6
+	VPMAXSD         Z5, Z6, Z6
+	VPSRAD          $0x1f, Z6, Z7
+	VPTERNLOGD.BCST $0x6c, notSignAVX512<>+0(SB), Z6, Z7
+	VPXORD          Z8, Z8, Z8
 	MOVQ            BX, R8
 	MOVQ            bias+32(FP), R9
 	MOVQ            SI, R10
@@ -2876,14 +3617,15 @@ listed:
 
 group:
 	KMOVW (R10), K1
+	VPORD Z5, Z3, K1, Z3
 	MOVQ  size+56(FP), R13
 
 row:
-	VMOVUPS     (R8), Z4
-	VADDPS.BCST (R9), Z4, Z4
-	VCMPPS      $0x0d, Z5, Z4, K1, K2
-	VPADDD      Z1, Z3, K2, Z3
-	VADDPS      (R8), Z6, K2, Z6
+	VMOVUPS     (R8), Z6
+	VADDPS.BCST (R9), Z6, Z6
+	VCMPPS      $0x0d, Z7, Z6, K1, K2
+	VPADDD      Z1, Z4, K2, Z4
+	VADDPS      (R8), Z8, K2, Z8
 	KMOVW       K2, (R11)
 	ADDQ        $+256, R8
 	ADDQ        $+4, R9
@@ -2893,8 +3635,8 @@ row:
 	ADDQ        $+8, R10
 	DECQ        R12
 	JNZ         group
-	VPORD       Z3, Z2, Z2
-	VMOVUPS     Z6, (CX)
+	VPORD       Z4, Z2, Z2
+	VMOVUPS     Z8, (CX)
 	ADDQ        $+64, CX
 	ADDQ        $+64, DX
 	ADDQ        $+64, BX
@@ -2905,7 +3647,10 @@ row:
 	XORQ        AX, AX
 	VPTESTMD    Z2, Z2, K1
 	KMOVW       K1, AX
+	VPMOVD2M    Z3, K1
+	KMOVW       K1, CX
 	MOVQ        AX, ties+72(FP)
+	MOVQ        CX, negative+80(FP)
 	VZEROUPPER
 	RET
 
@@ -6905,9 +7650,782 @@ next:
 	VZEROUPPER
 	RET
 
-// func chooseAVX2(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int)
+// func best2PositiveAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
 // Requires: AVX, AVX2
-TEXT ·chooseAVX2(SB), NOSPLIT, $0-80
+TEXT ·best2PositiveAVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+
+group:
+	VPBROADCASTB (R8), Y3
+	VMOVDQU      laneBits<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VPCMPEQD     Y4, Y3, Y3
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x02, R10
+	JL           rest
+
+chunk:
+	VBROADCASTSS (DI), Y4
+	VADDPS       (SI), Y4, Y4
+	VPBLENDVB    Y3, Y4, Y0, Y4
+	VBROADCASTSS 4(DI), Y5
+	VADDPS       256(SI), Y5, Y5
+	VPBLENDVB    Y3, Y5, Y0, Y5
+	VPMAXSD      Y4, Y5, Y6
+	VPMINSD      Y4, Y5, Y4
+	VPMAXSD      Y4, Y1, Y1
+	VPMAXSD      Y6, Y2, Y2
+	VPMAXSD      Y1, Y2, Y4
+	VPMINSD      Y1, Y2, Y2
+	VMOVAPS      Y4, Y1
+	VMOVAPS      Y2, Y2
+	ADDQ         $+512, SI
+	ADDQ         $+8, DI
+	SUBQ         $0x02, R10
+	JGE          chunk
+
+rest:
+	ADDQ $0x02, R10
+	JZ   next
+
+insert:
+	VBROADCASTSS (DI), Y4
+	VADDPS       (SI), Y4, Y4
+	VPBLENDVB    Y3, Y4, Y0, Y4
+	VMOVAPS      Y1, Y1
+	VPMINSD      Y4, Y1, Y5
+	VPMAXSD      Y4, Y1, Y1
+	VMOVAPS      Y1, Y1
+	VMOVAPS      Y2, Y2
+	VPMINSD      Y5, Y2, Y4
+	VPMAXSD      Y5, Y2, Y2
+	VMOVAPS      Y2, Y2
+	ADDQ         $+256, SI
+	ADDQ         $+4, DI
+	DECQ         R10
+	JNZ          insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 256(AX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+1, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best2PlainAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best2PlainAVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+
+group:
+	VPBROADCASTB (R8), Y3
+	VMOVDQU      laneBits<>+0(SB), Y4
+	VPAND        Y4, Y3, Y3
+	VPCMPEQD     Y4, Y3, Y3
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x02, R10
+	JL           rest
+
+chunk:
+	VMOVUPS   (SI), Y4
+	VPBLENDVB Y3, Y4, Y0, Y4
+	VMOVUPS   256(SI), Y5
+	VPBLENDVB Y3, Y5, Y0, Y5
+	VPMAXSD   Y4, Y5, Y6
+	VPMINSD   Y4, Y5, Y4
+	VPMAXSD   Y4, Y1, Y1
+	VPMAXSD   Y6, Y2, Y2
+	VPMAXSD   Y1, Y2, Y4
+	VPMINSD   Y1, Y2, Y2
+	VMOVAPS   Y4, Y1
+	VMOVAPS   Y2, Y2
+	ADDQ      $+512, SI
+	ADDQ      $+8, DI
+	SUBQ      $0x02, R10
+	JGE       chunk
+
+rest:
+	ADDQ $0x02, R10
+	JZ   next
+
+insert:
+	VMOVUPS   (SI), Y4
+	VPBLENDVB Y3, Y4, Y0, Y4
+	VMOVAPS   Y1, Y1
+	VPMINSD   Y4, Y1, Y5
+	VPMAXSD   Y4, Y1, Y1
+	VMOVAPS   Y1, Y1
+	VMOVAPS   Y2, Y2
+	VPMINSD   Y5, Y2, Y4
+	VPMAXSD   Y5, Y2, Y2
+	VMOVAPS   Y2, Y2
+	ADDQ      $+256, SI
+	ADDQ      $+4, DI
+	DECQ      R10
+	JNZ       insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 256(AX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+1, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best4PositiveAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best4PositiveAVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+
+group:
+	VPBROADCASTB (R8), Y5
+	VMOVDQU      laneBits<>+0(SB), Y6
+	VPAND        Y6, Y5, Y5
+	VPCMPEQD     Y6, Y5, Y5
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x04, R10
+	JL           rest
+
+chunk:
+	VBROADCASTSS (DI), Y6
+	VADDPS       (SI), Y6, Y6
+	VPBLENDVB    Y5, Y6, Y0, Y6
+	VBROADCASTSS 4(DI), Y7
+	VADDPS       256(SI), Y7, Y7
+	VPBLENDVB    Y5, Y7, Y0, Y7
+	VBROADCASTSS 8(DI), Y8
+	VADDPS       512(SI), Y8, Y8
+	VPBLENDVB    Y5, Y8, Y0, Y8
+	VBROADCASTSS 12(DI), Y9
+	VADDPS       768(SI), Y9, Y9
+	VPBLENDVB    Y5, Y9, Y0, Y9
+	VPMAXSD      Y6, Y7, Y10
+	VPMINSD      Y6, Y7, Y6
+	VPMAXSD      Y8, Y9, Y7
+	VPMINSD      Y8, Y9, Y8
+	VPMAXSD      Y10, Y7, Y9
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y8, Y10
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y10, Y7, Y8
+	VPMINSD      Y10, Y7, Y7
+	VPMAXSD      Y6, Y1, Y1
+	VPMAXSD      Y7, Y2, Y2
+	VPMAXSD      Y8, Y3, Y3
+	VPMAXSD      Y9, Y4, Y4
+	VPMAXSD      Y1, Y3, Y6
+	VPMINSD      Y1, Y3, Y1
+	VPMAXSD      Y2, Y4, Y3
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y6, Y3, Y4
+	VPMINSD      Y6, Y3, Y3
+	VPMAXSD      Y1, Y2, Y7
+	VPMINSD      Y1, Y2, Y6
+	VMOVAPS      Y4, Y1
+	VMOVAPS      Y3, Y2
+	VMOVAPS      Y7, Y3
+	VMOVAPS      Y6, Y4
+	ADDQ         $+1024, SI
+	ADDQ         $+16, DI
+	SUBQ         $0x04, R10
+	JGE          chunk
+
+rest:
+	ADDQ $0x04, R10
+	JZ   next
+
+insert:
+	VBROADCASTSS (DI), Y6
+	VADDPS       (SI), Y6, Y6
+	VPBLENDVB    Y5, Y6, Y0, Y6
+	VMOVAPS      Y1, Y1
+	VPMINSD      Y6, Y1, Y7
+	VPMAXSD      Y6, Y1, Y1
+	VMOVAPS      Y1, Y1
+	VMOVAPS      Y2, Y2
+	VPMINSD      Y7, Y2, Y6
+	VPMAXSD      Y7, Y2, Y2
+	VMOVAPS      Y2, Y2
+	VMOVAPS      Y3, Y3
+	VPMINSD      Y6, Y3, Y7
+	VPMAXSD      Y6, Y3, Y3
+	VMOVAPS      Y3, Y3
+	VMOVAPS      Y4, Y4
+	VPMINSD      Y7, Y4, Y6
+	VPMAXSD      Y7, Y4, Y4
+	VMOVAPS      Y4, Y4
+	ADDQ         $+256, SI
+	ADDQ         $+4, DI
+	DECQ         R10
+	JNZ          insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 256(AX)
+	VMOVUPS Y3, 512(AX)
+	VMOVUPS Y4, 768(AX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+1, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best4PlainAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best4PlainAVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+
+group:
+	VPBROADCASTB (R8), Y5
+	VMOVDQU      laneBits<>+0(SB), Y6
+	VPAND        Y6, Y5, Y5
+	VPCMPEQD     Y6, Y5, Y5
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x04, R10
+	JL           rest
+
+chunk:
+	VMOVUPS   (SI), Y6
+	VPBLENDVB Y5, Y6, Y0, Y6
+	VMOVUPS   256(SI), Y7
+	VPBLENDVB Y5, Y7, Y0, Y7
+	VMOVUPS   512(SI), Y8
+	VPBLENDVB Y5, Y8, Y0, Y8
+	VMOVUPS   768(SI), Y9
+	VPBLENDVB Y5, Y9, Y0, Y9
+	VPMAXSD   Y6, Y7, Y10
+	VPMINSD   Y6, Y7, Y6
+	VPMAXSD   Y8, Y9, Y7
+	VPMINSD   Y8, Y9, Y8
+	VPMAXSD   Y10, Y7, Y9
+	VPMINSD   Y10, Y7, Y7
+	VPMAXSD   Y6, Y8, Y10
+	VPMINSD   Y6, Y8, Y6
+	VPMAXSD   Y10, Y7, Y8
+	VPMINSD   Y10, Y7, Y7
+	VPMAXSD   Y6, Y1, Y1
+	VPMAXSD   Y7, Y2, Y2
+	VPMAXSD   Y8, Y3, Y3
+	VPMAXSD   Y9, Y4, Y4
+	VPMAXSD   Y1, Y3, Y6
+	VPMINSD   Y1, Y3, Y1
+	VPMAXSD   Y2, Y4, Y3
+	VPMINSD   Y2, Y4, Y2
+	VPMAXSD   Y6, Y3, Y4
+	VPMINSD   Y6, Y3, Y3
+	VPMAXSD   Y1, Y2, Y7
+	VPMINSD   Y1, Y2, Y6
+	VMOVAPS   Y4, Y1
+	VMOVAPS   Y3, Y2
+	VMOVAPS   Y7, Y3
+	VMOVAPS   Y6, Y4
+	ADDQ      $+1024, SI
+	ADDQ      $+16, DI
+	SUBQ      $0x04, R10
+	JGE       chunk
+
+rest:
+	ADDQ $0x04, R10
+	JZ   next
+
+insert:
+	VMOVUPS   (SI), Y6
+	VPBLENDVB Y5, Y6, Y0, Y6
+	VMOVAPS   Y1, Y1
+	VPMINSD   Y6, Y1, Y7
+	VPMAXSD   Y6, Y1, Y1
+	VMOVAPS   Y1, Y1
+	VMOVAPS   Y2, Y2
+	VPMINSD   Y7, Y2, Y6
+	VPMAXSD   Y7, Y2, Y2
+	VMOVAPS   Y2, Y2
+	VMOVAPS   Y3, Y3
+	VPMINSD   Y6, Y3, Y7
+	VPMAXSD   Y6, Y3, Y3
+	VMOVAPS   Y3, Y3
+	VMOVAPS   Y4, Y4
+	VPMINSD   Y7, Y4, Y6
+	VPMAXSD   Y7, Y4, Y4
+	VMOVAPS   Y4, Y4
+	ADDQ      $+256, SI
+	ADDQ      $+4, DI
+	DECQ      R10
+	JNZ       insert
+
+next:
+	ADDQ    $+8, R8
+	DECQ    R9
+	JNZ     group
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 256(AX)
+	VMOVUPS Y3, 512(AX)
+	VMOVUPS Y4, 768(AX)
+	ADDQ    $+32, AX
+	ADDQ    $+32, CX
+	ADDQ    $+1, DX
+	DECQ    BX
+	JNZ     column
+	VZEROUPPER
+	RET
+
+// func best8PositiveAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best8PositiveAVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y0, 256(AX)
+	VMOVUPS Y0, 512(AX)
+	VMOVUPS Y0, 768(AX)
+	VMOVUPS Y0, 1024(AX)
+	VMOVUPS Y0, 1280(AX)
+	VMOVUPS Y0, 1536(AX)
+	VMOVUPS Y0, 1792(AX)
+
+group:
+	VPBROADCASTB (R8), Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VPAND        Y2, Y1, Y1
+	VPCMPEQD     Y2, Y1, Y1
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x08, R10
+	JL           rest
+
+chunk:
+	VBROADCASTSS (DI), Y2
+	VADDPS       (SI), Y2, Y2
+	VPBLENDVB    Y1, Y2, Y0, Y2
+	VBROADCASTSS 4(DI), Y3
+	VADDPS       256(SI), Y3, Y3
+	VPBLENDVB    Y1, Y3, Y0, Y3
+	VBROADCASTSS 8(DI), Y4
+	VADDPS       512(SI), Y4, Y4
+	VPBLENDVB    Y1, Y4, Y0, Y4
+	VBROADCASTSS 12(DI), Y5
+	VADDPS       768(SI), Y5, Y5
+	VPBLENDVB    Y1, Y5, Y0, Y5
+	VBROADCASTSS 16(DI), Y6
+	VADDPS       1024(SI), Y6, Y6
+	VPBLENDVB    Y1, Y6, Y0, Y6
+	VBROADCASTSS 20(DI), Y7
+	VADDPS       1280(SI), Y7, Y7
+	VPBLENDVB    Y1, Y7, Y0, Y7
+	VBROADCASTSS 24(DI), Y8
+	VADDPS       1536(SI), Y8, Y8
+	VPBLENDVB    Y1, Y8, Y0, Y8
+	VBROADCASTSS 28(DI), Y9
+	VADDPS       1792(SI), Y9, Y9
+	VPBLENDVB    Y1, Y9, Y0, Y9
+	VPMAXSD      Y2, Y3, Y10
+	VPMINSD      Y2, Y3, Y2
+	VPMAXSD      Y4, Y5, Y3
+	VPMINSD      Y4, Y5, Y4
+	VPMAXSD      Y6, Y7, Y5
+	VPMINSD      Y6, Y7, Y6
+	VPMAXSD      Y8, Y9, Y7
+	VPMINSD      Y8, Y9, Y8
+	VPMAXSD      Y10, Y3, Y9
+	VPMINSD      Y10, Y3, Y3
+	VPMAXSD      Y2, Y4, Y10
+	VPMINSD      Y2, Y4, Y2
+	VPMAXSD      Y5, Y7, Y4
+	VPMINSD      Y5, Y7, Y5
+	VPMAXSD      Y6, Y8, Y7
+	VPMINSD      Y6, Y8, Y6
+	VPMAXSD      Y10, Y3, Y8
+	VPMINSD      Y10, Y3, Y3
+	VPMAXSD      Y7, Y5, Y10
+	VPMINSD      Y7, Y5, Y5
+	VPMAXSD      Y9, Y4, Y7
+	VPMINSD      Y9, Y4, Y4
+	VPMAXSD      Y8, Y10, Y9
+	VPMINSD      Y8, Y10, Y8
+	VPMAXSD      Y3, Y5, Y10
+	VPMINSD      Y3, Y5, Y3
+	VPMAXSD      Y2, Y6, Y5
+	VPMINSD      Y2, Y6, Y2
+	VPMAXSD      Y10, Y4, Y6
+	VPMINSD      Y10, Y4, Y4
+	VPMAXSD      Y5, Y8, Y10
+	VPMINSD      Y5, Y8, Y5
+	VPMAXSD      Y9, Y6, Y8
+	VPMINSD      Y9, Y6, Y6
+	VPMAXSD      Y10, Y4, Y9
+	VPMINSD      Y10, Y4, Y4
+	VPMAXSD      Y5, Y3, Y10
+	VPMINSD      Y5, Y3, Y3
+	VPMAXSD      (AX), Y2, Y2
+	VPMAXSD      256(AX), Y3, Y3
+	VPMAXSD      512(AX), Y10, Y10
+	VPMAXSD      768(AX), Y4, Y4
+	VPMAXSD      1024(AX), Y9, Y9
+	VPMAXSD      1280(AX), Y6, Y6
+	VPMAXSD      1536(AX), Y8, Y8
+	VPMAXSD      1792(AX), Y7, Y7
+	VPMAXSD      Y2, Y9, Y5
+	VPMINSD      Y2, Y9, Y2
+	VPMAXSD      Y3, Y6, Y9
+	VPMINSD      Y3, Y6, Y3
+	VPMAXSD      Y10, Y8, Y6
+	VPMINSD      Y10, Y8, Y8
+	VPMAXSD      Y4, Y7, Y10
+	VPMINSD      Y4, Y7, Y4
+	VPMAXSD      Y5, Y6, Y7
+	VPMINSD      Y5, Y6, Y5
+	VPMAXSD      Y9, Y10, Y6
+	VPMINSD      Y9, Y10, Y9
+	VPMAXSD      Y2, Y8, Y10
+	VPMINSD      Y2, Y8, Y2
+	VPMAXSD      Y3, Y4, Y8
+	VPMINSD      Y3, Y4, Y3
+	VPMAXSD      Y7, Y6, Y4
+	VPMINSD      Y7, Y6, Y6
+	VPMAXSD      Y5, Y9, Y7
+	VPMINSD      Y5, Y9, Y5
+	VPMAXSD      Y10, Y8, Y9
+	VPMINSD      Y10, Y8, Y8
+	VPMAXSD      Y2, Y3, Y10
+	VPMINSD      Y2, Y3, Y2
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y6, 256(AX)
+	VMOVUPS      Y7, 512(AX)
+	VMOVUPS      Y5, 768(AX)
+	VMOVUPS      Y9, 1024(AX)
+	VMOVUPS      Y8, 1280(AX)
+	VMOVUPS      Y10, 1536(AX)
+	VMOVUPS      Y2, 1792(AX)
+	ADDQ         $+2048, SI
+	ADDQ         $+32, DI
+	SUBQ         $0x08, R10
+	JGE          chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VBROADCASTSS (DI), Y2
+	VADDPS       (SI), Y2, Y2
+	VPBLENDVB    Y1, Y2, Y0, Y2
+	VMOVUPS      (AX), Y3
+	VPMINSD      Y2, Y3, Y4
+	VPMAXSD      Y2, Y3, Y3
+	VMOVUPS      Y3, (AX)
+	VMOVUPS      256(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 256(AX)
+	VMOVUPS      512(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 512(AX)
+	VMOVUPS      768(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 768(AX)
+	VMOVUPS      1024(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 1024(AX)
+	VMOVUPS      1280(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 1280(AX)
+	VMOVUPS      1536(AX), Y2
+	VPMINSD      Y3, Y2, Y4
+	VPMAXSD      Y3, Y2, Y2
+	VMOVUPS      Y2, 1536(AX)
+	VMOVUPS      1792(AX), Y2
+	VPMINSD      Y4, Y2, Y3
+	VPMAXSD      Y4, Y2, Y2
+	VMOVUPS      Y2, 1792(AX)
+	ADDQ         $+256, SI
+	ADDQ         $+4, DI
+	DECQ         R10
+	JNZ          insert
+
+next:
+	ADDQ $+8, R8
+	DECQ R9
+	JNZ  group
+	ADDQ $+32, AX
+	ADDQ $+32, CX
+	ADDQ $+1, DX
+	DECQ BX
+	JNZ  column
+	VZEROUPPER
+	RET
+
+// func best8PlainAVX2(list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int)
+// Requires: AVX, AVX2
+TEXT ·best8PlainAVX2(SB), NOSPLIT, $0-48
+	MOVQ         list+0(FP), AX
+	MOVQ         s+8(FP), CX
+	MOVQ         allowed+24(FP), DX
+	VBROADCASTSS leastKeyAVX2<>+0(SB), Y0
+	MOVQ         $0x00000008, BX
+
+column:
+	MOVQ    CX, SI
+	MOVQ    bias+16(FP), DI
+	MOVQ    DX, R8
+	MOVQ    groups+32(FP), R9
+	VMOVUPS Y0, (AX)
+	VMOVUPS Y0, 256(AX)
+	VMOVUPS Y0, 512(AX)
+	VMOVUPS Y0, 768(AX)
+	VMOVUPS Y0, 1024(AX)
+	VMOVUPS Y0, 1280(AX)
+	VMOVUPS Y0, 1536(AX)
+	VMOVUPS Y0, 1792(AX)
+
+group:
+	VPBROADCASTB (R8), Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VPAND        Y2, Y1, Y1
+	VPCMPEQD     Y2, Y1, Y1
+	MOVQ         size+40(FP), R10
+	SUBQ         $0x08, R10
+	JL           rest
+
+chunk:
+	VMOVUPS   (SI), Y2
+	VPBLENDVB Y1, Y2, Y0, Y2
+	VMOVUPS   256(SI), Y3
+	VPBLENDVB Y1, Y3, Y0, Y3
+	VMOVUPS   512(SI), Y4
+	VPBLENDVB Y1, Y4, Y0, Y4
+	VMOVUPS   768(SI), Y5
+	VPBLENDVB Y1, Y5, Y0, Y5
+	VMOVUPS   1024(SI), Y6
+	VPBLENDVB Y1, Y6, Y0, Y6
+	VMOVUPS   1280(SI), Y7
+	VPBLENDVB Y1, Y7, Y0, Y7
+	VMOVUPS   1536(SI), Y8
+	VPBLENDVB Y1, Y8, Y0, Y8
+	VMOVUPS   1792(SI), Y9
+	VPBLENDVB Y1, Y9, Y0, Y9
+	VPMAXSD   Y2, Y3, Y10
+	VPMINSD   Y2, Y3, Y2
+	VPMAXSD   Y4, Y5, Y3
+	VPMINSD   Y4, Y5, Y4
+	VPMAXSD   Y6, Y7, Y5
+	VPMINSD   Y6, Y7, Y6
+	VPMAXSD   Y8, Y9, Y7
+	VPMINSD   Y8, Y9, Y8
+	VPMAXSD   Y10, Y3, Y9
+	VPMINSD   Y10, Y3, Y3
+	VPMAXSD   Y2, Y4, Y10
+	VPMINSD   Y2, Y4, Y2
+	VPMAXSD   Y5, Y7, Y4
+	VPMINSD   Y5, Y7, Y5
+	VPMAXSD   Y6, Y8, Y7
+	VPMINSD   Y6, Y8, Y6
+	VPMAXSD   Y10, Y3, Y8
+	VPMINSD   Y10, Y3, Y3
+	VPMAXSD   Y7, Y5, Y10
+	VPMINSD   Y7, Y5, Y5
+	VPMAXSD   Y9, Y4, Y7
+	VPMINSD   Y9, Y4, Y4
+	VPMAXSD   Y8, Y10, Y9
+	VPMINSD   Y8, Y10, Y8
+	VPMAXSD   Y3, Y5, Y10
+	VPMINSD   Y3, Y5, Y3
+	VPMAXSD   Y2, Y6, Y5
+	VPMINSD   Y2, Y6, Y2
+	VPMAXSD   Y10, Y4, Y6
+	VPMINSD   Y10, Y4, Y4
+	VPMAXSD   Y5, Y8, Y10
+	VPMINSD   Y5, Y8, Y5
+	VPMAXSD   Y9, Y6, Y8
+	VPMINSD   Y9, Y6, Y6
+	VPMAXSD   Y10, Y4, Y9
+	VPMINSD   Y10, Y4, Y4
+	VPMAXSD   Y5, Y3, Y10
+	VPMINSD   Y5, Y3, Y3
+	VPMAXSD   (AX), Y2, Y2
+	VPMAXSD   256(AX), Y3, Y3
+	VPMAXSD   512(AX), Y10, Y10
+	VPMAXSD   768(AX), Y4, Y4
+	VPMAXSD   1024(AX), Y9, Y9
+	VPMAXSD   1280(AX), Y6, Y6
+	VPMAXSD   1536(AX), Y8, Y8
+	VPMAXSD   1792(AX), Y7, Y7
+	VPMAXSD   Y2, Y9, Y5
+	VPMINSD   Y2, Y9, Y2
+	VPMAXSD   Y3, Y6, Y9
+	VPMINSD   Y3, Y6, Y3
+	VPMAXSD   Y10, Y8, Y6
+	VPMINSD   Y10, Y8, Y8
+	VPMAXSD   Y4, Y7, Y10
+	VPMINSD   Y4, Y7, Y4
+	VPMAXSD   Y5, Y6, Y7
+	VPMINSD   Y5, Y6, Y5
+	VPMAXSD   Y9, Y10, Y6
+	VPMINSD   Y9, Y10, Y9
+	VPMAXSD   Y2, Y8, Y10
+	VPMINSD   Y2, Y8, Y2
+	VPMAXSD   Y3, Y4, Y8
+	VPMINSD   Y3, Y4, Y3
+	VPMAXSD   Y7, Y6, Y4
+	VPMINSD   Y7, Y6, Y6
+	VPMAXSD   Y5, Y9, Y7
+	VPMINSD   Y5, Y9, Y5
+	VPMAXSD   Y10, Y8, Y9
+	VPMINSD   Y10, Y8, Y8
+	VPMAXSD   Y2, Y3, Y10
+	VPMINSD   Y2, Y3, Y2
+	VMOVUPS   Y4, (AX)
+	VMOVUPS   Y6, 256(AX)
+	VMOVUPS   Y7, 512(AX)
+	VMOVUPS   Y5, 768(AX)
+	VMOVUPS   Y9, 1024(AX)
+	VMOVUPS   Y8, 1280(AX)
+	VMOVUPS   Y10, 1536(AX)
+	VMOVUPS   Y2, 1792(AX)
+	ADDQ      $+2048, SI
+	ADDQ      $+32, DI
+	SUBQ      $0x08, R10
+	JGE       chunk
+
+rest:
+	ADDQ $0x08, R10
+	JZ   next
+
+insert:
+	VMOVUPS   (SI), Y2
+	VPBLENDVB Y1, Y2, Y0, Y2
+	VMOVUPS   (AX), Y3
+	VPMINSD   Y2, Y3, Y4
+	VPMAXSD   Y2, Y3, Y3
+	VMOVUPS   Y3, (AX)
+	VMOVUPS   256(AX), Y2
+	VPMINSD   Y4, Y2, Y3
+	VPMAXSD   Y4, Y2, Y2
+	VMOVUPS   Y2, 256(AX)
+	VMOVUPS   512(AX), Y2
+	VPMINSD   Y3, Y2, Y4
+	VPMAXSD   Y3, Y2, Y2
+	VMOVUPS   Y2, 512(AX)
+	VMOVUPS   768(AX), Y2
+	VPMINSD   Y4, Y2, Y3
+	VPMAXSD   Y4, Y2, Y2
+	VMOVUPS   Y2, 768(AX)
+	VMOVUPS   1024(AX), Y2
+	VPMINSD   Y3, Y2, Y4
+	VPMAXSD   Y3, Y2, Y2
+	VMOVUPS   Y2, 1024(AX)
+	VMOVUPS   1280(AX), Y2
+	VPMINSD   Y4, Y2, Y3
+	VPMAXSD   Y4, Y2, Y2
+	VMOVUPS   Y2, 1280(AX)
+	VMOVUPS   1536(AX), Y2
+	VPMINSD   Y3, Y2, Y4
+	VPMAXSD   Y3, Y2, Y2
+	VMOVUPS   Y2, 1536(AX)
+	VMOVUPS   1792(AX), Y2
+	VPMINSD   Y4, Y2, Y3
+	VPMAXSD   Y4, Y2, Y2
+	VMOVUPS   Y2, 1792(AX)
+	ADDQ      $+256, SI
+	ADDQ      $+4, DI
+	DECQ      R10
+	JNZ       insert
+
+next:
+	ADDQ $+8, R8
+	DECQ R9
+	JNZ  group
+	ADDQ $+32, AX
+	ADDQ $+32, CX
+	ADDQ $+1, DX
+	DECQ BX
+	JNZ  column
+	VZEROUPPER
+	RET
+
+// func chooseAVX2(mask *uint64, sum *float32, list *int32, s *float32, bias *float32, allowed *uint64, groups int, size int, k int) (ties int, negative int)
+// Requires: AVX, AVX2
+TEXT ·chooseAVX2(SB), NOSPLIT, $0-88
 	MOVQ         mask+0(FP), AX
 	MOVQ         sum+8(FP), CX
 	MOVQ         list+16(FP), DX
@@ -6916,29 +8434,27 @@ TEXT ·chooseAVX2(SB), NOSPLIT, $0-80
 	VBROADCASTSS minusInfKeyAVX2<>+0(SB), Y0
 	VBROADCASTSS integerOneAVX2<>+0(SB), Y1
 	VXORPS       Y2, Y2, Y2
-	MOVQ         k+64(FP), DI
-	DECQ         DI
-	SHLQ         $0x08, DI
+	VXORPS       Y3, Y3, Y3
 	MOVQ         $0x00000008, DI
 
 column:
-	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
 	MOVQ   DX, R8
 	MOVQ   k+64(FP), R9
 
 listed:
-	VMOVUPS  (R8), Y4
-	VPCMPGTD Y0, Y4, Y5
-	VPADDD   Y5, Y3, Y3
+	VMOVUPS  (R8), Y5
+	VPCMPGTD Y0, Y5, Y6
+	VPADDD   Y6, Y4, Y4
 	ADDQ     $+256, R8
 	DECQ     R9
 	JNZ      listed
-	VPADDD   Y1, Y0, Y5
-	VPMAXSD  Y5, Y4, Y4
-	VPSRAD   $0x1f, Y4, Y5
-	VPAND    notSignAVX2<>+0(SB), Y5, Y5
-	VPXOR    Y4, Y5, Y5
-	VXORPS   Y4, Y4, Y4
+	VPADDD   Y1, Y0, Y6
+	VPMAXSD  Y5, Y6, Y6
+	VPSRAD   $0x1f, Y6, Y7
+	VPAND    notSignAVX2<>+0(SB), Y7, Y7
+	VPXOR    Y6, Y7, Y7
+	VXORPS   Y6, Y6, Y6
 	MOVQ     BX, R8
 	MOVQ     bias+32(FP), R9
 	MOVQ     SI, R10
@@ -6946,21 +8462,23 @@ listed:
 	MOVQ     groups+48(FP), R12
 
 group:
-	VPBROADCASTB (R10), Y6
-	VMOVDQU      laneBits<>+0(SB), Y7
-	VPAND        Y7, Y6, Y6
-	VPCMPEQD     Y7, Y6, Y6
+	VPBROADCASTB (R10), Y8
+	VMOVDQU      laneBits<>+0(SB), Y9
+	VPAND        Y9, Y8, Y8
+	VPCMPEQD     Y9, Y8, Y8
+	VPAND        Y8, Y5, Y9
+	VPOR         Y9, Y3, Y3
 	MOVQ         size+56(FP), R13
 
 row:
-	VBROADCASTSS (R9), Y7
-	VADDPS       (R8), Y7, Y7
-	VCMPPS       $0x0d, Y5, Y7, Y7
-	VPAND        Y6, Y7, Y7
-	VPSUBD       Y7, Y3, Y3
-	VMOVMSKPS    Y7, R14
-	VANDPS       (R8), Y7, Y7
-	VADDPS       Y7, Y4, Y4
+	VBROADCASTSS (R9), Y9
+	VADDPS       (R8), Y9, Y9
+	VCMPPS       $0x0d, Y7, Y9, Y9
+	VPAND        Y8, Y9, Y9
+	VPSUBD       Y9, Y4, Y4
+	VMOVMSKPS    Y9, R14
+	VANDPS       (R8), Y9, Y9
+	VADDPS       Y9, Y6, Y6
 	MOVB         R14, (R11)
 	ADDQ         $+256, R8
 	ADDQ         $+4, R9
@@ -6970,8 +8488,8 @@ row:
 	ADDQ         $+8, R10
 	DECQ         R12
 	JNZ          group
-	VPOR         Y3, Y2, Y2
-	VMOVUPS      Y4, (CX)
+	VPOR         Y4, Y2, Y2
+	VMOVUPS      Y6, (CX)
 	ADDQ         $+32, CX
 	ADDQ         $+32, DX
 	ADDQ         $+32, BX
@@ -6982,7 +8500,9 @@ row:
 	XORQ         AX, AX
 	VPTEST       Y2, Y2
 	SETNE        AL
+	VMOVMSKPS    Y3, CX
 	MOVQ         AX, ties+72(FP)
+	MOVQ         CX, negative+80(FP)
 	VZEROUPPER
 	RET
 

@@ -483,6 +483,12 @@ func topKMatchesSorting(t *testing.T) {
 		kept := 1 + r.IntN(groups)
 		rows := groups * size
 		k := 1 + r.IntN(min(40, kept*size))
+		q := NewSelector(k, groups) // at first for scores that are not negative, as routers give them
+		s := randomTile(r, rows)
+		for i := range s {
+			s[i] = float32(math.Abs(float64(s[i])))
+		}
+		topKMatches(t, q, s, nil, groups, kept, r.Uint64())
 		s, bias := randomTile(r, rows), make([]float32, rows)
 		for e := range bias {
 			bias[e] = float32(r.NormFloat64())
@@ -494,7 +500,9 @@ func topKMatchesSorting(t *testing.T) {
 					s[i] = float32(math.Copysign(0, -1))
 				}
 			}
-			clear(bias)
+			if clear(bias); r.IntN(2) == 0 {
+				bias = nil
+			}
 		}
 		if r.IntN(3) == 0 {
 			for i := range s {
@@ -503,34 +511,41 @@ func topKMatchesSorting(t *testing.T) {
 				}
 			}
 		}
-		q, mask, allowed := NewSelector(k, groups), make([]uint64, rows), make([]uint64, groups)
-		live := r.Uint64()
-		q.Groups(allowed, s, bias, rows, kept)
-		if groups == 1 {
-			allowed = nil
+		topKMatches(t, q, s, bias, groups, kept, r.Uint64())
+	}
+}
+
+func topKMatches(t *testing.T, q *Selector, s, bias []float32, groups, kept int, live uint64) {
+	t.Helper()
+	rows, k := len(s)/Lanes, q.k
+	mask, allowed := make([]uint64, rows), make([]uint64, groups)
+	q.Groups(allowed, s, bias, rows, kept)
+	if groups == 1 {
+		allowed = nil
+	}
+	q.TopK(mask, s, bias, live, allowed)
+	var sum Row
+	sumChosenPortable(&sum, s, mask)
+	for tok := range Lanes {
+		if math.Float32bits(q.Sum[tok]) != math.Float32bits(sum[tok]) {
+			t.Fatalf("the chosen of token %d sum to %v, want %v", tok, q.Sum[tok], sum[tok])
 		}
-		q.TopK(mask, s, bias, live, allowed)
-		var sum Row
-		sumChosenPortable(&sum, s, mask)
-		for tok := range Lanes {
-			if math.Float32bits(q.Sum[tok]) != math.Float32bits(sum[tok]) {
-				t.Fatalf("the chosen of token %d sum to %v, want %v", tok, q.Sum[tok], sum[tok])
+		a := make([]float32, rows)
+		var got []int
+		for e := range a {
+			if a[e] = s[e*Lanes+tok]; bias != nil {
+				a[e] += bias[e]
 			}
-			a := make([]float32, rows)
-			var got []int
-			for e := range a {
-				a[e] = s[e*Lanes+tok] + bias[e]
-				if mask[e]>>tok&1 != 0 {
-					got = append(got, e)
-				}
+			if mask[e]>>tok&1 != 0 {
+				got = append(got, e)
 			}
-			want := slices.DeleteFunc(referenceChoice(a, k, groups, kept), func(e int) bool { return math.IsInf(float64(a[e]), -1) })
-			if live>>tok&1 == 0 {
-				want = nil
-			}
-			if !slices.Equal(got, want) {
-				t.Fatalf("k=%d groups=%d kept=%d scores %v: chose %v, want %v", k, groups, kept, a, got, want)
-			}
+		}
+		want := slices.DeleteFunc(referenceChoice(a, k, groups, kept), func(e int) bool { return math.IsInf(float64(a[e]), -1) })
+		if live>>tok&1 == 0 {
+			want = nil
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("k=%d groups=%d kept=%d scores %v: chose %v, want %v", k, groups, kept, a, got, want)
 		}
 	}
 }

@@ -25,8 +25,10 @@ type assembly struct {
 	sigmoid, softmax, sqrtSoftplus                         func(s, z *float32, rows int)
 	sigmoidBackward, softmaxBackward, sqrtSoftplusBackward func(g, s *float32, rows int)
 
-	best   [6]best // of 2^i
-	choose func(mask *uint64, sum *float32, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties int)
+	// of 2^i rows; the positive and, without a bias, the plain form are right where no key of a list is negative
+	best, positive, plain [6]best
+
+	choose func(mask *uint64, sum *float32, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties, negative int)
 	settle func(mask *uint64, list *int32, s, bias *float32, allowed *uint64, groups, size, k int)
 	groups func(allowed *uint64, rank, s, bias *float32, groups, size, kept int)
 
@@ -56,17 +58,19 @@ type best func(list *int32, s, bias *float32, allowed *uint64, groups, size int)
 var (
 	avx512 = assembly{16, productAVX512, outerAVX512, outerRowAVX512, transposeAVX512,
 		sigmoidAVX512, softmaxAVX512, sqrtSoftplusAVX512, sigmoidBackwardAVX512, softmaxBackwardAVX512, sqrtSoftplusBackwardAVX512,
-		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, chooseAVX512, settleAVX512, groupsAVX512, drawAVX512,
+		[6]best{best2AVX512, best2AVX512, best4AVX512, best8AVX512, best16AVX512, best32AVX512}, [6]best{best2PositiveAVX512, best2PositiveAVX512, best4PositiveAVX512, best8PositiveAVX512},
+		[6]best{best2PlainAVX512, best2PlainAVX512, best4PlainAVX512, best8PlainAVX512}, chooseAVX512, settleAVX512, groupsAVX512, drawAVX512,
 		sumChosenAVX512, invertAVX512, totalsAVX512, sumSquaresAVX512, gateErrorAVX512, gateGradientAVX512, weightedAVX512, addPricesAVX512, aboveAVX512, listsAVX512,
 		mixAVX512, scaleAVX512, gatherAVX512, loadAVX512, peakAVX512}
 	avx2 = assembly{8, productAVX2, outerAVX2, outerRowAVX2, transposeAVX2,
 		sigmoidAVX2, softmaxAVX2, sqrtSoftplusAVX2, sigmoidBackwardAVX2, softmaxBackwardAVX2, sqrtSoftplusBackwardAVX2,
-		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, chooseAVX2, settleAVX2, groupsAVX2, drawAVX2,
+		[6]best{best2AVX2, best2AVX2, best4AVX2, best8AVX2, best16AVX2, best32AVX2}, [6]best{best2PositiveAVX2, best2PositiveAVX2, best4PositiveAVX2, best8PositiveAVX2},
+		[6]best{best2PlainAVX2, best2PlainAVX2, best4PlainAVX2, best8PlainAVX2}, chooseAVX2, settleAVX2, groupsAVX2, drawAVX2,
 		sumChosenAVX2, invertAVX2, totalsAVX2, sumSquaresAVX2, gateErrorAVX2, gateGradientAVX2, weightedAVX2, addPricesAVX2, aboveAVX2, listsAVX2,
 		mixAVX2, scaleAVX2, gatherAVX2, loadAVX2, peakAVX2}
 )
 
-func (a assembly) kernel(name string) *kernel {
+func (a *assembly) kernel(name string) *kernel {
 	return &kernel{name: name, panels: panelsOf8, product: a.times, outer: a.addOuter, outerRows: a.addRows,
 		sigmoid: a.scoring(a.sigmoid), softmax: a.scoring(a.softmax), sqrtSoftplus: a.scoring(a.sqrtSoftplus),
 		sigmoidBackward: a.scoring(a.sigmoidBackward), softmaxBackward: a.scoring(a.softmaxBackward),
@@ -76,7 +80,7 @@ func (a assembly) kernel(name string) *kernel {
 		weightedSum: a.weightedSums, addPrices: a.pricesAdded, above: a.allAbove, lists: a.listed, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded, peak: a.floatingPoint}
 }
 
-func (assembly) scoring(f func(to, from *float32, rows int)) scoring {
+func (*assembly) scoring(f func(to, from *float32, rows int)) scoring {
 	return func(to, from []float32, rows int) {
 		to, from = to[:rows*Lanes], from[:rows*Lanes]
 		f(&to[0], &from[0], rows)
@@ -91,7 +95,7 @@ func panelsOf8(rows int) (panels []panel) {
 	return panels
 }
 
-func (a assembly) times(m *Matrix, z, x, _ []float32) {
+func (a *assembly) times(m *Matrix, z, x, _ []float32) {
 	full := m.rows / 8
 	a.product(&z[0], &m.packed[0][0], &x[0], full, m.cols)
 	if last := len(m.panels) - 1; last == full {
@@ -99,7 +103,7 @@ func (a assembly) times(m *Matrix, z, x, _ []float32) {
 	}
 }
 
-func (a assembly) addOuter(sum *Gradient, g, x, scratch []float32) {
+func (a *assembly) addOuter(sum *Gradient, g, x, scratch []float32) {
 	tokens := scratch[:Lanes*sum.stride]
 	whole := sum.cols / a.lanes
 	if whole > 0 {
@@ -113,7 +117,7 @@ func (a assembly) addOuter(sum *Gradient, g, x, scratch []float32) {
 	a.addTokens(sum, g, tokens)
 }
 
-func (a assembly) addRows(sum *Gradient, g, rows, scratch []float32) {
+func (a *assembly) addRows(sum *Gradient, g, rows, scratch []float32) {
 	tokens := rows
 	if sum.stride != sum.cols {
 		tokens = scratch[:Lanes*sum.stride]
@@ -125,7 +129,7 @@ func (a assembly) addRows(sum *Gradient, g, rows, scratch []float32) {
 }
 
 // addTokens adds the outer products of tokens in rows of the gradient's stride.
-func (a assembly) addTokens(sum *Gradient, g, tokens []float32) {
+func (a *assembly) addTokens(sum *Gradient, g, tokens []float32) {
 	panels := sum.rows / 8
 	if panels > 0 {
 		a.outer(&sum.sum[0], &g[0], &tokens[0], panels, sum.stride)
@@ -135,7 +139,7 @@ func (a assembly) addTokens(sum *Gradient, g, tokens []float32) {
 	}
 }
 
-func (a assembly) topK(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64) {
+func (a *assembly) topK(q *Selector, mask []uint64, s, bias []float32, live uint64, allowed []uint64) {
 	n := bits.Len(uint(q.k - 1))
 	if n >= len(a.best) {
 		topKPortable(q, mask, s, bias, live, allowed)
@@ -149,14 +153,31 @@ func (a assembly) topK(q *Selector, mask []uint64, s, bias []float32, live uint6
 		size = len(mask) / len(allowed)
 	}
 	b := q.withoutNegativeZeros(bias, len(mask))
-	a.best[n](&q.list[0], &s[0], &b[0], &words[0], len(words), size)
-	if a.choose(&mask[0], &q.Sum[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k) != 0 {
+	best := &a.positive
+	if bias == nil {
+		best = &a.plain
+	}
+	if q.signed || best[n] == nil {
+		best = &a.best
+	}
+	ties, negative := a.listAndChoose(best[n], q, mask, s, b, words, size)
+	if negative && best != &a.best {
+		q.signed = true
+		ties, _ = a.listAndChoose(a.best[n], q, mask, s, b, words, size)
+	}
+	if ties {
 		a.settle(&mask[0], &q.list[0], &s[0], &b[0], &words[0], len(words), size, q.k)
 		a.chosenSums(&q.Sum, s, mask)
 	}
 }
 
-func (a assembly) bestGroups(q *Selector, allowed []uint64, s, bias []float32, rows, kept int) {
+func (a *assembly) listAndChoose(best best, q *Selector, mask []uint64, s, bias []float32, words []uint64, size int) (ties, negative bool) {
+	best(&q.list[0], &s[0], &bias[0], &words[0], len(words), size)
+	more, below := a.choose(&mask[0], &q.Sum[0], &q.list[0], &s[0], &bias[0], &words[0], len(words), size, q.k)
+	return more != 0, below != 0
+}
+
+func (a *assembly) bestGroups(q *Selector, allowed []uint64, s, bias []float32, rows, kept int) {
 	b := q.withoutNegativeZeros(bias, rows)
 	a.groups(&allowed[0], &q.group[0][0], &s[0], &b[0], len(allowed), rows/len(allowed), kept)
 }
@@ -200,45 +221,45 @@ func drawAVX2(dst []float32, key uint64) {
 	}
 }
 
-func (a assembly) chosenSums(sum *Row, s []float32, mask []uint64) {
+func (a *assembly) chosenSums(sum *Row, s []float32, mask []uint64) {
 	a.sumChosen(&sum[0], &s[0], &mask[0], len(mask))
 }
 
-func (a assembly) inverted(x *Row) { a.invert(&x[0]) }
+func (a *assembly) inverted(x *Row) { a.invert(&x[0]) }
 
-func (a assembly) squareSums(sum *Row, s []float32, rows int) { a.sumSquares(&sum[0], &s[0], rows) }
+func (a *assembly) squareSums(sum *Row, s []float32, rows int) { a.sumSquares(&sum[0], &s[0], rows) }
 
-func (a assembly) gateErrors(err, mean *Row, g, s, ideal []float32, mask []uint64, inverse, invIdeal *Row, weight float32) {
+func (a *assembly) gateErrors(err, mean *Row, g, s, ideal []float32, mask []uint64, inverse, invIdeal *Row, weight float32) {
 	a.gateError(&err[0], &mean[0], &g[0], &s[0], &ideal[0], &mask[0], &inverse[0], &invIdeal[0], weight, len(mask))
 }
 
-func (a assembly) gateGradients(g []float32, mean, inverse *Row, mask []uint64) {
+func (a *assembly) gateGradients(g []float32, mean, inverse *Row, mask []uint64) {
 	a.gateGradient(&g[0], &mean[0], &inverse[0], &mask[0], len(mask))
 }
 
-func (a assembly) weightedSums(sum, all *Row, s, weights []float32) {
+func (a *assembly) weightedSums(sum, all *Row, s, weights []float32) {
 	a.weighted(&sum[0], &all[0], &s[0], &weights[0], len(weights))
 }
 
-func (a assembly) pricesAdded(g, weights []float32, offset, scale *Row) {
+func (a *assembly) pricesAdded(g, weights []float32, offset, scale *Row) {
 	a.addPrices(&g[0], &weights[0], &offset[0], &scale[0], len(weights))
 }
 
-func (a assembly) allAbove(mask []uint64, s, least []float32, offset *Row) {
+func (a *assembly) allAbove(mask []uint64, s, least []float32, offset *Row) {
 	a.above(&mask[0], &s[0], &offset[0], &least[0], len(mask))
 }
 
-func (a assembly) listed(ids []int32, gates []float32, mask []uint64, s []float32, inverse *Row, k int) {
+func (a *assembly) listed(ids []int32, gates []float32, mask []uint64, s []float32, inverse *Row, k int) {
 	a.lists(&ids[0], &gates[0], &mask[0], &s[0], &inverse[0], len(mask), k, len(ids))
 }
 
-func (a assembly) mixed(energy *Row, x, from, with []float32, noise float32, rows int) {
+func (a *assembly) mixed(energy *Row, x, from, with []float32, noise float32, rows int) {
 	a.mix(&energy[0], &x[0], &from[0], &with[0], noise, rows)
 }
 
-func (a assembly) scaled(x []float32, factor *Row, rows int) { a.scale(&x[0], &factor[0], rows) }
+func (a *assembly) scaled(x []float32, factor *Row, rows int) { a.scale(&x[0], &factor[0], rows) }
 
-func (a assembly) floatingPoint(n int) float64 {
+func (a *assembly) floatingPoint(n int) float64 {
 	const chains = 12 // as the generator has it
 	for left := n; left > 0; left -= 1 << 16 {
 		a.peak(min(left, 1<<16)) // assembly cannot be interrupted, so in short calls
@@ -249,7 +270,7 @@ func (a assembly) floatingPoint(n int) float64 {
 // nearBytes is what a table may hold to be found in a processor's own cache without being fetched ahead.
 const nearBytes = 1 << 20
 
-func (a assembly) loaded(tile, table []float32, width int) {
+func (a *assembly) loaded(tile, table []float32, width int) {
 	whole, ahead := width/a.lanes, 0
 	if size := 4 * Lanes * width; 4*len(table) > max(nearBytes, size) {
 		ahead = size
@@ -262,7 +283,7 @@ func (a assembly) loaded(tile, table []float32, width int) {
 	}
 }
 
-func (a assembly) gathered(tile, table []float32, source []int32, width int) {
+func (a *assembly) gathered(tile, table []float32, source []int32, width int) {
 	whole := width / a.lanes
 	if len(source) < Lanes || whole == 0 {
 		gatherPortable(tile, table, source, width)

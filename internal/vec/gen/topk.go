@@ -16,10 +16,15 @@ const (
 	minusInfKey = 0x807fffff // of −Inf, which is never chosen
 )
 
-// topK finds the largest n keys of every token, for lists of n = 2, 4, … 32.
+// topK finds the largest n keys of every token, for lists of n = 2, 4, … 32. Short lists exist in three forms, since a number
+// that is not negative is its own key.
 func (t tier) topK() {
 	for _, n := range []int{2, 4, 8, 16, 32} {
-		t.best(n)
+		t.best(n, form{keyed: true, biased: true})
+	}
+	for _, n := range []int{2, 4, 8} {
+		t.best(n, form{biased: true})
+		t.best(n, form{})
 	}
 	t.choose()
 	t.settle()
@@ -61,6 +66,40 @@ func (t tier) merged(x []VecVirtual) {
 	}
 }
 
+// form is what best makes of a row's scores before it compares them.
+type form struct {
+	keyed  bool // else the numbers' bits are compared, which puts those that are not negative in order, above all others
+	biased bool
+}
+
+func (f form) name() string {
+	switch {
+	case f.keyed:
+		return ""
+	case f.biased:
+		return "Positive"
+	}
+	return "Plain"
+}
+
+// value is what is compared of a row, where allowed if that is not nil.
+func (f form) value(t tier, s, bias Mem, allowed Register, least VecVirtual) VecVirtual {
+	var x VecVirtual
+	if f.biased {
+		x = t.sum(s, bias)
+	} else {
+		x = t.vector()
+		VMOVUPS(s, x)
+	}
+	if f.keyed {
+		x = t.key(x)
+	}
+	if allowed != nil {
+		t.forbid(x, allowed, least)
+	}
+	return x
+}
+
 // sum loads the scores of a row and adds its bias.
 func (t tier) sum(s, bias Mem) VecVirtual {
 	x := t.vector()
@@ -90,12 +129,17 @@ func (t tier) key(x VecVirtual) VecVirtual {
 // allowedKey is key, but leastKey where not allowed.
 func (t tier) allowedKey(x VecVirtual, allowed Register, least VecVirtual) VecVirtual {
 	key := t.key(x)
+	t.forbid(key, allowed, least)
+	return key
+}
+
+// forbid sets keys to leastKey where not allowed.
+func (t tier) forbid(key VecVirtual, allowed Register, least VecVirtual) {
 	if t.wide {
 		VPBLENDMD(key, least, allowed, key)
 	} else {
 		VPBLENDVB(allowed, key, least, key)
 	}
-	return key
 }
 
 // allowedOf loads a group's mask of a column of tokens: a mask register, or a vector of ones where a bit is set.
@@ -128,11 +172,13 @@ func (t tier) laneBits() Mem {
 // best keeps a sorted list of the n best keys of a column of tokens, and merges chunks of rows into it: a chunk is sorted
 // by a network, its reverse is compared with the tail of the list, and a bitonic network sorts the result. Rows that do
 // not fill a chunk are inserted one by one. The list stays in registers where it fits, else in memory.
-func (t tier) best(n int) {
+func (t tier) best(n int, f form) {
 	chunk := min(n, 8)
 	inRegisters := n <= 4 || t.wide && n <= 8
-	t.begin(fmt.Sprintf("best%d", n), "func(list *int32, s, bias *float32, allowed *uint64, groups, size int)",
-		fmt.Sprintf("sets list[i][t] to the key of rank i < %d among the rows of s[e][t] + bias[e] whose group's bit t is set.", n))
+	t.begin(fmt.Sprintf("best%d%s", n, f.name()), "func(list *int32, s, bias *float32, allowed *uint64, groups, size int)", fmt.Sprintf(
+		map[string]string{"": "sets list[i][t] to the key of rank i < %d among the rows of s[e][t] + bias[e] whose group's bit t is set.",
+			"Positive": "is best%d, right for tokens of whose list no key is negative.",
+			"Plain":    "is best%dPositive without a bias."}[f.name()], n))
 	list, s, allowed := param("list"), param("s"), param("allowed")
 	least := t.broadcast(t.constant("leastKey", leastKey))
 	column := counter(rowBytes / t.bytes())
@@ -155,12 +201,11 @@ func (t tier) best(n int) {
 			Label("chunk")
 			x := make([]VecVirtual, chunk)
 			for i := range x {
-				x[i] = t.sum(at(row, i*rowBytes), at(b, 4*i))
+				allowed := may
 				if t.wide {
-					x[i] = t.key(x[i]) // merging minds what is allowed
-				} else {
-					x[i] = t.allowedKey(x[i], may, least)
+					allowed = nil // merging minds it
 				}
+				x[i] = f.value(t, at(row, i*rowBytes), at(b, 4*i), allowed, least)
 			}
 			t.sorted(x)
 			if inRegisters {
@@ -188,7 +233,7 @@ func (t tier) best(n int) {
 			ADDQ(Imm(uint64(chunk)), left)
 			JZ(LabelRef("next"))
 			Label("insert")
-			v := t.allowedKey(t.sum(at(row, 0), at(b, 0)), may, least)
+			v := f.value(t, at(row, 0), at(b, 0), may, least)
 			for i := range n {
 				held, smaller := t.vector(), t.vector()
 				if inRegisters {
@@ -282,15 +327,14 @@ func (t tier) store(v VecVirtual, to Mem)   { VMOVUPS(v, to) }
 
 // choose marks every row that is not below the k-th of its token, which is all there is to do unless several equal the k-th.
 func (t tier) choose() {
-	t.begin("choose", "func(mask *uint64, sum *float32, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties int)",
-		"sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys.")
+	t.begin("choose", "func(mask *uint64, sum *float32, list *int32, s, bias *float32, allowed *uint64, groups, size, k int) (ties, negative int)",
+		"sets bit t of mask[e] where row e is not below the last of token t's first k keys of list, sum[t] to Σ s[e][t] over those rows, and returns whether that gave any token more rows than it has keys, and whether the k-th of any token that may choose is negative or missing.")
 	mask, sum, list, s, allowed := param("mask"), param("sum"), param("list"), param("s"), param("allowed")
 	infinity, one := t.broadcast(t.constant("minusInfKey", minusInfKey)), t.broadcast(t.constant("integerOne", 1))
 	ties := t.vector()
 	zero(ties)
-	lastRow := param("k")
-	DECQ(lastRow)
-	SHLQ(Imm(8), lastRow)
+	negative := t.vector() // the last keys of tokens that may choose
+	zero(negative)
 	column := counter(rowBytes / t.bytes())
 	loop("column", column, func() {
 		// A token has fewer than k keys if it may choose fewer rows.
@@ -312,13 +356,20 @@ func (t tier) choose() {
 		})
 		finite := t.vector()
 		VPADDD(one, infinity, finite)
-		VPMAXSD(finite, kth, kth)
-		least := t.key(kth)
+		VPMAXSD(kth, finite, finite)
+		least := t.key(finite)
 		total := t.vector()
 		zero(total)
 		row, b, word, out, g := copied(s), param("bias"), copied(allowed), copied(mask), param("groups")
 		loop("group", g, func() {
 			may := t.allowedOf(at(word, 0))
+			if t.wide {
+				VPORD(kth, negative, may, negative)
+			} else {
+				last := t.vector()
+				VPAND(may.(VecVirtual), kth, last)
+				VPOR(last, negative, negative)
+			}
 			left := param("size")
 			loop("row", left, func() {
 				x := t.sum(at(row, 0), at(b, 0))
@@ -352,17 +403,21 @@ func (t tier) choose() {
 		advance(allowed, t.bytes()/32)
 		advance(mask, t.bytes()/32)
 	})
-	some := GP64()
+	some, signs := GP64(), GP64()
 	XORQ(some, some)
 	if t.wide {
 		k := K()
 		VPTESTMD(ties, ties, k)
 		KMOVW(k, some.As32())
+		VPMOVD2M(negative, k)
+		KMOVW(k, signs.As32())
 	} else {
 		VPTEST(ties, ties)
 		SETNE(some.As8())
+		VMOVMSKPS(negative, signs.As32())
 	}
 	Store(some, ReturnIndex(0))
+	Store(signs, ReturnIndex(1))
 	end()
 }
 
