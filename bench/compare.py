@@ -1,5 +1,5 @@
 """Runs Evenkeel and its peers alternately on the same inputs, on one thread each, checks that they choose the same experts,
-and prints how many times faster Evenkeel is: the median of paired rounds, with their quartiles.
+and prints how many times faster Evenkeel is: the median of paired rounds, with their quartiles. All start anew three times.
 
 usage: python3 bench/compare.py [--shapes ABCD] [--rounds 15] [--kernels avx512,avx2,portable] [--peers torch,numpy] [--json FILE]
 
@@ -22,6 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TOKENS = {"A": 8192, "B": 16384, "C": 4096, "D": 32768}
 TUNED = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "67108864", "MALLOC_ARENA_MAX": "1"}
+LIVES = 3  # how often all processes start anew: where memory lies moves a peer by up to a third
 NAMES = {"route": "route and measure", "train": "step with loss gradient", "genroute": "generate and route"}
 
 
@@ -75,7 +76,7 @@ def same(shape, ours, theirs, name):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default="ABCD")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of each operation, in all three lives of the processes together")
     parser.add_argument("--kernels", default="avx512,avx2,portable")
     parser.add_argument("--peers", default="torch,numpy")
     parser.add_argument("--slice", type=float, default=0.1, help="seconds of one measurement")
@@ -102,41 +103,49 @@ def measure(shape, ours, folder, peers, options):
     path = os.path.join(folder, shape + ".npz")
     inputs(shape, path)
     print(f"shape {shape}")
-    kernels = [Server(k, [ours, "bench", "--serve", "--shape", shape, "--inputs", path, "--kernel", k]) for k in options.kernels.split(",")]
-    others = []
-    for p in peers:
-        command = [sys.executable, str(HERE / "peers.py"), p, shape, path]
-        others += [Server(p, command), Server(p + " tuned", command, **TUNED)]
-    reference = kernels[0].ask("result")
-    for s in kernels[1:]:
-        if s.ask("result") != reference:
-            sys.exit(f"shape {shape}: {s.name} gives other bits than {kernels[0].name}")
-    for s in others[::2]:
-        same(shape, reference, s.ask("result"), s.name)
+    kernels = options.kernels.split(",")
+    times = {name: {} for name in NAMES}  # by operation and server: ns per token of each round
+    for life in range(LIVES):
+        servers = [Server(k, [ours, "bench", "--serve", "--shape", shape, "--inputs", path, "--kernel", k]) for k in kernels]
+        for p in peers:
+            command = [sys.executable, str(HERE / "peers.py"), p, shape, path]
+            servers += [Server(p, command), Server(p + " tuned", command, **TUNED)]
+        if life == 0:
+            check(shape, servers, len(kernels))
+        for operation in NAMES:
+            of = times[operation]
+            slices = {s: max(1, int(options.slice / (s.ask(operation, 1)["wall"] * 1e-9 * TOKENS[shape]))) for s in servers}
+            for s in servers:
+                of.setdefault(s.name, [])
+            for _ in range(-(-options.rounds // LIVES)):
+                for s in random.sample(servers, len(servers)):
+                    of[s.name].append(s.ask(operation, slices[s])["wall"])
+        for s in servers:
+            s.close()
     rows = []
     for operation, name in NAMES.items():
-        servers = kernels + others
-        rounds = {s: max(1, int(options.slice / (s.ask(operation, 1)["wall"] * 1e-9 * TOKENS[shape]))) for s in servers}
-        times = {s: [] for s in servers}
-        for _ in range(options.rounds):
-            random.shuffle(servers)
-            for s in servers:
-                times[s].append(s.ask(operation, rounds[s])["wall"])
-        median = {s.name: statistics.median(t) for s, t in times.items()}
-        print(f"  {name}: " + ", ".join(f"{s.name} {median[s.name]:.4g}" for s in kernels + others) + " ns/token")
+        median = {s: statistics.median(t) for s, t in times[operation].items()}
+        print(f"  {name}: " + ", ".join(f"{s} {v:.4g}" for s, v in median.items()) + " ns/token")
         for peer in peers:
             # Generating is compared with the plain peer, the rest with the faster of plain and tuned.
-            pair = [s for s in others if s.name == peer or s.name == peer + " tuned" and operation != "genroute"]
-            rival = min(pair, key=lambda s: median[s.name])
+            rival = min([peer] if operation == "genroute" else [peer, peer + " tuned"], key=median.get)
             for k in kernels:
-                ratios = sorted(b / a for a, b in zip(times[k], times[rival]))
-                low, mid, high = (statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3)
-                print(f"    {k.name} is {mid:.2f} times as fast as {rival.name} ({low:.2f} to {high:.2f})")
-                rows.append({"shape": shape, "operation": operation, "kernel": k.name, "peer": rival.name, "ns": median[k.name], "peer_ns": median[rival.name],
+                ratios = [b / a for a, b in zip(times[operation][k], times[operation][rival])]
+                low, mid, high = statistics.quantiles(ratios, n=4)
+                print(f"    {k} is {mid:.2f} times as fast as {rival} ({low:.2f} to {high:.2f})")
+                rows.append({"shape": shape, "operation": operation, "kernel": k, "peer": rival, "ns": median[k], "peer_ns": median[rival],
                              "ratio": mid, "low": low, "high": high})
-    for s in kernels + others:
-        s.close()
     return rows
+
+
+def check(shape, servers, kernels):
+    """Compares the results of the kernels, which are the first servers, with one another and with the peers'."""
+    reference = servers[0].ask("result")
+    for s in servers[1:kernels]:
+        if s.ask("result") != reference:
+            sys.exit(f"shape {shape}: {s.name} gives other bits than {servers[0].name}")
+    for s in servers[kernels::2]:
+        same(shape, reference, s.ask("result"), s.name)
 
 
 main()

@@ -116,7 +116,7 @@ column:
 	RET
 
 // func outerAVX512(sum *float32, grad *float32, tokens *float32, panels int, cols int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·outerAVX512(SB), NOSPLIT, $0-40
 	MOVQ sum+0(FP), AX
 	MOVQ grad+8(FP), CX
@@ -162,6 +162,8 @@ columns:
 	MOVQ    CX, R10
 	MOVQ    DX, R11
 	MOVQ    $0x00000020, R12
+	MOVQ    CX, R13
+	ADDQ    $+2048, R13
 
 token:
 	VMOVUPS     (R11), Z16
@@ -233,6 +235,8 @@ token:
 	VMULPS.BCST 1796(R10), Z17, Z16
 	VADDPS      Z16, Z15, Z15
 	LEAQ        (R11)(DI*2), R11
+	PREFETCHT0  (R13)
+	ADDQ        $+64, R13
 	ADDQ        $+8, R10
 	DECQ        R12
 	JNZ         token
@@ -282,7 +286,7 @@ token:
 	RET
 
 // func outerRowAVX512(sum *float32, grad *float32, tokens *float32, panels int, cols int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·outerRowAVX512(SB), NOSPLIT, $0-40
 	MOVQ sum+0(FP), AX
 	MOVQ grad+8(FP), CX
@@ -307,6 +311,8 @@ columns:
 	MOVQ    CX, R10
 	MOVQ    DX, R11
 	MOVQ    $0x00000020, R12
+	MOVQ    CX, R13
+	ADDQ    $+256, R13
 
 token:
 	VMOVUPS     (R11), Z2
@@ -322,6 +328,8 @@ token:
 	VMULPS.BCST 4(R10), Z3, Z2
 	VADDPS      Z2, Z1, Z1
 	LEAQ        (R11)(DI*2), R11
+	PREFETCHT0  (R13)
+	ADDQ        $+64, R13
 	ADDQ        $+8, R10
 	DECQ        R12
 	JNZ         token
@@ -5083,7 +5091,7 @@ column:
 	RET
 
 // func outerAVX2(sum *float32, grad *float32, tokens *float32, panels int, cols int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·outerAVX2(SB), NOSPLIT, $0-40
 	MOVQ sum+0(FP), AX
 	MOVQ grad+8(FP), CX
@@ -5115,6 +5123,8 @@ columns:
 	MOVQ    CX, R10
 	MOVQ    DX, R11
 	MOVQ    $0x00000020, R12
+	MOVQ    CX, R13
+	ADDQ    $+512, R13
 
 token:
 	VMOVUPS      (R11), Y8
@@ -5162,6 +5172,8 @@ token:
 	VMULPS       Y12, Y11, Y8
 	VADDPS       Y8, Y7, Y7
 	LEAQ         (R11)(DI*2), R11
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         $+8, R10
 	DECQ         R12
 	JNZ          token
@@ -5191,7 +5203,7 @@ token:
 	RET
 
 // func outerRowAVX2(sum *float32, grad *float32, tokens *float32, panels int, cols int)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·outerRowAVX2(SB), NOSPLIT, $0-40
 	MOVQ sum+0(FP), AX
 	MOVQ grad+8(FP), CX
@@ -5218,6 +5230,8 @@ columns:
 	MOVQ    CX, R10
 	MOVQ    DX, R11
 	MOVQ    $0x00000020, R12
+	MOVQ    CX, R13
+	ADDQ    $+256, R13
 
 token:
 	VMOVUPS      (R11), Y4
@@ -5247,6 +5261,8 @@ token:
 	VMULPS       Y8, Y7, Y4
 	VADDPS       Y4, Y3, Y3
 	LEAQ         (R11)(DI*2), R11
+	PREFETCHT0   (R13)
+	ADDQ         $+64, R13
 	ADDQ         $+8, R10
 	DECQ         R12
 	JNZ          token

@@ -94,7 +94,8 @@ func (t tier) outerRows(rows int) {
 						ADDQ(stride, out)
 					}
 				}
-				g, x, n := copied(grad), copied(tokens), counter(64/2)
+				g, x, n, next := copied(grad), copied(tokens), counter(64/2), copied(grad)
+				advance(next, block*rowBytes)
 				loop("token", n, func() { // two at a time, to spend less on the loop
 					for k, from := range []Mem{at(x, 0), {Base: x, Index: stride, Scale: 1}} {
 						in := t.vectors(vectors)
@@ -106,6 +107,8 @@ func (t tier) outerRows(rows int) {
 						}
 					}
 					LEAQ(Mem{Base: x, Index: stride, Scale: 2}, x)
+					PREFETCHT0(at(next, 0)) // 7 % of AVX2's time
+					advance(next, 64)
 					advance(g, 2*4)
 				})
 				out = copied(sum)
