@@ -23,23 +23,24 @@ const (
 	unitsCount    = "count"    // n̄ − n_e
 )
 
-// biasController is a selection bias b [E] and the rule that moves it by the counts of the whole step, or of its
-// micro-batches one after the other. With v the error of the loads, n̄ = TK/E,
+// biasController is a selection bias b and the rule that moves it by the counts of the whole step, or of its micro-batches one
+// after the other. With v the error of the loads, n̄ = TK/E,
 //
-//	v ← γ·v_before + (1−γ)·v;   d = u·rule(v);   d ← d − mean d;   m ← β·m + (1−β)·d
+//	v ← γ·v_before + (1−γ)·v;   d = u·rule(v);   d ← d − mean d;   d ← d + u·sign(K − N);   m ← β·m + (1−β)·d
 //	a ← keep(clamp(a + m));   b = a,  or  b = keep(a + k_p·v + k_d·(v − v_before))
 //
 // where every option may be left out. The rules are of arXiv 2408.15664 (sign, proportional: algorithm 1, section 4.3), of
 // J. Su's article kexue.fm 10757 (RMS) and of Arcee Trinity Large, arXiv 2602.17004 (tanh with momentum); centring, which
 // keeps b from drifting as a whole and alters no choice, is torchtitan's. With the gains k_p and k_d it is a PID controller
-// and the clamp of a is its anti-windup.
+// and the clamp of a is its anti-windup. The term in N, the mean number of experts that tokens chose, is Su's budget (kexue.fm
+// 10815), which top-K does not see but a threshold does. LongCat-Flash (arXiv 2509.01322) budgets by n̄ itself: its real experts, the
+// first ones of the layer, shall each have the share K_e/(K·N) of all TK choices, whoever takes the others.
 type biasController struct {
-	b           []float32
+	b           []float32 // of the experts that it moves, the first of the layer
+	experts     int       // E of the layer
 	rule, units string
-	rate        float64 // u
-	half        int     // steps after which the rate halves, again and again; 0 for never
-	stop        int     // step from which nothing moves; 0 for never
-	scope       string  // of the counts
+	schedule           // of u
+	scope       string // of the counts
 	centre      bool
 	low, high   float32 // clamp
 	storage     string  // precision of a and b
@@ -47,16 +48,19 @@ type biasController struct {
 	kappa, momentum, smooth  float64 // κ of tanh, β, γ
 	proportional, derivative float64 // k_p, k_d
 	product                  bool    // b multiplies the scores, and 1 is none
+	budget                   bool    // the term in N
+	topK                     int     // K of the budget and of all choices
+	each                     float64 // all choices, in units of those that an expert shall have: E, or K·N/K_e of TK
 
-	sum         []float32 // a, which is b where there are no other gains
-	v, move, at []float64 // the error, d, and m
-	seen        bool      // an error before
+	sum           []float32 // a, which is b where there are no other gains
+	v, move, last []float64 // the error, d, and m
+	seen          bool      // an error before
 }
 
 func newBias(experts int) *biasController {
 	b := make([]float32, experts)
-	return &biasController{b: b, sum: b, rule: ruleSign, low: float32(math.Inf(-1)), high: float32(math.Inf(1)),
-		v: make([]float64, experts), move: make([]float64, experts), at: make([]float64, experts)}
+	return &biasController{b: b, sum: b, experts: experts, each: float64(experts), rule: ruleSign, low: float32(math.Inf(-1)), high: float32(math.Inf(1)),
+		v: make([]float64, experts), move: make([]float64, experts), last: make([]float64, experts)}
 }
 
 func (c *biasController) declare(t *moe.Traits) {
@@ -73,21 +77,17 @@ func (c *biasController) update(o *moe.Outcome) {
 	if c.stop > 0 && o.Step >= c.stop {
 		return
 	}
-	rate := c.rate
-	if c.half > 0 {
-		rate = math.Ldexp(rate, -(o.Step / c.half))
+	if c.scope != scopeMicroBatch {
+		c.step(o.Chosen.Global, o.Chosen.Tokens, o.Step)
+		return
 	}
-	n, units := o.Chosen, o.Chosen.Global
-	if c.scope == scopeMicroBatch {
-		units = n.MicroBatch
-	}
-	for ; len(units) > 0; units = units[len(c.b):] {
-		c.step(units[:len(c.b)], rate)
+	for i, m := range o.Batch.MicroBatches {
+		c.step(o.Chosen.MicroBatch[i*c.experts:(i+1)*c.experts], m.Len(), o.Step)
 	}
 }
 
-// step moves b by one set of counts.
-func (c *biasController) step(n []int64, rate float64) {
+// step moves b by the counts of all experts over some tokens of a step of the run.
+func (c *biasController) step(n []int64, tokens, step int) {
 	var total int64
 	for _, v := range n {
 		total += v
@@ -95,11 +95,17 @@ func (c *biasController) step(n []int64, rate float64) {
 	if total == 0 {
 		return
 	}
+	rate, level := c.at(step), 0.0
+	if lack := int64(tokens)*int64(c.topK) - total; c.budget && lack != 0 {
+		level = math.Copysign(rate, float64(lack))
+	}
+	if len(c.b) < c.experts {
+		total = int64(tokens) * int64(c.topK)
+	}
 	pid := c.gains()
-	experts := int64(len(n))
 	var square, mean float64
-	for e := range n {
-		v := c.err(total-n[e]*experts, total, experts)
+	for e := range c.b {
+		v := c.err(n[e], total)
 		change := 0.0
 		if c.seen {
 			v = float64(c.smooth*c.v[e]) + float64((1-c.smooth)*v)
@@ -112,37 +118,40 @@ func (c *biasController) step(n []int64, rate float64) {
 		}
 	}
 	c.seen = true
-	rms := math.Sqrt(square / float64(experts))
-	for e, v := range c.v {
-		c.move[e] = float64(rate * c.shape(v, rms))
+	rms := math.Sqrt(square / float64(len(c.b)))
+	for e := range c.b {
+		c.move[e] = float64(rate * c.shaped(c.v[e], rms))
 		mean += c.move[e]
 	}
-	mean /= float64(experts)
-	for e, d := range c.move {
+	mean /= float64(len(c.b))
+	for e := range c.b {
+		d := c.move[e]
 		if c.centre {
 			d -= mean
 		}
-		c.at[e] = float64(c.momentum*c.at[e]) + float64((1-c.momentum)*d)
-		c.sum[e] = rounded(min(max(c.sum[e]+float32(c.at[e]), c.low), c.high), c.storage)
+		d += level
+		c.last[e] = float64(c.momentum*c.last[e]) + float64((1-c.momentum)*d)
+		c.sum[e] = rounded(min(max(c.sum[e]+float32(c.last[e]), c.low), c.high), c.storage)
 		if pid {
 			c.b[e] = rounded(c.sum[e]+c.b[e], c.storage)
 		}
 	}
 }
 
-// err returns the error of one expert from its lack E·(n̄ − n_e), the total TK and E.
-func (c *biasController) err(lack, total, experts int64) float64 {
+// err returns the error of one expert's n of all choices.
+func (c *biasController) err(n, total int64) float64 {
+	lack := float64(total) - float64(float64(n)*c.each) // of n̄ − n, c.each times
 	switch c.units {
 	case unitsFraction:
-		return float64(lack) / (float64(total) * float64(experts))
+		return lack / (float64(total) * c.each)
 	case unitsCount:
-		return float64(lack) / float64(experts)
+		return lack / c.each
 	}
-	return float64(lack) / float64(total)
+	return lack / float64(total)
 }
 
-// shape is the rule; rms is that of all errors.
-func (c *biasController) shape(v, rms float64) float64 {
+// shaped is the rule; rms is that of all errors.
+func (c *biasController) shaped(v, rms float64) float64 {
 	switch {
 	case c.rule == ruleTanh:
 		return tanh(float64(c.kappa * v))
@@ -158,36 +167,43 @@ func tanh(x float64) float64 {
 	return math.Copysign(1-2/(vec.Exp64(2*min(math.Abs(x), 20))+1), x)
 }
 
-// Knobs of a bias that more than one preset has.
-var (
-	unitsKnob = Knob{Name: "units", Default: unitsRelative, Options: []string{unitsRelative, unitsFraction, unitsCount},
-		About: "of the error that a proportional rule multiplies: (n̄−n)/n̄, 1/E − n/(TK), or n̄−n assignments"}
-	centreKnob  = Knob{Name: "centre", Default: "false", Options: []string{"false", "true"}, About: "take the mean off every change (torchtitan)"}
-	stopKnob    = Knob{Name: "stop", Default: "0", Whole: true, Low: 0, High: 1e9, About: "step from which the rate is 0 (DeepSeek-V3: the last 3 % of training); 0 for never"}
-	storageKnob = Knob{Name: "storage", Default: fp32, Options: []string{fp32, bf16, fp16}, About: "precision in which the bias is kept"}
-	halfKnob    = Knob{Name: "half", Default: "0", Whole: true, Low: 0, High: 1e9, About: "steps after which the rate halves, again and again; 0 for never"}
-	clampKnob   = Knob{Name: "clamp", Default: "0", Low: 0, High: 1e6, About: "the largest |b|; 0 for any"}
-	countsKnob  = Knob{Name: "scope", Default: scopeGlobal, Options: []string{scopeGlobal, scopeMicroBatch},
-		About: "step once by the counts of the whole step, or once by those of each micro-batch in turn"}
-)
+// biasKnobs are those of every bias that moves by an error of loads, with the defaults that differ. What a preset makes of its
+// error by more than one rule has the knob rule besides.
+func biasKnobs(units, centre, clamp string) []Knob {
+	return append([]Knob{
+		{Name: "units", Default: units, Options: []string{unitsRelative, unitsFraction, unitsCount},
+			About: "of the error that a rule other than sign or rms sees: (n̄−n)/n̄, n̄/(TK) − n/(TK), or n̄−n assignments"},
+		{Name: "centre", Default: centre, Options: []string{"false", "true"}, About: "take the mean off every change (torchtitan)"},
+		{Name: "scope", Default: scopeGlobal, Options: []string{scopeGlobal, scopeMicroBatch},
+			About: "step once by the counts of the whole step, or once by those of each micro-batch in turn"},
+		{Name: "clamp", Default: clamp, Low: 0, High: 1e6, About: "the largest |b|; 0 for any"},
+		storageKnob,
+	}, scheduleKnobs...)
+}
 
-// bias makes the controller that the knobs of a preset describe; those that it has not are left out.
-func (v Values) bias(rule string, experts int) (*biasController, error) {
-	c := newBias(experts)
-	c.rule, c.rate, c.units, c.scope = rule, v.Number("rate"), v.Text("units"), v.Text("scope")
-	c.centre, c.stop, c.half, c.storage = v.On("centre"), v.Whole("stop"), v.Whole("half"), v.Text("storage")
+var storageKnob = Knob{Name: "storage", Default: fp32, Options: []string{fp32, bf16, fp16}, About: "precision in which the bias is kept"}
+
+func ruleKnob(about string) Knob {
+	return Knob{Name: "rule", Default: ruleSign, Options: []string{ruleSign, ruleProportional, ruleRMS}, About: about}
+}
+
+// bias makes the controller that the knobs of a preset describe.
+func (v Values) bias(rule string, rate float64, experts int) (c *biasController, err error) {
+	c = newBias(experts)
+	c.rule, c.units, c.scope, c.centre, c.storage = rule, v.Text("units"), v.Text("scope"), v.On("centre"), v.Text("storage")
 	if clamp := v.Number("clamp"); clamp > 0 {
 		c.low, c.high = float32(-clamp), float32(clamp)
 	}
-	switch {
-	case c.units == "":
-		c.units = unitsRelative
-	case rule == ruleSign && c.units != unitsRelative:
-		return nil, fmt.Errorf("units=%s belongs to rule=proportional: the sign rule sees no size of an error", c.units)
-	case rule == ruleRMS && c.units != unitsRelative:
-		return nil, fmt.Errorf("units=%s belongs to rule=proportional: the RMS rule divides the unit out", c.units)
+	if c.units != unitsRelative {
+		switch rule {
+		case ruleSign:
+			return nil, fmt.Errorf("units=%s belongs to rule=proportional: the sign rule sees no size of an error", c.units)
+		case ruleRMS:
+			return nil, fmt.Errorf("units=%s belongs to rule=proportional: the RMS rule divides the unit out", c.units)
+		}
 	}
-	return c, nil
+	c.schedule, err = v.schedule(rate)
+	return c, err
 }
 
 // biased is top-K by an additive bias, or by another selection that uses it, and a controller of that bias.

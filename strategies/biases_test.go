@@ -38,11 +38,18 @@ func TestBiasRulesByHand(t *testing.T) {
 		{"loss-free:rate=0.5,rule=rms", [][]int64{even}, []float64{0, 0}},
 		{"loss-free:rate=0.5,rule=rms", [][]int64{four}, []float64{-0.5 / rms, 0.25 / rms, 0.25 / rms, 0}},
 		{"loss-free:rate=0.5,clamp=0.75", [][]int64{skewed, skewed, skewed, turned}, []float64{-0.25, 0.25}},
-		{"loss-free:rate=0.5,half=2", [][]int64{skewed, skewed, skewed, skewed, skewed}, []float64{-1.625, 1.625}},
+		{"loss-free:rate=0.5,schedule=halving,over=2", [][]int64{skewed, skewed, skewed, skewed, skewed}, []float64{-1.625, 1.625}},
+		{"loss-free:rate=0.5,schedule=linear,over=2", [][]int64{skewed, skewed, skewed, skewed}, []float64{-0.75, 0.75}},
+		{"loss-free:rate=0.5,schedule=cosine,over=3", [][]int64{skewed, skewed, skewed, skewed, skewed}, []float64{-1, 1}}, // 1 + 3/4 + 1/4
+		{"loss-free:rate=0.5,schedule=inverse-root,over=1", [][]int64{skewed, skewed, skewed}, []float64{-0.5 * (1 + 1/math.Sqrt2 + 1/math.Sqrt(3)), 0.5 * (1 + 1/math.Sqrt2 + 1/math.Sqrt(3))}},
+		{"loss-free:rate=0.5,schedule=linear,over=100,stop=1", [][]int64{skewed, skewed}, []float64{-0.5, 0.5}},
 		{"multiplicative-bias:rate=0.25", [][]int64{skewed}, []float64{0.75, 1.25}},
 		{"multiplicative-bias:rate=0.25,rule=proportional", [][]int64{skewed}, []float64{0.875, 1.125}},
 		{"multiplicative-bias:rate=0.25,rule=rms", [][]int64{four}, []float64{1 - 0.25/rms, 1 + 0.125/rms, 1 + 0.125/rms, 1}},
 		{"multiplicative-bias:rate=0.4,floor=0.125", [][]int64{skewed, skewed, skewed}, []float64{0.125, 2.2}},
+		{"multiplicative-bias:rate=0.25,centre=true", [][]int64{four}, []float64{1 - 0.3125, 1 + 0.1875, 1 + 0.1875, 1 - 0.0625}},
+		{"multiplicative-bias:rate=0.5,clamp=1.25", [][]int64{skewed}, []float64{0.5, 1.25}},
+		{"smebu:rate=1,kappa=1,units=count", [][]int64{skewed}, []float64{-tanh1 / 2, tanh1 / 2}},
 		{"smebu:rate=1", [][]int64{skewed}, []float64{-tanh1 / 2, tanh1 / 2}},
 		// The second change is half the first and half the new one: m = ¾d, b = 1¼d.
 		{"smebu:rate=1", [][]int64{skewed, skewed}, []float64{-1.25 * tanh1, 1.25 * tanh1}},
@@ -78,7 +85,7 @@ func TestBiasRulesByHand(t *testing.T) {
 // Counts by micro-batch are as many steps as there are micro-batches, in their order.
 func TestBiasByMicroBatch(t *testing.T) {
 	layer := moe.Layer{Experts: 2, TopK: 1, Groups: 1, GroupsKept: 1}
-	for _, text := range []string{"loss-free:rate=0.5", "loss-free:rule=proportional", "multiplicative-bias", "smebu", "pid-bias"} {
+	for _, text := range []string{"loss-free:rate=0.5", "loss-free:rule=proportional", "multiplicative-bias", "smebu", "pid-bias", "budget-bias"} {
 		colon := ":"
 		if strings.Contains(text, ":") {
 			colon = ","
@@ -87,7 +94,8 @@ func TestBiasByMicroBatch(t *testing.T) {
 		if !s.Traits().MicroBatches || one.Traits().MicroBatches {
 			t.Errorf("%s does not say what it counts", text)
 		}
-		s.Update(&moe.Outcome{Chosen: &moe.Counts{Experts: 2, Global: []int64{7, 9}, MicroBatch: []int64{3, 1, 3, 1, 1, 7}}})
+		batch := &moe.Batch{MicroBatches: []moe.Span{{From: 0, To: 4}, {From: 4, To: 8}, {From: 8, To: 16}}}
+		s.Update(&moe.Outcome{Batch: batch, Chosen: &moe.Counts{Experts: 2, Tokens: 16, Global: []int64{7, 9}, MicroBatch: []int64{3, 1, 3, 1, 1, 7}}})
 		for _, n := range [][]int64{{3, 1}, {3, 1}, {1, 7}} {
 			one.Update(&moe.Outcome{Chosen: countsOf(n...)})
 		}
@@ -406,6 +414,49 @@ func TestBIPByHand(t *testing.T) {
 	s.Update(&moe.Outcome{Batch: b, Scores: scores})
 	if !nearBias(s.Bias(), []float32{-0.3, -0.07, 0, 0}) {
 		t.Errorf("b = %v, want the prices (0.3, 0.07, 0, 0)", s.Bias())
+	}
+	for _, c := range []struct {
+		text  string
+		steps []int
+		want  []float32
+	}{
+		{"rate=0.5", []int{0}, []float32{-0.15, -0.035, 0, 0}},
+		{"rate=0.5,schedule=linear,over=2", []int{0, 2}, []float32{-0.15, -0.035, 0, 0}},
+		{"stop=1", []int{0, 1}, []float32{-0.3, -0.07, 0, 0}},
+		{"clamp=0.25", []int{0}, []float32{-0.25, -0.07, 0, 0}},
+		{"centre=true", []int{0}, []float32{-0.2075, 0.0225, 0.0925, 0.0925}},
+	} {
+		s := mustBuild(t, layer, "bip:rounds=1,"+c.text)
+		for _, step := range c.steps {
+			s.Update(&moe.Outcome{Step: step, Batch: b, Scores: scores})
+		}
+		if !nearBias(s.Bias(), c.want) {
+			t.Errorf("%s: b = %v, want %v", c.text, s.Bias(), c.want)
+		}
+	}
+}
+
+// Prices of micro-batches in turn are those of as many batches; a micro-batch may begin within a tile.
+func TestBIPByMicroBatch(t *testing.T) {
+	layer := moe.Layer{Experts: 8, TopK: 2, Groups: 1, GroupsKept: 1, Score: moe.Stored}
+	whole := batchOf(rand.New(rand.NewPCG(47, 1)), layer, 40, 60)
+	whole.MicroBatches = whole.Sequences
+	s, one := mustBuild(t, layer, "bip:scope=micro-batch"), mustBuild(t, layer, "bip")
+	scores, _ := routeAll(s, whole)
+	s.Update(&moe.Outcome{Batch: whole, Scores: scores})
+	for _, span := range whole.Sequences {
+		part := batchOf(rand.New(rand.NewPCG(47, 2)), layer, span.Len())
+		for e := range layer.Experts {
+			for l := range span.Len() {
+				from := span.From + l
+				part.Tiles[l/vec.Lanes].Z[e*vec.Lanes+l%vec.Lanes] = whole.Tiles[from/vec.Lanes].Z[e*vec.Lanes+from%vec.Lanes]
+			}
+		}
+		scores, _ := routeAll(one, part)
+		one.Update(&moe.Outcome{Batch: part, Scores: scores})
+	}
+	if !slices.Equal(s.Bias(), one.Bias()) {
+		t.Errorf("b = %v by micro-batch, %v one after the other", s.Bias(), one.Bias())
 	}
 }
 

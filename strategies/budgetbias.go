@@ -6,34 +6,6 @@ import (
 	"evenkeel/moe"
 )
 
-// budgetController moves a bias as a whole against the error of the number of experts per token:
-//
-//	b ← b − γ·sign(Σ_e n_e/T − K)
-//
-// Top-K does not see such a move; a threshold does.
-type budgetController struct {
-	b    []float32
-	rate float64
-	topK int
-}
-
-func (c *budgetController) update(o *moe.Outcome) {
-	lack := int64(o.Batch.Tokens) * int64(c.topK)
-	for _, v := range o.Chosen.Global {
-		lack -= v
-	}
-	d := float32(c.rate)
-	if lack < 0 {
-		d = -d
-	}
-	if lack == 0 {
-		return
-	}
-	for e := range c.b {
-		c.b[e] += d
-	}
-}
-
 var budgetBias = Preset{
 	Name:    "budget-bias",
 	Family:  "quantiles",
@@ -44,12 +16,12 @@ n̄ = Σ_e n_e/E,   N = Σ_e n_e/T, the mean number of experts per token
 
 Two controllers on one actuator: balance moves differences of b, the budget its mean, which balance leaves alone.
 Its source starts b at 0, where positive scores choose every expert; here b starts as threshold does.`,
-	Knobs: []Knob{
+	Knobs: slices.Concat([]Knob{
 		{Name: "rate", Default: "0.001", Low: 0, High: 1e6, About: "γ, change of the bias per step, in units of the score, by either controller"},
 		{Name: "start", Default: startNormal, Options: []string{startNormal, startZero}, About: "b of the first step: right for logits N(0, σ²), or 0"},
 		sigmaKnob,
-		scoreKnob,
-	},
+		ruleKnob("of the balance, as of loss-free; the budget's is always the sign"),
+	}, biasKnobs(unitsRelative, "true", "0"), []Knob{scoreKnob}),
 	Needs:   "the scores of all experts; compute that may vary by token",
 	Changes: "which experts, how many",
 	Fails:   "tokens without any expert; far from its budget it takes many steps of γ to arrive; oscillates by about γ; ignores a group limit",
@@ -61,12 +33,13 @@ Its source starts b at 0, where positive scores choose every expert; here b star
 			return nil, err
 		}
 		b, more := v.initial(score, l)
-		balance := newBias(l.Experts)
-		balance.rate, balance.centre = v.Number("rate"), true
-		copy(balance.b, b)
-		budget := &budgetController{b: balance.b, rate: balance.rate, topK: l.TopK}
-		warnings = slices.Concat(warnings, more, balance.warnings(score, l), freeWarnings(l))
-		return compose(&strategy{layer: l, score: score, selection: above{}, bias: balance.b,
-			controllers: []controller{balance, budget}, traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{variesNote}}}), nil
+		bias, err := v.bias(v.Text("rule"), v.Number("rate"), l.Experts)
+		if err != nil {
+			return nil, err
+		}
+		bias.budget, bias.topK = true, l.TopK
+		copy(bias.b, b)
+		warnings = slices.Concat(warnings, more, bias.warnings(score, l), freeWarnings(l))
+		return compose(&strategy{layer: l, score: score, selection: above{}, bias: bias.b, controllers: []controller{bias}, traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{variesNote}}}), nil
 	},
 }

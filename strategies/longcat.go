@@ -2,42 +2,10 @@ package strategies
 
 import (
 	"fmt"
-	"math"
+	"slices"
 
 	"evenkeel/moe"
 )
-
-// budget is LongCat-Flash's controller of the biases b of the real experts: it moves each against the difference of its
-// share of all choices from K_e/(K·N), so that the choices are even and K_e of a token's K compute.
-type budget struct {
-	b     []float32 // [E], the zero experts' last
-	rate  float64   // μ
-	share float64   // K_e/(K·N)
-	topK  int
-	real  int
-
-	stop, half int // as of every bias
-	clamp      float32
-	storage    string
-}
-
-func (c *budget) update(o *moe.Outcome) {
-	if c.stop > 0 && o.Step >= c.stop {
-		return
-	}
-	rate := c.rate
-	if c.half > 0 {
-		rate = math.Ldexp(rate, -(o.Step / c.half))
-	}
-	total := float64(c.topK) * float64(o.Chosen.Tokens)
-	for e, n := range o.Chosen.Global[:c.real] {
-		b := c.b[e] + float32(rate*(c.share-float64(n)/total))
-		if c.clamp > 0 {
-			b = max(-c.clamp, min(c.clamp, b))
-		}
-		c.b[e] = rounded(b, c.storage)
-	}
-}
 
 var longCatBias = Preset{
 	Name:    "longcat-bias",
@@ -47,16 +15,15 @@ var longCatBias = Preset{
 after each step, for real experts:  b_e ← b_e + μ·(K_e/(K·N) − n_e/(K·T));  zero experts keep b = 0
 
 Its authors call it a PID controller; the published formula is its integral part alone. Their μ falls during
-training (half, stop); their device-level loss, whose coefficient was not read, is left out.
+training (schedule, stop); their device-level loss, whose coefficient was not read, is left out.
 Zero experts return their input, which is not part of this simulator's task; gates are raw there, and the task divides them
 by their sum over the real experts, as for every strategy.`,
-	Knobs: []Knob{
+	Knobs: slices.Concat([]Knob{
 		zeroKnob,
 		{Name: "budget", Default: "0", Low: 0, High: moe.MaxExperts, About: "K_e, wanted mean number of real experts per token; 0 for 2K/3 (LongCat-Flash: 8 of 12, from memory)"},
 		{Name: "rate", Default: "0.5", Low: 0, High: 1e6,
 			About: "μ, in units of the score, times the error of a share of all choices; own default, near 0.01 times the relative load error of sigmoid scores; 0.05 suits softmax"},
-		stopKnob, storageKnob, clampKnob, halfKnob, scoreKnob,
-	},
+	}, biasKnobs(unitsFraction, "false", "0"), []Knob{scoreKnob}),
 	Strength: "rate",
 	Zero: func(v Values) string {
 		set := Spec{&nullExperts, Values{"zero": v["zero"], "score": v["score"]}}
@@ -86,10 +53,14 @@ by their sum over the real experts, as for every strategy.`,
 		if wanted > float64(l.TopK) {
 			return nil, fmt.Errorf("budget is %g: it must be at most topk, which is %d", wanted, l.TopK)
 		}
-		c := &budget{b: make([]float32, l.Experts), rate: v.Number("rate"), topK: l.TopK, real: choose.real,
-			stop: v.Whole("stop"), half: v.Whole("half"), clamp: float32(v.Number("clamp")), storage: v.Text("storage"),
-			share: wanted / (float64(l.TopK) * float64(choose.real))}
-		return compose(&strategy{layer: l, score: score, selection: choose, bias: c.b, controllers: []controller{c},
+		bias, err := v.bias(ruleProportional, v.Number("rate"), l.Experts)
+		if err != nil {
+			return nil, err
+		}
+		all := bias.b
+		bias.b, bias.sum = all[:choose.real], all[:choose.real]
+		bias.topK, bias.each = l.TopK, float64(l.TopK*choose.real)/wanted
+		return compose(&strategy{layer: l, score: score, selection: choose, bias: all, controllers: []controller{bias},
 			traits: moe.Traits{Causal: true, Gate: moe.Gate{Scale: 1}, Warnings: warnings,
 				Notes: []string{choose.note(), fmt.Sprintf("wants %.4g real experts per token of %d chosen", wanted, l.TopK)}}}), nil
 	},

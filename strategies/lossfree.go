@@ -1,6 +1,10 @@
 package strategies
 
-import "evenkeel/moe"
+import (
+	"slices"
+
+	"evenkeel/moe"
+)
 
 var lossFree = Preset{
 	Name:    "loss-free",
@@ -14,12 +18,10 @@ centre=true:      the mean of the change is taken off first; choices stay the sa
 
 The step sees counts of the whole batch, and the next batch is the first to see the new b. u belongs to the scale of the
 scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E times smaller.`,
-	Knobs: []Knob{
+	Knobs: slices.Concat([]Knob{
 		{Name: "rate", Default: "0.001", Low: 0, High: 1e6, About: "u, change of the bias per step, in units of the score (times the error for rule=proportional)"},
-		{Name: "rule", Default: ruleSign, Options: []string{ruleSign, ruleProportional, ruleRMS},
-			About: "by the sign of the load error, in proportion to it, or in proportion with a root mean square of u"},
-		unitsKnob, centreKnob, stopKnob, storageKnob, countsKnob, clampKnob, halfKnob, scoreKnob, groupsKnob,
-	},
+		ruleKnob("by the sign of the load error, in proportion to it, or in proportion with a root mean square of u"),
+	}, biasKnobs(unitsRelative, "false", "0"), []Knob{scoreKnob, groupsKnob}),
 	Strength: "rate",
 	Needs:    "the scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",
@@ -27,7 +29,7 @@ scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E 
 	Paper:    "Loss-Free Balancing (Wang et al. 2024, arXiv 2408.15664), proportional in its section 4.3; rms: J. Su 2025, kexue.fm 10757; centring: torchtitan and prime-rl, kexue.fm 10815",
 	Read:     "code, notes on the paper; rms from the author's blog",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
-		bias, err := v.bias(v.Text("rule"), l.Experts)
+		bias, err := v.bias(v.Text("rule"), v.Number("rate"), l.Experts)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,9 @@
 package strategies
 
 import (
+	"fmt"
+	"slices"
+
 	"evenkeel/internal/vec"
 	"evenkeel/moe"
 )
@@ -14,13 +17,12 @@ after each step:  b_e ← max(floor, b_e + u·sign(n̄ − n_e)),   n̄ = TK/E
 
 Scores and b must stay above 0: an expert with b ≤ 0 would lose every comparison, or win it with its worst tokens. u is
 relative to the scores; softmax scores, whose ratios are larger than those of sigmoid scores, need larger factors and so
-more steps.`,
-	Knobs: []Knob{
+more steps. The knob clamp is the largest b; centring holds the sum of b, which is not neutral for a factor.`,
+	Knobs: slices.Concat([]Knob{
 		{Name: "rate", Default: "0.001", Low: 0, High: 1e6, About: "u, change of the factor per step (times the error for rule=proportional)"},
-		{Name: "rule", Default: ruleSign, Options: []string{ruleSign, ruleProportional, ruleRMS}, About: "as of loss-free"},
+		ruleKnob("as of loss-free"),
 		{Name: "floor", Default: "0.01", Low: 1e-6, High: 1, About: "the least b; the paper gives none, this one is ours"},
-		unitsKnob, stopKnob, storageKnob, countsKnob, halfKnob, scoreKnob,
-	},
+	}, biasKnobs(unitsRelative, "false", "0"), []Knob{scoreKnob}),
 	Strength: "rate",
 	Needs:    "positive scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",
@@ -28,11 +30,14 @@ more steps.`,
 	Paper:    "Loss-Free Balancing (Wang et al. 2024, arXiv 2408.15664), table 4",
 	Read:     "notes on the paper, which leave the step open: taken as loss-free's, on b itself",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
-		bias, err := v.bias(v.Text("rule"), l.Experts)
+		bias, err := v.bias(v.Text("rule"), v.Number("rate"), l.Experts)
 		if err != nil {
 			return nil, err
 		}
 		bias.product, bias.low = true, float32(v.Number("floor"))
+		if bias.high < 1 {
+			return nil, fmt.Errorf("clamp is %s: the largest factor must be at least 1, at which factors begin, or 0 for any", v.Text("clamp"))
+		}
 		for e := range bias.b {
 			bias.b[e] = 1
 		}

@@ -1,6 +1,10 @@
 package strategies
 
-import "evenkeel/moe"
+import (
+	"slices"
+
+	"evenkeel/moe"
+)
 
 var pidBias = Preset{
 	Name:    "pid-bias",
@@ -10,16 +14,14 @@ var pidBias = Preset{
 after each step:  v_e ← γ·v_e + (1−γ)·(n̄ − n_e)/n̄
                   a_e ← clamp(a_e + k_i·v_e);   b_e = a_e + k_p·v_e + k_d·(v_e − v_e of the step before)
 
-a is the integral and what remains at balance. Loss-free's rules are integral action alone: k_p = k_d = 0 is
-loss-free:rule=proportional. The first step knows no step before: γ and k_d begin with the second.`,
-	Knobs: []Knob{
+a is the integral and what remains at balance; the knob clamp is the largest |a|. Loss-free's rules are integral action
+alone: k_p = k_d = 0 is loss-free:rule=proportional. The first step knows no step before: γ and k_d begin with the second.`,
+	Knobs: slices.Concat([]Knob{
 		{Name: "ki", Default: "0.01", Low: 0, High: 1e6, About: "k_i, integral gain: change of the bias per step and relative error, in units of the score"},
 		{Name: "kp", Default: "0.01", Low: 0, High: 1e6, About: "k_p, proportional gain"},
 		{Name: "kd", Default: "0", Low: 0, High: 1e6, About: "k_d, derivative gain"},
 		{Name: "smooth", Default: "0", Low: 0, High: 0.9999, About: "γ, running mean of the error"},
-		{Name: "clamp", Default: "1", Low: 0, High: 1e6, About: "the largest |a|; 0 for any"},
-		unitsKnob, centreKnob, stopKnob, storageKnob, countsKnob, halfKnob, scoreKnob,
-	},
+	}, biasKnobs(unitsRelative, "false", "1"), []Knob{scoreKnob}),
 	Strength: "ki",
 	Needs:    "the scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",
@@ -27,11 +29,11 @@ loss-free:rule=proportional. The first step knows no step before: γ and k_d beg
 	Paper:    "the general form of bias controllers; LongCat-Flash (2025, arXiv 2509.01322) names a PID controller whose published formula is integral action alone",
 	Read:     "own derivation: no published gains were found, the defaults are ours",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
-		bias, err := v.bias(ruleProportional, l.Experts)
+		bias, err := v.bias(ruleProportional, v.Number("ki"), l.Experts)
 		if err != nil {
 			return nil, err
 		}
-		bias.rate, bias.smooth = v.Number("ki"), v.Number("smooth")
+		bias.smooth = v.Number("smooth")
 		bias.proportional, bias.derivative = v.Number("kp"), v.Number("kd")
 		if bias.gains() {
 			bias.sum = make([]float32, l.Experts)

@@ -372,16 +372,21 @@ func TestBudgetBiasByHand(t *testing.T) {
 	l := moe.Layer{Experts: 4, TopK: 1, Groups: 1, GroupsKept: 1}
 	s := mustBuild(t, l, "budget-bias:rate=0.5,start=zero")
 	// 1.6 experts per token where 1 is wanted; n̄ = 4, signs + − − 0 of mean −1/4.
-	s.Update(&moe.Outcome{Batch: &moe.Batch{Tokens: 10}, Chosen: countsOf(8, 2, 2, 4)})
+	update := func(tokens int, n ...int64) {
+		counts := countsOf(n...)
+		counts.Tokens = tokens
+		s.Update(&moe.Outcome{Chosen: counts})
+	}
+	update(10, 8, 2, 2, 4)
 	if !slices.Equal(s.Bias(), []float32{-1.125, -0.125, -0.125, -0.625}) {
 		t.Errorf("b = %v", s.Bias())
 	}
 	s = mustBuild(t, l, "budget-bias:rate=0.5,start=zero")
-	s.Update(&moe.Outcome{Batch: &moe.Batch{Tokens: 20}, Chosen: countsOf(3, 3, 3, 3)})
+	update(20, 3, 3, 3, 3)
 	if !slices.Equal(s.Bias(), []float32{0.5, 0.5, 0.5, 0.5}) {
 		t.Errorf("b = %v: too few experts raise all alike", s.Bias())
 	}
-	s.Update(&moe.Outcome{Batch: &moe.Batch{Tokens: 12}, Chosen: countsOf(3, 3, 3, 3)})
+	update(12, 3, 3, 3, 3)
 	if !slices.Equal(s.Bias(), []float32{0.5, 0.5, 0.5, 0.5}) {
 		t.Errorf("b = %v moves at balance within budget", s.Bias())
 	}

@@ -1,6 +1,10 @@
 package strategies
 
-import "evenkeel/moe"
+import (
+	"slices"
+
+	"evenkeel/moe"
+)
 
 var smebu = Preset{
 	Name:    "smebu",
@@ -11,13 +15,11 @@ after each step:  v_e = (n̄ − n_e)/n̄;   d_e = λ·tanh(κ·v_e);   d ← d 
                   m_e ← β·m_e + (1−β)·d_e;   b_e ← b_e + m_e
 
 Near balance the step shrinks with the error, so b comes to rest where sign steps go on; far from it the step is λ.`,
-	Knobs: []Knob{
+	Knobs: slices.Concat([]Knob{
 		{Name: "rate", Default: "0.0005", Low: 0, High: 1e6, About: "λ, the largest change of the bias per step, in units of the score"},
-		{Name: "kappa", Default: "2", Low: 0, High: 1e6, About: "κ, slope of the soft clamp at relative error 0"},
+		{Name: "kappa", Default: "2", Low: 0, High: 1e6, About: "κ, slope of the soft clamp at error 0"},
 		{Name: "momentum", Default: "0.5", Low: 0, High: 0.9999, About: "β, share of the change that is the one before"},
-		{Name: "centre", Default: "true", Options: []string{"false", "true"}, About: "take the mean off every change"},
-		stopKnob, storageKnob, countsKnob, clampKnob, halfKnob, scoreKnob,
-	},
+	}, biasKnobs(unitsRelative, "true", "0"), []Knob{scoreKnob}),
 	Strength: "rate",
 	Needs:    "the scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",
@@ -25,7 +27,7 @@ Near balance the step shrinks with the error, so b comes to rest where sign step
 	Paper:    "Arcee Trinity Large technical report (2026, arXiv 2602.17004)",
 	Read:     "two notes that agree; a third describes another rule",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
-		bias, err := v.bias(ruleTanh, l.Experts)
+		bias, err := v.bias(ruleTanh, v.Number("rate"), l.Experts)
 		if err != nil {
 			return nil, err
 		}

@@ -421,7 +421,14 @@ func TestRunningCounts(t *testing.T) {
 	}
 }
 
-func countsOf(n ...int64) *moe.Counts { return &moe.Counts{Experts: len(n), Global: n} }
+// countsOf returns the counts of a step in which every token chose one expert.
+func countsOf(n ...int64) *moe.Counts {
+	c := &moe.Counts{Experts: len(n), Global: n}
+	for _, v := range n {
+		c.Tokens += int(v)
+	}
+	return c
+}
 
 func TestBiasRules(t *testing.T) {
 	layer := moe.Layer{Experts: 4, TopK: 1, Groups: 1, GroupsKept: 1}

@@ -752,15 +752,16 @@ func TestLossesCountBeforeDrops(t *testing.T) {
 
 // LongCat's bias by hand: a share of 1/4 too much for one of two real experts, then half the rate, a clamp, and a stop.
 func TestLongCatBudgetByHand(t *testing.T) {
-	c := &budget{b: make([]float32, 3), rate: 0.8, share: 0.25, topK: 1, real: 2, half: 1, clamp: 0.25, stop: 3}
+	layer := moe.Layer{Experts: 3, TopK: 1, Groups: 1, GroupsKept: 1}
+	s := mustBuild(t, layer, "longcat-bias:zero=1,budget=0.5,rate=0.8,schedule=halving,over=1,clamp=0.25,stop=3").(*strategy)
 	step := func(n int) {
 		counts := countsOf(4, 0, 4)
 		counts.Tokens = 8
-		c.update(&moe.Outcome{Step: n, Chosen: counts})
+		s.Update(&moe.Outcome{Step: n, Chosen: counts})
 	}
 	for i, want := range [][]float32{{-0.2, 0.2, 0}, {-0.25, 0.25, 0}, {-0.25, 0.25, 0}, {-0.25, 0.25, 0}} {
-		if step(i); !slices.Equal(c.b, want) {
-			t.Errorf("after step %d b is %v, want %v", i, c.b, want)
+		if step(i); !slices.Equal(s.bias, want) {
+			t.Errorf("after step %d b is %v, want %v", i, s.bias, want)
 		}
 	}
 }

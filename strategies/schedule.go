@@ -1,0 +1,69 @@
+package strategies
+
+import (
+	"fmt"
+	"math"
+)
+
+// Shapes of a schedule, in steps t of the run with the knob over = N. Linear and cosine reach 0 at N and stay there.
+const (
+	constant      = "constant"     // u
+	halving       = "halving"      // u·2^−⌊t/N⌋
+	linearDecay   = "linear"       // u·max(0, 1 − t/N)
+	cosineDecay   = "cosine"       // u·(1 + cos(π·min(1, t/N)))/2
+	inverseSquare = "inverse-root" // u/√(1 + t/N)
+)
+
+// schedule is a rate u and how it falls, step by step; from the step stop on, if that is not 0, it is 0.
+type schedule struct {
+	rate  float64
+	shape string // "" is constant
+	over  int
+	stop  int
+}
+
+func (s schedule) at(step int) float64 {
+	if s.stop > 0 && step >= s.stop {
+		return 0
+	}
+	x := float64(step) / float64(max(1, s.over))
+	switch s.shape {
+	case halving:
+		return math.Ldexp(s.rate, -step/max(1, s.over))
+	case linearDecay:
+		return s.rate * max(0, 1-x)
+	case cosineDecay:
+		return s.rate * (1 + cosine(math.Pi*min(1, x))) / 2
+	case inverseSquare:
+		return s.rate / math.Sqrt(1+x)
+	}
+	return s.rate
+}
+
+// cosine is cos x for 0 ≤ x ≤ π, by its series: the standard library's has other bits on other platforms.
+func cosine(x float64) float64 {
+	p := 1.0
+	for i := 26.0; i > 0; i -= 2 {
+		p = 1 - float64(float64(x*x)/(i*(i-1))*p)
+	}
+	return p
+}
+
+var scheduleKnobs = []Knob{
+	{Name: "schedule", Default: constant, Options: []string{constant, halving, linearDecay, cosineDecay, inverseSquare},
+		About: "of the rate, in steps of the run, by the knob over"},
+	{Name: "over", Default: "0", Whole: true, Low: 0, High: 1e9, About: "steps N of the schedule: it halves at every N-th, ends at 0, or is down to u/√2"},
+	{Name: "stop", Default: "0", Whole: true, Low: 0, High: 1e9, About: "step from which the rate is 0 (DeepSeek-V3: the last 3 % of training); 0 for never"},
+}
+
+// schedule makes the schedule of a rate that the knobs of a preset describe.
+func (v Values) schedule(rate float64) (schedule, error) {
+	s := schedule{rate: rate, shape: v.Text("schedule"), over: v.Whole("over"), stop: v.Whole("stop")}
+	switch {
+	case s.shape == constant && s.over > 0:
+		return s, fmt.Errorf("over=%d is of a schedule, and a constant rate has none: add schedule=linear, or leave it out", s.over)
+	case s.shape != constant && s.over == 0:
+		return s, fmt.Errorf("schedule=%s needs the number of steps that it is meant for: add over=1000", s.shape)
+	}
+	return s, nil
+}
