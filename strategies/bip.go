@@ -30,7 +30,7 @@ A price follows from scores and not from an error of loads, so there is no unit 
 		{Name: "clamp", Default: "0", Low: 0, High: 1e6, About: "the largest q; 0 for any"},
 		storageKnob,
 	}, scheduleKnobs, []Knob{scoreKnob}),
-	Needs:   "the scores of all experts",
+	Needs:   "the scores of all experts; micro-batches for scope=micro-batch",
 	Changes: "which experts",
 	Fails: "starved experts return only as all prices rise together, batch by batch: nothing centres them, and they climb until token prices are 0 and q is the 1 − K/E " +
 		"quantile of every expert's scores; noisy prices from small batches; it sees no group limit; the published order of update and choice is not causal",

@@ -29,7 +29,7 @@ by their sum over the real experts, as for every strategy.`,
 		set := Spec{&nullExperts, Values{"zero": v["zero"], "score": v["score"]}}
 		return set.String()
 	},
-	Needs:   "the scores of all experts",
+	Needs:   "the scores of all experts; micro-batches for scope=micro-batch",
 	Changes: "which experts, gates",
 	Fails:   "one rate serves the balance and the budget; it has Z fewer experts that compute than what it is compared with; the rate belongs to the scale of the scores",
 	Paper:   "LongCat-Flash (2025, arXiv 2509.01322)",

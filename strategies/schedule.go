@@ -51,8 +51,8 @@ func cosine(x float64) float64 {
 
 var scheduleKnobs = []Knob{
 	{Name: "schedule", Default: constant, Options: []string{constant, halving, linearDecay, cosineDecay, inverseSquare},
-		About: "of the rate, in steps of the run, by the knob over"},
-	{Name: "over", Default: "0", Whole: true, Low: 0, High: 1e9, About: "steps N of the schedule: it halves at every N-th, ends at 0, or is down to u/√2"},
+		About: "of the rate: halved every N steps, down to 0 at step N along a line or a half cosine, or u/√(1 + t/N)"},
+	{Name: "over", Default: "0", Whole: true, Low: 0, High: 1e9, About: "N, steps of the schedule"},
 	{Name: "stop", Default: "0", Whole: true, Low: 0, High: 1e9, About: "step from which the rate is 0 (DeepSeek-V3: the last 3 % of training); 0 for never"},
 }
 
