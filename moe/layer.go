@@ -105,6 +105,34 @@ func (f Score) Apply(s, z []float32, experts int) {
 	}
 }
 
+// Logits computes from the scores s of a tile the logits z that Apply makes them of, softmax's up to a number that all experts
+// of a token share. It takes scores as they were rounded: those of a sigmoid tell logits above 17 no longer apart. Stored
+// scores count as their own logits, and a ReLU's zeros have none but 0.
+func (f Score) Logits(z, s []float32, experts int) {
+	s, z = s[:experts*vec.Lanes], z[:experts*vec.Lanes]
+	const least = 0x1p-126 // of the scores that vec.Log takes
+	switch f {
+	case Sigmoid:
+		for i, v := range s {
+			z[i] = vec.Log(max(v, least)) - vec.Log(max(1-v, 0x1p-25))
+		}
+	case Softmax:
+		for i, v := range s {
+			z[i] = vec.Log(max(v, least))
+		}
+	case SqrtSoftplus: // e^z = e^(s²) − 1
+		for i, v := range s {
+			if q := float32(v * v); q < 0.25 {
+				z[i] = vec.Log(max(q+float32(float32(q*q)*(0.5+float32(q*(1./6+float32(q*(1./24)))))), least))
+			} else {
+				z[i] = q + vec.Log(1-vec.Exp(-q))
+			}
+		}
+	default:
+		copy(z, s)
+	}
+}
+
 // Backward turns g = ∂L/∂s into ∂L/∂z in place, for the scores s of a tile.
 func (f Score) Backward(g, s []float32, experts int) {
 	switch f {

@@ -1,9 +1,12 @@
 package moe
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"evenkeel/internal/vec"
 )
 
 func TestLayerValidate(t *testing.T) {
@@ -159,5 +162,37 @@ func TestGateSum(t *testing.T) {
 	}
 	if s := (Gate{Scale: 1}).Sum(0.3); s != 0.3 {
 		t.Errorf("raw gates sum to %v, want 0.3", s)
+	}
+}
+
+// Logits undoes Apply, for a softmax up to what a token's experts share.
+func TestLogitsOfScores(t *testing.T) {
+	const experts = 40
+	z, s, back := make([]float32, experts*vec.Lanes), make([]float32, experts*vec.Lanes), make([]float32, experts*vec.Lanes)
+	for i := range z {
+		z[i] = float32(i%97)*0.125 - 6 // −6 to 6
+	}
+	for _, f := range []Score{Sigmoid, Softmax, SqrtSoftplus} {
+		f.Apply(s, z, experts)
+		f.Logits(back, s, experts)
+		for i, v := range z {
+			shared := 0.
+			if f == Softmax {
+				shared = float64(back[i%vec.Lanes] - z[i%vec.Lanes])
+			}
+			if d := math.Abs(float64(back[i]-v) - shared); d > 1e-4 { // e^6 units in the last place of 1 − s
+				t.Fatalf("%s: the logit %v comes back as %v", f, v, back[i])
+			}
+		}
+	}
+	clear(s) // nothing is infinite
+	s[1] = 1
+	for _, f := range []Score{Sigmoid, Softmax, SqrtSoftplus} {
+		f.Logits(back, s, experts)
+		for _, v := range back[:2] {
+			if math.IsInf(float64(v), 0) || math.IsNaN(float64(v)) {
+				t.Errorf("%s: a logit of %v", f, v)
+			}
+		}
 	}
 }

@@ -31,7 +31,9 @@ type quantileController struct {
 	midpoint   bool // α and β in the middle of the values that solve the dual, instead of at their lower ends
 	iterations int
 	bins       int
-	outright   bool // the next step sets β, whatever is to be kept of the old one
+	of         moe.Score // where it is of their logits, what makes the scores
+	logits     []float32 // [tile][E][64]
+	outright   bool      // the next step sets β, whatever is to be kept of the old one
 	columns    columns
 	histogram  []int32
 	before     []float32
@@ -41,7 +43,7 @@ type quantileController struct {
 }
 
 func newQuantile(l moe.Layer, competing bool) *quantileController {
-	c := &quantileController{layer: l, competing: competing, estimate: estimateExact, iterations: 1}
+	c := &quantileController{layer: l, competing: competing, estimate: estimateExact, iterations: 1, of: moe.Stored}
 	c.b, c.before, c.beta = make([]float32, l.Experts), make([]float32, l.Experts), make([]float64, l.Experts)
 	c.mask, c.selector = make([]uint64, l.Experts), vec.NewSelector(min(l.TopK+1, l.Experts), l.Groups)
 	c.columns = newColumns(l)
@@ -52,7 +54,20 @@ func (c *quantileController) declare(t *moe.Traits) {
 	t.MicroBatches = t.MicroBatches || c.estimate == estimateMicroBatch
 }
 
-func (c *quantileController) update(o *moe.Outcome) { c.learn(o.Batch, o.Scores) }
+func (c *quantileController) update(o *moe.Outcome) {
+	if c.of == moe.Stored {
+		c.learn(o.Batch, o.Scores)
+		return
+	}
+	if len(c.logits) < len(o.Scores) {
+		c.logits = make([]float32, len(o.Scores))
+	}
+	n := len(c.b) * vec.Lanes
+	for i := range o.Batch.Tiles {
+		c.of.Logits(c.logits[i*n:(i+1)*n], o.Scores[i*n:(i+1)*n], len(c.b))
+	}
+	c.learn(o.Batch, c.logits)
+}
 
 // learn moves b by a batch of scores s [tile][E][64].
 func (c *quantileController) learn(batch *moe.Batch, s []float32) {

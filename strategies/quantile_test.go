@@ -55,6 +55,33 @@ func near(x []float32, want ...float64) bool {
 	return len(x) == len(want)
 }
 
+// On logits, quantile balancing of any score function is that of a stream which carries the logits as scores.
+func TestQuantileBalancingOnLogits(t *testing.T) {
+	layer := moe.Layer{Experts: 16, TopK: 3, Groups: 1, GroupsKept: 1, Score: moe.Stored}
+	for _, score := range []moe.Score{moe.Sigmoid, moe.Softmax, moe.SqrtSoftplus} {
+		theirs := layer
+		theirs.Score = score
+		of, on := mustBuild(t, layer, "quantile-balancing"), mustBuild(t, theirs, "quantile-balancing:on=logits")
+		for step := range 5 {
+			b := batchOf(rand.New(rand.NewPCG(7, uint64(step))), layer, 100, 156)
+			stepOf(of, b)
+			stepOf(on, b)
+			for e, v := range of.Bias() {
+				if d := math.Abs(float64(on.Bias()[e] - v)); d > 2e-5 {
+					t.Errorf("%s, step %d: b[%d] = %v, of the logits themselves %v", score, step, e, on.Bias()[e], v)
+				}
+			}
+		}
+	}
+	if got := refusal(t, layer, "quantile-balancing:on=logits"); !strings.Contains(got, "carries scores") {
+		t.Errorf("logits of a stream of scores are refused by %q", got)
+	}
+	layer.Score = moe.Sigmoid
+	if got := refusal(t, layer, "quantile-balancing:on=logits,estimate=histogram"); !strings.Contains(got, "bins are for scores") {
+		t.Errorf("bins of logits are refused by %q", got)
+	}
+}
+
 func TestExactnessOracle(t *testing.T) {
 	b := batchOfScores(1, small)
 	s := mustBuild(t, b.Layer, "quantile-balancing")
@@ -585,7 +612,7 @@ func TestQuantileRefusals(t *testing.T) {
 // A router that diverges gives scores that are no numbers; rules must live on.
 func TestQuantilesOfNaN(t *testing.T) {
 	nan := float32(math.NaN())
-	for _, text := range []string{"quantile-balancing", "quantile-balancing:midpoint=true", "quantile-balancing:estimate=histogram",
+	for _, text := range []string{"quantile-balancing", "quantile-balancing:midpoint=true", "quantile-balancing:estimate=histogram", "quantile-balancing:on=logits",
 		"quantile-balancing:estimate=micro-batch", "threshold", "budget-bias", "moving-quantile", "top-p"} {
 		for _, share := range []int{1, 3} {
 			s := mustBuild(t, layer16, text)

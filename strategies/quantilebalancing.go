@@ -16,11 +16,13 @@ after each step, from its scores:
 
 One step of coordinate descent on the dual of the balanced assignment, of which the sign rule is a subgradient: no step size.
 Where E does not divide TK, ⌊TK/E⌋ tokens lie above the quantile (Megatron-LM refuses; no other value solves the dual).
-Megatron-LM averages the quantiles of micro-batches, and works on raw logits, which is left out here: columns are of scores.
+on=logits takes the scores' logits z in place of s, in choice and quantiles, as Megatron-LM does, which also averages the
+quantiles of micro-batches. With softmax scores that is another rule, with a bias that multiplies them.
 Kimi K3 counts α − s in 1000 bins over [min b − 1, max b + 1]; β is the middle of the bin (not said at the source).`,
 	Knobs: []Knob{
 		{Name: "estimate", Default: estimateExact, Options: []string{estimateExact, estimateMicroBatch, estimateHistogram},
 			About: "quantile of the whole step; mean of the micro-batches' quantiles (Megatron-LM); from integer counts in bins (Kimi K3)"},
+		{Name: "on", Default: "scores", Options: []string{"scores", "logits"}, About: "what β is taken off and quantiles are of (Megatron-LM: logits)"},
 		{Name: "ema", Default: "0", Low: 0, High: 1, About: "share of the old β that a step keeps (Megatron-LM: 0; elsewhere called damping, 1 − ema)"},
 		{Name: "midpoint", Default: "false", Options: []string{"false", "true"},
 			About: "α and β in the middle of the values that solve the dual, not at their lower ends, where small batches can stall"},
@@ -47,9 +49,30 @@ Kimi K3 counts α − s in 1000 bins over [min b − 1, max b + 1]; β is the mi
 			}
 			warnings = append(warnings, unitWarnings(score)...)
 		}
-		return compose(&strategy{layer: l, score: score, selection: topK{l}, bias: c.b, controllers: []controller{c},
+		var choose selection = topK{l}
+		if v.Text("on") == "logits" {
+			if c.of = score; score == moe.Stored {
+				return nil, fmt.Errorf("on=logits needs logits, and this stream carries scores, which are used as they are: say on=scores")
+			}
+			if c.estimate == estimateHistogram {
+				return nil, fmt.Errorf("on=logits leaves the range of estimate=histogram, whose bins are for scores in [0, 1]: use estimate=exact or micro-batch")
+			}
+			choose = byLogits{topK{l}, score}
+		}
+		return compose(&strategy{layer: l, score: score, selection: choose, bias: c.b, controllers: []controller{c},
 			traits: moe.Traits{Causal: true, Warnings: append(warnings, quantileWarnings(l)...)}}), nil
 	},
+}
+
+// byLogits chooses by a = z + b in place of s + b.
+type byLogits struct {
+	topK
+	of moe.Score
+}
+
+func (k byLogits) choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask []uint64) {
+	k.of.Logits(w.Adjusted, s, len(mask))
+	k.topK.choose(t, w.Adjusted, bias, w, mask)
 }
 
 // quantileWarnings says for which layers quantile balancing was not meant.
