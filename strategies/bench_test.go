@@ -8,11 +8,24 @@ import (
 	"evenkeel/moe"
 )
 
-// BenchmarkRules is what each rule costs a step beside its scores: choice, counts and the moving of its state, on one core.
+// BenchmarkRules is what routing by each rule costs a step on one core: affinities, scores, choice, counts and the moving of its
+// state, and how many times that of plain top-K, which comes first.
 func BenchmarkRules(b *testing.B) {
 	layer := moe.Layer{Experts: 64, TopK: 6, Groups: 1, GroupsKept: 1}
 	batch := batchOf(rand.New(rand.NewPCG(1, 1)), layer, 256, 256, 256, 256, 256, 256, 256, 256)
+	const width = 64
 	n := layer.Experts * vec.Lanes
+	r := rand.New(rand.NewPCG(2, 1))
+	random := func(n int) []float32 {
+		x := make([]float32, n)
+		for i := range x {
+			x[i] = float32(r.NormFloat64() / 8)
+		}
+		return x
+	}
+	router, x, z, scratch := vec.NewMatrix(layer.Experts, width), random(width*vec.Lanes), make([]float32, n), vec.NewScratch(width)
+	router.Set(random(layer.Experts * width))
+	var plain float64
 	for _, p := range Presets() {
 		b.Run(p.Name, func(b *testing.B) {
 			spec, err := Parse(p.Name)
@@ -30,6 +43,8 @@ func BenchmarkRules(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for i := range batch.Tiles {
+					router.Times(z, x, scratch)
+					s.Score(&batch.Tiles[i], scores[i*n:(i+1)*n], batch.Tiles[i].Z, w)
 					s.Route(&batch.Tiles[i], scores[i*n:(i+1)*n], w, a.Tile(i), a.FreshTile(i))
 				}
 				if err := s.RouteBatch(batch, scores, a); err != nil {
@@ -40,7 +55,12 @@ func BenchmarkRules(b *testing.B) {
 				s.Update(o)
 				step++
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(batch.Tokens), "ns/token")
+			each := float64(b.Elapsed().Nanoseconds()) / float64(b.N) / float64(batch.Tokens)
+			if plain == 0 {
+				plain = each
+			}
+			b.ReportMetric(each, "ns/token")
+			b.ReportMetric(each/plain, "×plain")
 		})
 	}
 }

@@ -70,14 +70,7 @@ func (m *movingQuantile) lower(tile []float32, from, until int, weight, total fl
 		weight /= m.fade
 	}
 	for e := range m.sketch {
-		k, row := &m.sketch[e], (*vec.Row)(tile[e*vec.Lanes:])
-		for l := from; l < until; l++ {
-			v := row[l]
-			if l > from || !first {
-				row[l] = v - float32(lambda*k.threshold())
-			}
-			k.add(v, weights[l], most[l])
-		}
+		m.sketch[e].lower((*vec.Row)(tile[e*vec.Lanes:]), from, until, first, lambda, &weights, &most)
 	}
 	if weight > 0x1p500 {
 		for e := range m.sketch {
@@ -88,26 +81,30 @@ func (m *movingQuantile) lower(tile []float32, from, until int, weight, total fl
 	return weight, total
 }
 
-// threshold is the middle of the bucket that holds the quantile.
-func (k *sketch) threshold() float32 {
-	return (float32(k.bucket) + 0.5) / scoreBuckets
-}
-
-// add counts a score; most is what the buckets past the quantile's may hold.
-func (k *sketch) add(score float32, weight, most float64) {
-	i := bucket(float32(score*scoreBuckets), scoreBuckets-1)
-	k.mass[i] += weight
-	if i > k.bucket {
-		k.above += weight
+// lower takes λ times the quantile, the middle of its bucket, off the scores of lanes from to until, unless it is the first, and
+// counts each score after that; most is what the buckets past the quantile's may hold then.
+func (k *sketch) lower(row *vec.Row, from, until int, first bool, lambda float32, weights, most *[vec.Lanes]float64) {
+	above, at := k.above, k.bucket // in registers while the loop runs
+	for l := from; l < until; l++ {
+		v, weight, most := row[l], weights[l], most[l]
+		if l > from || !first {
+			row[l] = v - float32(lambda*((float32(at)+0.5)/scoreBuckets))
+		}
+		i := bucket(float32(v*scoreBuckets), scoreBuckets-1)
+		k.mass[i] += weight
+		if i > at {
+			above += weight
+		}
+		for above > most && at < scoreBuckets-1 {
+			at++
+			above -= k.mass[at]
+		}
+		for at > 0 && above+k.mass[at] <= most {
+			above += k.mass[at]
+			at--
+		}
 	}
-	for k.above > most && k.bucket < scoreBuckets-1 {
-		k.bucket++
-		k.above -= k.mass[k.bucket]
-	}
-	for k.bucket > 0 && k.above+k.mass[k.bucket] <= most {
-		k.above += k.mass[k.bucket]
-		k.bucket--
-	}
+	k.above, k.bucket = above, at
 }
 
 func (k *sketch) scale(f float64) {
