@@ -29,6 +29,15 @@ type StrategyResult struct {
 	Warnings []string // what a reader of the figures must not miss
 	Runs     []*Run   // one for each seed, in order
 	Metrics  map[string]Estimate
+
+	Recoveries []Recovery // one for each event after the beginning
+}
+
+// Recovery is how many steps after an event of the scenario MaxVio of the step's tokens had settled again, before the next one.
+type Recovery struct {
+	Event   moe.Mark
+	Settled int // seeds in which it did, of which the estimate is
+	Steps   Estimate
 }
 
 // Estimate is the mean of a metric over the seeds with its 95 % t-interval, and its sampling floor.
@@ -62,6 +71,8 @@ type Run struct {
 	Shots   []Shot             // loads and biases at evenly spaced steps
 	Domains [][]float64        // [domain][E] relative load on the evaluation's tokens of a domain; nil where unknown
 	Values  map[string]float64 // the metrics of this seed
+
+	Recoveries []float64 // steps to settle after each event, NaN where nothing settled
 
 	biasMoved float64 // max |b| at the end, b counted from its start
 }

@@ -57,6 +57,7 @@ func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
 	floors := floorsOf(c, r.Evaluation)
 	for _, s := range r.Strategies {
 		s.estimate(floors)
+		s.recoveries(c)
 		s.warn(c)
 	}
 	if r.Router == Offsets {
@@ -105,6 +106,24 @@ func (s *StrategyResult) estimate(floors map[string]float64) {
 			s.Warnings = append(s.Warnings, key+" is not finite")
 		}
 		s.Metrics[key] = e
+	}
+}
+
+// recoveries fills the recoveries from the runs.
+func (s *StrategyResult) recoveries(c *Config) {
+	for i, span := range eventSpans(c.Facts.Events, c.Steps) {
+		at := slices.IndexFunc(c.Facts.Events, func(m moe.Mark) bool { return m.Step == span.From })
+		r := Recovery{Event: c.Facts.Events[at]}
+		var settled []float64
+		for _, run := range s.Runs {
+			if i < len(run.Recoveries) && !math.IsNaN(run.Recoveries[i]) {
+				settled = append(settled, run.Recoveries[i])
+			}
+		}
+		if r.Settled = len(settled); r.Settled > 0 {
+			r.Steps.Mean, r.Steps.Low, r.Steps.High = metrics.MeanInterval(settled)
+		}
+		s.Recoveries = append(s.Recoveries, r)
 	}
 }
 

@@ -33,7 +33,8 @@ func (x *contestant) finish(c *Config) {
 	if s, ok := settled(rows); ok {
 		v["settled_step"] = float64(s)
 	}
-	if s, ok := recovery(rows, c.Facts.Events); ok {
+	x.run.Recoveries = recoveries(rows, c.Facts.Events)
+	if s, ok := recovery(x.run.Recoveries); ok {
 		v["recovery_steps"] = s
 	}
 }
@@ -87,24 +88,38 @@ func settled(rows []StepRow) (int, bool) {
 	return at, at < n
 }
 
-// recovery is the mean over the events, which come in the order of their steps, of the time to settle between an event and
-// the next one. Events at one step count once.
-func recovery(rows []StepRow, events []moe.Mark) (float64, bool) {
-	var sum, n float64
+// recoveries are the times to settle between each event and the next one, in the order of their steps; NaN is of one after
+// which nothing settled. Events at one step count once, and those at the beginning are none.
+func recoveries(rows []StepRow, events []moe.Mark) (all []float64) {
+	for i, span := range eventSpans(events, len(rows)) {
+		all = append(all, math.NaN())
+		if s, ok := settled(rows[span.From:span.To]); ok {
+			all[i] = float64(s)
+		}
+	}
+	return all
+}
+
+// eventSpans are the steps from each event to the next one, or to the end.
+func eventSpans(events []moe.Mark, steps int) (spans []moe.Span) {
 	for i, e := range events {
-		to := len(rows)
+		to := steps
 		if i+1 < len(events) {
 			to = min(to, events[i+1].Step)
 		}
-		if e.Step < 1 || e.Step >= to {
-			continue
+		if e.Step >= 1 && e.Step < to {
+			spans = append(spans, moe.Span{From: e.Step, To: to})
 		}
-		s, ok := settled(rows[e.Step:to])
-		if !ok {
-			return 0, false
-		}
-		sum += float64(s)
-		n++
 	}
-	return sum / n, n > 0
+	return spans
+}
+
+// recovery is the mean over all events, if each was followed by settling.
+func recovery(all []float64) (float64, bool) {
+	sum := 0.0
+	for _, s := range all {
+		sum += s
+	}
+	mean := sum / float64(len(all))
+	return mean, !math.IsNaN(mean)
 }

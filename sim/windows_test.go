@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"testing"
 
 	"evenkeel/moe"
@@ -48,9 +49,21 @@ func TestRecovery(t *testing.T) {
 		{[]moe.Mark{{Step: 0}, {Step: 50}, {Step: 150}}, 18.5, true},  // a run begins with its first step
 		{nil, 0, false},
 	} {
-		if got, ok := recovery(rows, c.events); ok != c.ok || ok && got != c.want {
+		if got, ok := recovery(recoveries(rows, c.events)); ok != c.ok || ok && got != c.want {
 			t.Errorf("recovery after %v is %v, %v, want %v, %v", c.events, got, ok, c.want, c.ok)
 		}
+	}
+}
+
+// Each event has its own figure, and one that nothing settled after has none.
+func TestRecoveryOfEachEvent(t *testing.T) {
+	rows := rowsOf([2]float64{50, 0.5}, [2]float64{20, 2}, [2]float64{80, 0.5}, [2]float64{88, 1}, [2]float64{12, 2}, [2]float64{100, 0.5})
+	all := recoveries(rows, []moe.Mark{{Step: 0}, {Step: 50}, {Step: 150}, {Step: 250}})
+	if len(all) != 3 || all[0] != 37 || !math.IsNaN(all[1]) || all[2] != 0 {
+		t.Errorf("recoveries are %v, want 37, none, 0", all)
+	}
+	if _, ok := recovery(all); ok {
+		t.Error("a mean of recoveries of which one is missing")
 	}
 }
 

@@ -66,6 +66,15 @@ type strategyJSON struct {
 	Metrics  map[string]metricJSON `json:"metrics"`
 	Notes    []string              `json:"notes,omitempty"`
 	Warnings []string              `json:"warnings"`
+
+	Recoveries []recoveryJSON `json:"recoveries,omitempty"`
+}
+
+// recoveryJSON is the time to settle after one event of the scenario.
+type recoveryJSON struct {
+	moe.Mark
+	Settled int         `json:"seeds_settled"`
+	Steps   *metricJSON `json:"steps"` // of those seeds
 }
 
 type metricJSON struct {
@@ -119,6 +128,13 @@ func newSummary(p *plan, r *sim.Result) *summary {
 	for _, x := range r.Strategies {
 		j := strategyJSON{Name: x.Traits.Name, Spec: x.Traits.Spec, Causal: x.Traits.Causal, Bound: x.Traits.Bound,
 			Learned: x.Learned, Metrics: map[string]metricJSON{}, Notes: x.Notes, Warnings: append([]string{}, x.Warnings...)}
+		for _, r := range x.Recoveries {
+			k := recoveryJSON{Mark: r.Event, Settled: r.Settled}
+			if r.Settled > 0 {
+				k.Steps = &metricJSON{Mean: finite(r.Steps.Mean), Low: r.Steps.Low, High: r.Steps.High}
+			}
+			j.Recoveries = append(j.Recoveries, k)
+		}
 		for key, e := range x.Metrics {
 			j.Metrics[key] = metricJSON{finite(e.Mean), e.Low, e.High, e.Floor, e.Excess()}
 		}

@@ -362,6 +362,22 @@ func TestColumnsAndSorting(t *testing.T) {
 }
 
 // --all runs what the scenario permits, and says of the others why it does not.
+func TestRecoveryOfEachEvent(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "two.yaml")
+	text := "name: two\nabout: two events\nevents:\n  - {at: 40, kind: shift, shares: [0.1, 0.2, 0.3, 0.4]}\n  - {at: 80, kind: popularity}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"compare", "--scenario", file, "-s", "none", "-s", "loss-free:rate=0.05", "--set", "steps=120", "--set", "tokens=512", "--set", "evaluation_tokens=1024", "--quiet"}
+	code, out, stderr := evenkeel(t, append(args, "--columns", "recovery_steps,churn")...)
+	if line := regexp.MustCompile(`steps\s+in\s+which\s+loss-free:rate=0.05\s+settles:[^-]+after\s+step\s+40,[^-]+after\s+step\s+80\n`); code != 0 || !line.MatchString(out) {
+		t.Errorf("exit %d, %s%s", code, stderr, out)
+	}
+	if _, out, _ = evenkeel(t, append(args, "--json")...); strings.Count(out, `"seeds_settled"`) != 4 || !strings.Contains(out, `"label": "popularity redrawn"`) {
+		t.Errorf("the summary lacks recoveries: %s", out)
+	}
+}
+
 func TestAll(t *testing.T) {
 	code, out, stderr := evenkeel(t, append(small, "--all", "--json", "--router", "frozen", "--seeds", "1")...)
 	if code != 0 {

@@ -133,6 +133,11 @@ func writeReport(w io.Writer, p *plan, r *sim.Result, v view, wall time.Duration
 			fmt.Fprintf(&b, "\n%s\n", wrap(line, width))
 		}
 	}
+	if slices.ContainsFunc(v.columns, func(c column) bool { return c.metric == "recovery_steps" }) {
+		for _, line := range recoveries(v.rows(r)) {
+			b.WriteString(wrap(line, width) + "\n")
+		}
+	}
 	if !quiet {
 		b.WriteString("\n" + wrap(legend(r), width) + "\n")
 		for _, n := range notes(r) {
@@ -304,6 +309,31 @@ func conclusions(r *sim.Result) (lines []string) {
 		}
 		lines = append(lines, fmt.Sprintf("At equal quality: losing %.2f %% of the affinity, %s has a global MaxVio of %.3f, and %s, interpolated between %s, %.3f: %s.",
 			100*(1-c.Kept), c.Strategy, c.MaxVio, c.Family, strengths, c.OnCurve, verdict))
+	}
+	return lines
+}
+
+// recoveries says for each strategy how many steps it took after every event, where there are several.
+func recoveries(rows []*sim.StrategyResult) (lines []string) {
+	for _, s := range rows {
+		if len(s.Recoveries) < 2 {
+			continue
+		}
+		var parts []string
+		for _, r := range s.Recoveries {
+			took := "not settled"
+			if r.Settled > 0 {
+				took = fmt.Sprintf("%.0f", r.Steps.Mean)
+				if r.Steps.High != nil {
+					took += fmt.Sprintf(" ±%.0f", (*r.Steps.High-*r.Steps.Low)/2)
+				}
+				if r.Settled < len(s.Runs) {
+					took += fmt.Sprintf(" (%d of %d seeds)", r.Settled, len(s.Runs))
+				}
+			}
+			parts = append(parts, fmt.Sprintf("%s after step %d", took, r.Event.Step))
+		}
+		lines = append(lines, fmt.Sprintf("- steps in which %s settles: %s", s.Traits.Spec, strings.Join(parts, ", ")))
 	}
 	return lines
 }
