@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"evenkeel/metrics"
+	"evenkeel/moe"
 	"evenkeel/sim"
 )
 
@@ -20,9 +21,8 @@ func find(t *testing.T, r *sim.Result, spec string) *sim.StrategyResult {
 	return nil
 }
 
-// pooled is the MaxVio of the loads of the last quarter of the recorded steps, taken together.
-func pooled(run *sim.Run) float64 {
-	shots := run.Shots[len(run.Shots)*3/4:]
+// pooled is the MaxVio of the loads of recorded steps, taken together.
+func pooled(shots []sim.Shot) float64 {
 	most := 0.0
 	for e := range shots[0].Load {
 		sum := 0.0
@@ -116,7 +116,7 @@ func TestOrderingsOnPretraining(t *testing.T) {
 			s := find(t, r, row.spec)
 			var vio, kept, errs []float64
 			for _, x := range s.Runs {
-				vio = append(vio, math.Log(pooled(x)))
+				vio = append(vio, math.Log(pooled(x.Shots[len(x.Shots)*3/4:])))
 				kept = append(kept, x.Values["affinity_kept"])
 				errs = append(errs, x.Values["output_error"])
 			}
@@ -179,6 +179,107 @@ func TestLawsOfBiasesOnStationaryTokens(t *testing.T) {
 		if first, last := mean(1001, 2500), mean(2500, 4000); math.Abs(last/first-1) > 0.05 {
 			t.Errorf("seed %d: MaxVio goes from %.4f to %.4f though nothing moves", x.Seed, first, last)
 		}
+	}
+}
+
+// clock records how long the slowest rank of each micro-batch takes, in units of an even one, from a step on.
+type clock struct {
+	moe.Strategy
+	from  int
+	times []float64
+}
+
+func (s *clock) Update(o *moe.Outcome) {
+	if e := o.Batch.Layer.Experts; o.Step >= s.from {
+		for n := o.Chosen.MicroBatch; len(n) > 0; n = n[e:] {
+			s.times = append(s.times, 1+metrics.MaxVio(metrics.GroupLoads(n[:e], o.Batch.Layer.Groups, nil)))
+		}
+	}
+	s.Strategy.Update(o)
+}
+
+// If the largest rank's load sets the time of a micro-batch (numbers.md S33), a loss of the whole step is slower than one of each
+// micro-batch by less than 10 %, and a hundredth of the latter beside it wins some of that back.
+func TestStepTimeByScope(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs for half a minute: run without -short")
+	}
+	c := configure(t, "pretraining", []string{"tokens=4096", "micro_batches=8", "groups=8", "groups_kept=8", "seeds=[1,2,3,4,5,6,7,8]"}, sim.Learned,
+		"aux-loss:scope=micro-batch", "aux-loss:scope=global", "aux-loss:local=0.01")
+	c.Workers = 1 // so that clocks come in the order of seeds
+	clocks := make([][]*clock, len(c.Strategies))
+	for i, build := range c.Strategies {
+		c.Strategies[i] = func() (moe.Strategy, error) {
+			s, err := build()
+			x := &clock{Strategy: s, from: 350}
+			clocks[i] = append(clocks[i], x)
+			return x, err
+		}
+	}
+	run(t, c)
+	times := make([][]float64, len(clocks)) // [strategy][seed]
+	for i, list := range clocks {
+		for _, x := range list {
+			if len(x.times) > 0 {
+				mean, _, _ := metrics.MeanInterval(x.times)
+				times[i] = append(times[i], mean)
+			}
+		}
+		t.Logf("%.4f", times[i])
+	}
+	for seed, micro := range times[0] {
+		if slower := times[1][seed]/micro - 1; !(slower > 0 && slower < 0.1) {
+			t.Errorf("seed %d: a global loss is slower by %.1f %%", seed+1, 100*slower)
+		}
+	}
+	d, low, high := metrics.PairedInterval(times[1], times[2])
+	t.Logf("time won back: %.5f [%.5f, %.5f]", d, *low, *high)
+	if !(*low > 0) {
+		t.Errorf("a local term wins back %.4f, the interval begins at %.4f", d, *low)
+	}
+}
+
+// The computation batch (numbers.md 6.7, S28): with a bias that no longer moves, MaxVio of B steps' tokens together falls as
+// B^−½ while noise is all there is to it, and ends at what the bias left; without one it is at its plateau by 100 steps.
+func TestMaxVioByComputationBatch(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs for ten seconds: run without -short")
+	}
+	c := configure(t, "independent", []string{"tokens=1024", "steps=4000", "evaluation_tokens=262144", "seeds=[1,2,3,4,5]"}, sim.Frozen,
+		"none", "loss-free:rate=2e-4,stop=2000")
+	r := run(t, c)
+	curve := func(s *sim.StrategyResult, batch int) (mean float64) {
+		n := 0
+		for _, run := range s.Runs {
+			var rest []sim.Shot
+			for _, shot := range run.Shots {
+				if shot.Step >= 2000 {
+					rest = append(rest, shot)
+				}
+			}
+			for ; len(rest) >= batch; rest = rest[batch:] {
+				mean += pooled(rest[:batch])
+				n++
+			}
+		}
+		return mean / float64(n)
+	}
+	none, free := r.Strategies[0], r.Strategies[1]
+	slope := math.Log(curve(free, 8)/curve(free, 1)) / math.Log(8)
+	last, floor, left := curve(free, 100), metrics.SamplingFloor(64, 6, 100*1024).MaxVio, free.Metrics["maxvio_global"].Mean
+	t.Logf("loss-free: slope %.3f to 8 steps; %.4f at 100, of noise alone %.4f, of 262,144 tokens %.4f", slope, last, floor, left)
+	if slope < -0.52 || slope > -0.42 {
+		t.Errorf("MaxVio of loss-free falls with the power %.3f of the batch, want about −½", slope)
+	}
+	if last < 1.2*floor {
+		t.Errorf("at 100 steps MaxVio is %.4f, which is noise alone (%.4f): the bias left nothing", last, floor)
+	}
+	plateau := none.Metrics["maxvio_global"].Mean
+	if at := curve(none, 100); math.Abs(at/plateau-1) > 0.1 {
+		t.Errorf("without balancing MaxVio of 100 steps is %.3f, its plateau %.3f", at, plateau)
+	}
+	if at := curve(none, 1); at < plateau {
+		t.Errorf("without balancing MaxVio of one step is %.3f, below its plateau %.3f", at, plateau)
 	}
 }
 

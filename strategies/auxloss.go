@@ -23,6 +23,7 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		{Name: "mode", Default: "step", Options: []string{"step", "running"},
 			About: "with scope=global: counts of the whole step, or Megatron-LM's running mean over accumulated micro-batches"},
 		{Name: "value", Default: "1", Options: []string{"1", "K"}, About: "the loss at perfect balance for α = 1: 1 (Megatron-LM) or K (Hugging Face)"},
+		{Name: "local", Default: "0", Low: 0, High: 1, About: "with scope=global: a second loss by micro-batch with this share of α (Qiu et al.: 0.01, for the sake of ranks' loads); 0 for none"},
 		{Name: "z", Default: "0", Low: 0, High: 1e6, About: "c of a z-loss beside it (see z-loss); 0 for none"},
 		scoreKnob, groupsKnob,
 	},
@@ -52,6 +53,14 @@ DeepSpeed) or K (Hugging Face): a coefficient of one convention is K times that 
 		}
 		balance.plain = score == moe.Softmax
 		losses := []loss{balance}
+		if local := v.Number("local"); local > 0 {
+			if balance.scope != scopeGlobal {
+				return nil, fmt.Errorf("local=%g stands beside the loss of the whole step: it needs scope=global, not scope=%s", local, balance.scope)
+			}
+			near := *balance
+			near.coeff, near.units, near.running = float64(local*balance.coeff), units{scope: scopeMicroBatch}, false
+			losses = append(losses, &near)
+		}
 		if z := v.Number("z"); z > 0 {
 			losses = append(losses, zLoss{coeff: z})
 		}

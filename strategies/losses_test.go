@@ -196,6 +196,10 @@ func TestGradientsOfOtherLosses(t *testing.T) {
 		{"aux-loss:coeff=0.5,z=0.25", plain, func(v *tokens64, f moe.Score) float64 {
 			return 0.25*zloss(v, f) + 0.5*v.price(whole(v), v.shares, func(t int) []float64 { return normalised64(score64(f, v.z[t])) })
 		}},
+		{"aux-loss:coeff=0.5,local=0.25", plain, func(v *tokens64, f moe.Score) float64 {
+			q := func(t int) []float64 { return normalised64(score64(f, v.z[t])) }
+			return 0.5*v.price(whole(v), v.shares, q) + 0.125*v.price(v.b.MicroBatches, v.shares, q)
+		}},
 		{"switch-loss:coeff=0.5,score=scenario", plain, func(v *tokens64, f moe.Score) float64 {
 			return 0.5 * v.price(v.b.MicroBatches, v.shares, func(t int) []float64 { return normalised64(score64(f, v.z[t])) })
 		}},

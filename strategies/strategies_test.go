@@ -605,7 +605,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q gives %v, want %q", text, err, want)
 		}
 	}
-	for _, text := range []string{"loss-free:units=count", "aux-loss:scope=sequence,mode=running"} {
+	for _, text := range []string{"loss-free:units=count", "aux-loss:scope=sequence,mode=running", "aux-loss:scope=sequence,local=0.01"} {
 		spec, err := Parse(text)
 		if err != nil {
 			t.Fatal(err)
