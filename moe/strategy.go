@@ -36,6 +36,7 @@ type Outcome struct {
 	Batch    *Batch
 	Scores   []float32 // of the strategy's own router, [tile][E][64]
 	Logits   []float32 // of the same router, where Traits.Logits asks for them and it learns
+	Noise    []float32 // of the second router of Traits.Noise, [tile][E][64], where it learns
 	Assigned *Assignment
 	Chosen   *Counts // of Assigned.Mask, so after drops
 	Fresh    *Counts // of Assigned.Fresh, where Traits.Fresh asks for it
@@ -58,6 +59,8 @@ type Traits struct {
 	Fresh  bool // its losses count another choice beside the chosen set
 	Whole  bool // RouteBatch has work to do
 	Logits bool // Backward needs logits
+	// Noise: a second router, which begins at 0, sets how strong the noise on its logits is; see Scratch.Noise.
+	Noise bool
 	// Transforms: the scores are not the score function of the logits alone.
 	Transforms bool
 	Drops      bool // it may leave choices out for want of capacity
@@ -108,6 +111,9 @@ type Scratch struct {
 	Grad    []float32     // ∂L/∂s, then ∂L/∂z, of one tile [E][64]
 	Room    []float32     // [E][64], of a part while it works on a tile
 	Product []float32     // of products with tiles of latent vectors, see vec.NewScratch
+	// Noise holds the second router's logits r of Traits.Noise for the tile at hand, in training, and is nil where there is no such
+	// router or it does not learn. Backward adds ∂(L_task + L)/∂r to NoiseGrad. Both are [E][64].
+	Noise, NoiseGrad []float32
 	// Adjusted holds what a selection compares where that is not s + b, [E][64].
 	Adjusted []float32
 
@@ -123,7 +129,7 @@ const WideK = 32
 func NewScratch(l Layer) *Scratch {
 	w := &Scratch{Select: vec.NewSelector(l.TopK, l.Groups), Wide: vec.NewSelector(min(WideK, l.Experts), l.Groups), Allowed: make([]uint64, l.Groups), Order: make([]int64, l.Experts),
 		Grad: make([]float32, l.Experts*vec.Lanes), Adjusted: make([]float32, l.Experts*vec.Lanes),
-		Room: make([]float32, l.Experts*vec.Lanes), Product: vec.NewScratch(l.Width)}
+		Room: make([]float32, l.Experts*vec.Lanes), NoiseGrad: make([]float32, l.Experts*vec.Lanes), Product: vec.NewScratch(l.Width)}
 	for i := range w.Parts {
 		w.Parts[i] = make([]float32, l.Width*vec.Lanes)
 	}

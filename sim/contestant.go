@@ -14,13 +14,15 @@ type contestant struct {
 	strategy moe.Strategy
 	traits   moe.Traits
 	learner  *learner
-	shared   bool // its scores are the oracle's
-	sized    bool // the task takes its gates as they are, undivided
+	noise    *learner // sets the strength of noise, where the strategy has one that learns
+	shared   bool     // its scores are the oracle's
+	sized    bool     // the task takes its gates as they are, undivided
 	layer    moe.Layer
 	real     int // experts that compute, the first ones of the layer
 
 	scores        []float32 // [tile][E][64]; the oracle's own where shared
 	logits        []float32 // the same of logits, where the strategy asks for them and its router learns
+	noiseLogits   []float32 // the same of the noise's router
 	assigned      *moe.Assignment
 	chosen, fresh moe.Counts
 	wanted        moe.Counts // before drops, where there are any
@@ -60,6 +62,9 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	if x.learner != nil && t.Logits {
 		x.logits = make([]float32, len(o.scores))
 	}
+	if x.learner != nil && t.Noise && c.Router.Mode == Learned {
+		x.noise, x.noiseLogits = zeroLearner(c), make([]float32, len(o.scores))
+	}
 	if x.learner != nil && t.Weights {
 		x.weightGradient = make([]float32, len(x.learner.theta))
 	}
@@ -98,6 +103,9 @@ func (x *contestant) score(t *moe.Tile, s, z []float32, w *moe.Scratch) {
 // routeTile routes one tile of the batch.
 func (x *contestant) routeTile(b *moe.Batch, o *oracle, i int, w *moe.Scratch) {
 	s := x.tileScores(i)
+	if w.Noise = x.tileOf(x.noiseLogits, i); w.Noise != nil {
+		x.noise.logits(w.Noise, &b.Tiles[i], w)
+	}
 	x.score(&b.Tiles[i], s, x.tileOf(x.logits, i), w)
 	x.strategy.Route(&b.Tiles[i], s, w, x.assigned.Tile(i), x.assigned.FreshTile(i))
 	if !x.traits.Whole {
@@ -127,7 +135,7 @@ func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 		x.wanted.Add(&x.chosen)
 	}
 	x.measure(b, o, step)
-	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Logits: x.logits, Assigned: x.assigned,
+	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Logits: x.logits, Noise: x.noiseLogits, Assigned: x.assigned,
 		Chosen: &x.chosen, Fresh: &x.fresh, Wanted: &x.chosen}
 	if x.traits.Drops {
 		x.outcome.Wanted = &x.wanted
@@ -148,8 +156,14 @@ func (x *contestant) learn(b *moe.Batch, o *oracle, chunk int, w *moe.Scratch) {
 	for i := from; i < to; i++ {
 		s := x.tileScores(i)
 		x.task[i] = layerError(o, i, s, x.assigned.Tile(i), x.sized, weight, w)
+		if w.Noise = x.tileOf(x.noiseLogits, i); w.Noise != nil {
+			clear(w.NoiseGrad)
+		}
 		x.balance[i] = x.strategy.Backward(b, i, s, x.tileOf(x.logits, i), w.Grad, w)
-		x.learner.accumulate(chunk, &b.Tiles[i], w)
+		x.learner.accumulate(chunk, &b.Tiles[i], w.Grad, w)
+		if x.noise != nil {
+			x.noise.accumulate(chunk, &b.Tiles[i], w.NoiseGrad, w)
+		}
 	}
 }
 
@@ -170,6 +184,9 @@ func (x *contestant) learns(step int) bool {
 func (x *contestant) move(step int) {
 	if x.learns(step) {
 		x.learner.step(step, x.weightGradient)
+		if x.noise != nil {
+			x.noise.step(step, nil)
+		}
 	}
 	x.strategy.Update(&x.outcome)
 }

@@ -40,6 +40,23 @@ const (
 )
 
 func newLearner(c *Config, seed uint64, oracle []float32) *learner {
+	l := zeroLearner(c)
+	switch {
+	case l.mode == Learned && c.Router.Oracle:
+		copy(l.theta, oracle)
+	case l.mode == Learned:
+		all := make([]float32, (len(l.theta)+31)&^31)
+		vec.Normals(all, rng.Key(seed, rng.RouterInit))
+		for i := range l.theta {
+			l.theta[i] = float32(all[i] * initSpread)
+		}
+	}
+	l.pack()
+	return l
+}
+
+// zeroLearner returns a router whose parameters are 0.
+func zeroLearner(c *Config) *learner {
 	l := &learner{mode: c.Router.Mode, layer: c.Layer, rate: c.Router.Rate, steps: c.Steps, decay1: 1, decay2: 1}
 	n, width := c.Layer.Experts, 1
 	if l.mode == Learned {
@@ -47,17 +64,7 @@ func newLearner(c *Config, seed uint64, oracle []float32) *learner {
 		n *= width
 		l.matrix = vec.NewMatrix(c.Layer.Experts, width)
 	}
-	l.theta = make([]float32, (n+31)&^31)
-	switch {
-	case l.mode == Learned && c.Router.Oracle:
-		copy(l.theta, oracle)
-	case l.mode == Learned:
-		vec.Normals(l.theta, rng.Key(seed, rng.RouterInit))
-		for i := range l.theta {
-			l.theta[i] *= initSpread
-		}
-	}
-	l.theta = l.theta[:n]
+	l.theta = make([]float32, n)
 	l.m, l.v = make([]float32, n), make([]float32, n)
 	for i := range l.grad {
 		l.grad[i] = vec.NewGradient(c.Layer.Experts, width)
@@ -92,16 +99,16 @@ func chunkOf(chunk, tiles int) (from, to int) {
 	return first(chunk), first(chunk + 1)
 }
 
-// accumulate adds the gradient ∂L/∂z of one tile, which w.Grad holds, to its chunk.
-func (l *learner) accumulate(chunk int, t *moe.Tile, w *moe.Scratch) {
+// accumulate adds the gradient g = ∂L/∂z of one tile to its chunk.
+func (l *learner) accumulate(chunk int, t *moe.Tile, g []float32, w *moe.Scratch) {
 	sum := l.grad[chunk]
 	if l.mode == Learned {
-		sum.Add(w.Grad, t.X, w.Product)
+		sum.Add(g, t.X, w.Product)
 		return
 	}
 	for e := range l.layer.Experts {
 		offset := sum.Row(e)
-		for _, v := range (*vec.Row)(w.Grad[e*vec.Lanes:]) {
+		for _, v := range (*vec.Row)(g[e*vec.Lanes:]) {
 			offset[0] += v
 		}
 	}

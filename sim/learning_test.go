@@ -86,7 +86,7 @@ func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 			score.Apply(s, s, 9)
 			got := layerError(o, 0, s, mask, c.sized, weight, scratch)
 			score.Backward(g, s, 9)
-			l.accumulate(0, &b.Tiles[0], scratch)
+			l.accumulate(0, &b.Tiles[0], scratch.Grad, scratch)
 
 			w := make([]float64, len(l.theta))
 			for i, v := range l.theta {

@@ -379,6 +379,86 @@ func checkGradients(t *testing.T, name string, s moe.Strategy, b *moe.Batch, sco
 	}
 }
 
+// Noisy top-K with a learned σ against central differences in float64 of its losses, over logits c and noise logits r, with the
+// draws ε held.
+func TestGradientsOfLearnedNoise(t *testing.T) {
+	layer := moe.Layer{Experts: 6, TopK: 2, Groups: 1, GroupsKept: 1, Score: moe.Softmax}
+	s := mustBuild(t, layer, "noisy-topk:coeff=0.5,scope=global").(*strategy)
+	if !s.Traits().Noise {
+		t.Error("it does not ask for a router of its noise")
+	}
+	b := batchOf(rand.New(rand.NewPCG(7, 7)), layer, 50)
+	w, n := moe.NewScratch(layer), layer.Experts*vec.Lanes
+	raw, scores, epsilon := make([]float32, n), make([]float32, n), make([]float32, n)
+	vec.Normals(raw, 5)
+	s.transform.(learnedNoise).normals(&b.Tiles[0], epsilon)
+	a := moe.NewAssignment(layer, b.Tokens, s.Traits())
+	w.Noise = raw
+	s.Score(&b.Tiles[0], scores, b.Tiles[0].Z, w)
+	s.Route(&b.Tiles[0], scores, w, a.Tile(0), nil)
+	var chosen moe.Counts
+	chosen.Count(b, a.Mask)
+	s.PrepareLoss(&moe.Outcome{Batch: b, Scores: scores, Logits: b.Tiles[0].Z, Noise: raw, Assigned: a, Chosen: &chosen})
+	g := make([]float32, n)
+	clear(w.NoiseGrad)
+	got := s.Backward(b, 0, scores, b.Tiles[0].Z, g, w)
+
+	at := func(x []float32) (y [][]float64) { // [token][E]
+		for tok := range b.Tokens {
+			y = append(y, make([]float64, layer.Experts))
+			for e := range y[tok] {
+				y[tok][e] = float64(x[e*vec.Lanes+tok])
+			}
+		}
+		return y
+	}
+	c, r, eps := at(b.Tiles[0].Z), at(raw), at(epsilon)
+	value := func() float64 {
+		importance, load := make([]float64, layer.Experts), make([]float64, layer.Experts)
+		for tok := range c {
+			sigma := map64(r[tok], func(_ int, v float64) float64 { return math.Log1p(math.Exp(v)) + 0.01 })
+			z := map64(c[tok], func(e int, v float64) float64 { return v + sigma[e]*eps[tok][e] })
+			gates := normalised64(map64(score64(moe.Softmax, z), func(e int, v float64) float64 {
+				if a.Tile(0)[e]>>tok&1 == 0 {
+					return 0
+				}
+				return v
+			}))
+			for e := range z {
+				importance[e] += gates[e]
+				others := slices.Delete(slices.Clone(z), e, e+1)
+				slices.Sort(others)
+				thr := others[len(others)-layer.TopK]
+				load[e] += 0.5 * math.Erfc(-(c[tok][e]-thr)/sigma[e]/math.Sqrt2)
+			}
+		}
+		return 0.5 * (cv64(importance, 6) + cv64(load, 6))
+	}
+	if want := value(); math.Abs(got-want) > 1e-6*want {
+		t.Errorf("the losses are %v, want %v", got, want)
+	}
+	check := func(name string, x [][]float64, g []float32) {
+		if largest := slices.Max(g); largest < 1e-4 {
+			t.Errorf("the gradient of %s is at most %v", name, largest)
+		}
+		for tok := range x {
+			for e, v := range x[tok] {
+				const h = 1e-6
+				x[tok][e] = v + h
+				up := value()
+				x[tok][e] = v - h
+				want := (up - value()) / (2 * h)
+				x[tok][e] = v
+				if d := float64(g[e*vec.Lanes+tok]) - want; math.Abs(d) > 2e-7 {
+					t.Fatalf("%s of token %d, expert %d: gradient %v, want %v", name, tok, e, g[e*vec.Lanes+tok], want)
+				}
+			}
+		}
+	}
+	check("c", c, g)
+	check("r", r, w.NoiseGrad)
+}
+
 // SimBal against central differences over W, and at an orthonormal W.
 func TestGramLoss(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 1))

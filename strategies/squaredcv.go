@@ -151,16 +151,20 @@ func (l *importanceLoss) addGradient(b *moe.Batch, tile int, s, g []float32, w *
 // loadLoss is the squared CV of the smooth load, Load_e = Σ_t P_te, where P_te is the chance that expert e would be among
 // the K best of token t if its noise alone were drawn again:
 //
-//	P_te = Φ(u_te),   u_te = (c_te − thr_te)/σ,
+//	P_te = Φ(u_te),   u_te = (c_te − thr_te)/σ_te,
 //
-// c being logits without noise and thr the K-th largest logit with noise, of the other experts: for the chosen ones that
-// is the (K+1)-th of all. With v_e = ∂L/∂Load_e the gradient is v_e·φ(u_te)/σ at c_te and its negative at the logit of the
-// expert that is the threshold. Thresholds are taken over all experts, whatever the group limit.
+// c being logits without noise and thr the K-th largest logit with noise c_tj + σ_tj·ε_tj, of the other experts: for the chosen
+// ones that is the (K+1)-th of all. With v_e = ∂L/∂Load_e and d = v_e·φ(u_te)/σ_te the gradient is d at c_te and −d at the
+// threshold's c_tj, and of a σ that learns −d·u_te at σ_te and −d·ε_tj at σ_tj. Thresholds are taken over all experts, whatever
+// the group limit.
 type loadLoss struct {
 	squaredCV
 	scoreless
-	noise noise
+	noise   noise
+	learned *learnedNoise // in place of noise, if not nil
 
+	raw        []float32 // r of the learned noise, [tile][E][64]; nil where it does not learn
+	sigma      []float32 // of the tile that prepare is at
 	assigned   *moe.Assignment
 	last, next []cutoff  // by token: the least of the chosen and the best of the others
 	disturbed  []float32 // logits with noise of the tile that prepare is at
@@ -175,21 +179,22 @@ type cutoff struct {
 func (l *loadLoss) prepare(o *moe.Outcome) {
 	b := o.Batch
 	l.begin(b)
-	l.assigned = o.Assigned
+	l.assigned, l.raw = o.Assigned, o.Noise
 	size, tokens := l.experts*vec.Lanes, len(b.Tiles)*vec.Lanes
 	if cap(l.last) < tokens {
-		l.last, l.next, l.disturbed = make([]cutoff, tokens), make([]cutoff, tokens), make([]float32, size)
+		l.last, l.next, l.disturbed, l.sigma = make([]cutoff, tokens), make([]cutoff, tokens), make([]float32, size), make([]float32, size)
 	}
 	l.last, l.next = l.last[:tokens], l.next[:tokens]
 	for i := range b.Tiles {
 		z, mask := o.Logits[i*size:(i+1)*size], o.Assigned.Tile(i)
+		l.sigmas(l.sigma, i)
 		l.findThresholds(i, &b.Tiles[i], z, mask)
 		b.Segments(i, l.spans, func(unit, from, to int) {
 			sums := l.of(unit)
 			for e, m := range mask {
-				c := row(z, e)
+				c, sigma := row(z, e), row(l.sigma, e)
 				for t := from; t < to; t++ {
-					u, _ := l.distance(c[t], m>>t&1 != 0, i*vec.Lanes+t)
+					u, _ := l.distance(c[t], sigma[t], m>>t&1 != 0, i*vec.Lanes+t)
 					sums[e] += normalCDF(u)
 				}
 			}
@@ -198,10 +203,32 @@ func (l *loadLoss) prepare(o *moe.Outcome) {
 	l.finish()
 }
 
+// sigmas fills σ of a tile.
+func (l *loadLoss) sigmas(sigma []float32, tile int) {
+	if l.learned != nil {
+		l.learned.sigmas(sigma, l.tileOf(tile))
+		return
+	}
+	for i := range sigma[:l.experts*vec.Lanes] {
+		sigma[i] = l.noise.size
+	}
+}
+
+// tileOf returns r of a tile, or nil.
+func (l *loadLoss) tileOf(tile int) []float32 {
+	if l.raw == nil {
+		return nil
+	}
+	return l.raw[tile*l.experts*vec.Lanes : (tile+1)*l.experts*vec.Lanes]
+}
+
 // findThresholds finds both thresholds of every token of a tile.
 func (l *loadLoss) findThresholds(tile int, t *moe.Tile, z []float32, mask []uint64) {
 	clear(l.disturbed)
-	if t.Training {
+	switch {
+	case t.Training && l.learned != nil:
+		l.learned.draw(t, l.disturbed, l.sigma)
+	case t.Training:
 		l.noise.draw(t, l.disturbed, z)
 	}
 	last, next := l.last[tile*vec.Lanes:(tile+1)*vec.Lanes], l.next[tile*vec.Lanes:(tile+1)*vec.Lanes]
@@ -224,31 +251,47 @@ func (l *loadLoss) findThresholds(tile int, t *moe.Tile, z []float32, mask []uin
 }
 
 // distance returns u of an expert and the expert whose logit is its threshold, or +∞ where it has none.
-func (l *loadLoss) distance(c float32, chosen bool, token int) (u float64, expert int32) {
-	t := &l.last[token]
-	if chosen {
-		t = &l.next[token]
-	}
+func (l *loadLoss) distance(c, sigma float32, chosen bool, token int) (u float64, expert int32) {
+	t := l.cutoffOf(chosen, token)
 	if t.expert < 0 {
 		return math.Inf(1), -1
 	}
-	return float64(c-t.logit) / float64(l.noise.size), t.expert
+	return float64(c-t.logit) / float64(sigma), t.expert
 }
 
-func (l *loadLoss) addLogitGradient(b *moe.Batch, tile int, z, g []float32, _ *moe.Scratch) float64 {
-	mask := l.assigned.Tile(tile)
+// cutoffOf is the threshold of a token's experts that are chosen, or of those that are not.
+func (l *loadLoss) cutoffOf(chosen bool, token int) *cutoff {
+	if chosen {
+		return &l.next[token]
+	}
+	return &l.last[token]
+}
+
+func (l *loadLoss) addLogitGradient(b *moe.Batch, tile int, z, g []float32, w *moe.Scratch) float64 {
+	mask, sigmas, slopes := l.assigned.Tile(tile), w.Adjusted, w.Room
+	l.sigmas(sigmas, tile)
+	raw := l.tileOf(tile)
+	if raw != nil {
+		l.learned.slopes(slopes, raw)
+	}
 	b.Segments(tile, l.spans, func(unit, from, to int) {
 		price := l.of(unit)
 		for e, m := range mask {
-			c, own := row(z, e), row(g, e)
+			c, own, sigma := row(z, e), row(g, e), row(sigmas, e)
 			for t := from; t < to; t++ {
-				u, at := l.distance(c[t], m>>t&1 != 0, tile*vec.Lanes+t)
+				u, at := l.distance(c[t], sigma[t], m>>t&1 != 0, tile*vec.Lanes+t)
 				if u*u > 80 { // φ < 1e-17
 					continue
 				}
-				d := float32(price[e] * vec.Exp64(-u*u/2) / (math.Sqrt(2*math.Pi) * float64(l.noise.size)))
+				d := float32(price[e] * vec.Exp64(-u*u/2) / (math.Sqrt(2*math.Pi) * float64(sigma[t])))
 				own[t] += d
 				row(g, int(at))[t] -= d
+				if raw != nil {
+					row(w.NoiseGrad, e)[t] -= float32(float32(d*float32(u)) * row(slopes, e)[t])
+					j := int(at)
+					epsilon := (l.cutoffOf(m>>t&1 != 0, tile*vec.Lanes+t).logit - row(z, j)[t]) / row(sigmas, j)[t]
+					row(w.NoiseGrad, j)[t] -= float32(float32(d*epsilon) * row(slopes, j)[t])
+				}
 			}
 		}
 	})
