@@ -92,15 +92,16 @@ func (c *biasController) step(n []int64, tokens, step int) {
 	for _, v := range n {
 		total += v
 	}
-	if total == 0 {
-		return
-	}
+	all := int64(tokens) * int64(c.topK)
 	rate, level := c.at(step), 0.0
-	if lack := int64(tokens)*int64(c.topK) - total; c.budget && lack != 0 {
+	if lack := all - total; c.budget && lack != 0 {
 		level = math.Copysign(rate, float64(lack))
 	}
 	if len(c.b) < c.experts {
-		total = int64(tokens) * int64(c.topK)
+		total = all
+	}
+	if total == 0 && level == 0 {
+		return
 	}
 	pid := c.gains()
 	var square, mean float64
@@ -140,6 +141,9 @@ func (c *biasController) step(n []int64, tokens, step int) {
 
 // err returns the error of one expert's n of all choices.
 func (c *biasController) err(n, total int64) float64 {
+	if total == 0 {
+		return 0
+	}
 	lack := float64(total) - float64(float64(n)*c.each) // of n̄ − n, c.each times
 	switch c.units {
 	case unitsFraction:

@@ -417,6 +417,9 @@ func TestBudgetBiasByHand(t *testing.T) {
 	if !slices.Equal(s.Bias(), []float32{0.5, 0.5, 0.5, 0.5}) {
 		t.Errorf("b = %v moves at balance within budget", s.Bias())
 	}
+	if update(12, 0, 0, 0, 0); !slices.Equal(s.Bias(), []float32{1, 1, 1, 1}) {
+		t.Errorf("b = %v where no token has an expert", s.Bias())
+	}
 }
 
 // s + b > 0 is a strict comparison, also at zeros of either sign.

@@ -759,6 +759,12 @@ func TestLongCatBudgetByHand(t *testing.T) {
 		counts.Tokens = 8
 		s.Update(&moe.Outcome{Step: n, Chosen: counts})
 	}
+	nobody := mustBuild(t, layer, "longcat-bias:zero=1,budget=0.5,rate=0.5").(*strategy)
+	none := countsOf(0, 0, 0)
+	none.Tokens = 8
+	if nobody.Update(&moe.Outcome{Chosen: none}); !slices.Equal(nobody.bias, []float32{0.125, 0.125, 0}) {
+		t.Errorf("where all choose experts that compute nothing b is %v", nobody.bias)
+	}
 	for i, want := range [][]float32{{-0.2, 0.2, 0}, {-0.25, 0.25, 0}, {-0.25, 0.25, 0}, {-0.25, 0.25, 0}} {
 		if step(i); !slices.Equal(s.bias, want) {
 			t.Errorf("after step %d b is %v, want %v", i, s.bias, want)
