@@ -1,8 +1,11 @@
 package metrics
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -159,6 +162,71 @@ func TestDeviceFloor(t *testing.T) {
 	near(t, "sd of rank loads", math.Sqrt(variance)*1024, 31.06, 0.01*31.06)
 	if one, all := DeviceFloor(16, 2, 1, 100), DeviceFloor(16, 2, 16, 100); one != 0 || all != SamplingFloor(16, 2, 100).MaxVio {
 		t.Errorf("one device has %v, one for each expert %v", one, all)
+	}
+}
+
+// Replicating hot experts by their known popularity brings the imbalance of ranks from far above to at most twice the floor
+// (TensorRT-LLM's measurement, 288 slots on 36 ranks: from 0.46 to 2.5 down to 0.115, at a floor of 0.065).
+func TestReplicationLeavesTheDeviceFloor(t *testing.T) {
+	const experts, ranks, slots, tokens, topk = 256, 36, 288, 36 * 1024 / 8, 8
+	r := rand.New(rand.NewPCG(35, 1))
+	popularity, sum := make([]float64, experts), 0.0
+	for e := range popularity {
+		popularity[e] = math.Exp(0.7 * r.NormFloat64())
+		sum += popularity[e]
+	}
+	replicas := make([]float64, experts)
+	for e := range popularity {
+		popularity[e] /= sum
+		replicas[e] = 1
+	}
+	each := func(e int) float64 { return popularity[e] / replicas[e] }
+	for range slots - experts {
+		hot := 0
+		for e := range popularity {
+			if each(e) > each(hot) {
+				hot = e
+			}
+		}
+		replicas[hot]++
+	}
+	var order []int // the expert of each slot, the hottest first
+	for e, n := range replicas {
+		for range int(n) {
+			order = append(order, e)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(each(b), each(a)) })
+	load, held, places := make([]float64, ranks), make([]int, ranks), make([][]int, experts)
+	for _, e := range order { // to the least loaded rank that has a slot
+		to := -1
+		for i := range load {
+			if held[i] < slots/ranks && (to < 0 || load[i] < load[to]) {
+				to = i
+			}
+		}
+		load[to], held[to], places[e] = load[to]+each(e), held[to]+1, append(places[e], to)
+	}
+	plain, packed := 0.0, 0.0
+	const batches = 200
+	for range batches {
+		n, device := make([]int64, experts), make([]int64, ranks)
+		for range tokens * topk {
+			x, e := r.Float64(), 0
+			for ; e < experts-1 && x >= popularity[e]; e++ {
+				x -= popularity[e]
+			}
+			n[e]++
+			device[places[e][r.IntN(len(places[e]))]]++
+		}
+		plain += MaxVio(GroupLoads(n, 32, nil)) / batches
+		packed += MaxVio(device) / batches
+	}
+	floor := DeviceFloor(slots, topk, ranks, tokens)
+	t.Logf("imbalance of 32 ranks %.3f, of 36 with replicas %.4f, floor %.4f", plain, packed, floor)
+	near(t, "floor", floor, 0.0653, 0.0015)
+	if plain < 0.3 || packed < floor || packed > 2*floor {
+		t.Errorf("imbalance falls from %.3f to %.4f, want to 1 to 2 times the floor %.4f", plain, packed, floor)
 	}
 }
 
