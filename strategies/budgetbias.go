@@ -22,11 +22,12 @@ Its source starts b at 0, where positive scores choose every expert; here b star
 		sigmaKnob,
 		ruleKnob("of the balance, as of loss-free; the budget's is always the sign"),
 	}, biasKnobs(unitsRelative, "true", "0"), []Knob{scoreKnob}),
-	Needs:   "the scores of all experts; compute that may vary by token; micro-batches for scope=micro-batch",
-	Changes: "which experts, how many",
-	Fails:   "tokens without any expert; far from its budget it takes many steps of γ to arrive; oscillates by about γ; ignores a group limit",
-	Paper:   "Su 2025, kexue.fm 10815, part 4 of the MoE series",
-	Read:    "the author's blog; its start: not said",
+	Strength: "rate",
+	Needs:    "the scores of all experts; compute that may vary by token; micro-batches for scope=micro-batch",
+	Changes:  "which experts, how many",
+	Fails:    "tokens without any expert; far from its budget it takes many steps of γ to arrive; oscillates by about γ; ignores a group limit",
+	Paper:    "Su 2025, kexue.fm 10815, part 4 of the MoE series",
+	Read:     "the author's blog; its start: not said",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {

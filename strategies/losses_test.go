@@ -735,7 +735,11 @@ func TestSmoothLoadByHand(t *testing.T) {
 		t.Errorf("CV² is %v, want %v", l.value, want)
 	}
 	for _, x := range []float64{-8, -6.5, -3, -1, -0.1, 0, 0.3, 1, 2.5, 6.9, 7.5} {
-		if got, want := normalCDF(x), 0.5*math.Erfc(-x/math.Sqrt2); math.Abs(got-want) > 1e-11 {
+		got, density := normal(x)
+		if d := math.Exp(-x*x/2) / math.Sqrt(2*math.Pi); math.Abs(density-d) > 1e-11 {
+			t.Errorf("φ(%v) = %v, want %v", x, density, d)
+		}
+		if want := 0.5 * math.Erfc(-x/math.Sqrt2); math.Abs(got-want) > 1e-11 {
 			t.Errorf("Φ(%v) is %v, want %v", x, got, want)
 		}
 	}

@@ -27,11 +27,12 @@ stays 0.70.`,
 		{Name: "scope", Default: scopeMicroBatch, Options: []string{scopeSequence, scopeMicroBatch, scopeGlobal}, About: "where the losses count"},
 		publishedScore(moe.Softmax),
 	},
-	Needs:   "a router that learns; sequences for scope=sequence",
-	Changes: "which experts, gates, gradient",
-	Fails:   "noise acts in training only, so evaluation routes otherwise; with K = 1 the gates are 1 and importance has no gradient; with a small fixed σ few tokens are near a threshold, and only they carry the load's gradient",
-	Paper:   "Outrageously Large Neural Networks (Shazeer et al. 2017, arXiv 1701.06538); fixed σ: Tutel",
-	Read:    "code",
+	Strength: "coeff",
+	Needs:    "a router that learns; sequences for scope=sequence",
+	Changes:  "which experts, gates, gradient",
+	Fails:    "noise acts in training only, so evaluation routes otherwise; with K = 1 the gates are 1 and importance has no gradient; with a small fixed σ few tokens are near a threshold, and only they carry the load's gradient",
+	Paper:    "Outrageously Large Neural Networks (Shazeer et al. 2017, arXiv 1701.06538); fixed σ: Tutel",
+	Read:     "code",
 	Build: func(v Values, l moe.Layer) (*strategy, error) {
 		score, warnings, err := v.score(l)
 		if err != nil {

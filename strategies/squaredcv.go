@@ -168,6 +168,7 @@ type loadLoss struct {
 	assigned   *moe.Assignment
 	last, next []cutoff  // by token: the least of the chosen and the best of the others
 	disturbed  []float32 // logits with noise of the tile that prepare is at
+	density    []float32 // φ(u) [tile][E][64], 0 where an expert has no threshold
 }
 
 // cutoff is a threshold: a logit with noise and its expert, −1 where there is none.
@@ -184,7 +185,10 @@ func (l *loadLoss) prepare(o *moe.Outcome) {
 	if cap(l.last) < tokens {
 		l.last, l.next, l.disturbed, l.sigma = make([]cutoff, tokens), make([]cutoff, tokens), make([]float32, size), make([]float32, size)
 	}
-	l.last, l.next = l.last[:tokens], l.next[:tokens]
+	if cap(l.density) < tokens*l.experts {
+		l.density = make([]float32, tokens*l.experts)
+	}
+	l.last, l.next, l.density = l.last[:tokens], l.next[:tokens], l.density[:tokens*l.experts]
 	for i := range b.Tiles {
 		z, mask := o.Logits[i*size:(i+1)*size], o.Assigned.Tile(i)
 		l.sigmas(l.sigma, i)
@@ -192,10 +196,11 @@ func (l *loadLoss) prepare(o *moe.Outcome) {
 		b.Segments(i, l.spans, func(unit, from, to int) {
 			sums := l.of(unit)
 			for e, m := range mask {
-				c, sigma := row(z, e), row(l.sigma, e)
+				c, sigma, density := row(z, e), row(l.sigma, e), row(l.density[i*size:], e)
 				for t := from; t < to; t++ {
-					u, _ := l.distance(c[t], sigma[t], m>>t&1 != 0, i*vec.Lanes+t)
-					sums[e] += normalCDF(u)
+					p, d := normal(l.distance(c[t], sigma[t], l.cutoffOf(m>>t&1 != 0, i*vec.Lanes+t)))
+					sums[e] += p
+					density[t] = float32(d)
 				}
 			}
 		})
@@ -250,13 +255,12 @@ func (l *loadLoss) findThresholds(tile int, t *moe.Tile, z []float32, mask []uin
 	}
 }
 
-// distance returns u of an expert and the expert whose logit is its threshold, or +∞ where it has none.
-func (l *loadLoss) distance(c, sigma float32, chosen bool, token int) (u float64, expert int32) {
-	t := l.cutoffOf(chosen, token)
-	if t.expert < 0 {
-		return math.Inf(1), -1
+// distance returns u of an expert, or +∞ where it has no threshold.
+func (l *loadLoss) distance(c, sigma float32, at *cutoff) float64 {
+	if at.expert < 0 {
+		return math.Inf(1)
 	}
-	return float64(c-t.logit) / float64(sigma), t.expert
+	return float64(c-at.logit) / float64(sigma)
 }
 
 // cutoffOf is the threshold of a token's experts that are chosen, or of those that are not.
@@ -277,19 +281,19 @@ func (l *loadLoss) addLogitGradient(b *moe.Batch, tile int, z, g []float32, w *m
 	b.Segments(tile, l.spans, func(unit, from, to int) {
 		price := l.of(unit)
 		for e, m := range mask {
-			c, own, sigma := row(z, e), row(g, e), row(sigmas, e)
+			c, own, sigma, density := row(z, e), row(g, e), row(sigmas, e), row(l.density[tile*len(mask)*vec.Lanes:], e)
 			for t := from; t < to; t++ {
-				u, at := l.distance(c[t], sigma[t], m>>t&1 != 0, tile*vec.Lanes+t)
-				if u*u > 80 { // φ < 1e-17
+				if density[t] == 0 {
 					continue
 				}
-				d := float32(price[e] * vec.Exp64(-u*u/2) / (math.Sqrt(2*math.Pi) * float64(sigma[t])))
+				at := l.cutoffOf(m>>t&1 != 0, tile*vec.Lanes+t)
+				j := int(at.expert)
+				d := float32(price[e]*float64(density[t])) / sigma[t]
 				own[t] += d
-				row(g, int(at))[t] -= d
+				row(g, j)[t] -= d
 				if raw != nil {
-					row(w.NoiseGrad, e)[t] -= float32(float32(d*float32(u)) * row(slopes, e)[t])
-					j := int(at)
-					epsilon := (l.cutoffOf(m>>t&1 != 0, tile*vec.Lanes+t).logit - row(z, j)[t]) / row(sigmas, j)[t]
+					u, epsilon := (c[t]-at.logit)/sigma[t], (at.logit-row(z, j)[t])/row(sigmas, j)[t]
+					row(w.NoiseGrad, e)[t] -= float32(float32(d*u) * row(slopes, e)[t])
 					row(w.NoiseGrad, j)[t] -= float32(float32(d*epsilon) * row(slopes, j)[t])
 				}
 			}
@@ -298,9 +302,9 @@ func (l *loadLoss) addLogitGradient(b *moe.Batch, tile int, z, g []float32, w *m
 	return l.part(tile)
 }
 
-// normalCDF returns Φ(x) with an error below 1e-14, by a ratio of polynomials (Hart 1968, as West 2005 gives it). Beyond 7
-// from 0 it is 0 or 1.
-func normalCDF(x float64) float64 {
+// normal returns Φ(x) with an error below 1e-14, by a ratio of polynomials (Hart 1968, as West 2005 gives it), and φ(x). Beyond
+// 7 from 0 they are 0 or 1, and 0.
+func normal(x float64) (cumulated, density float64) {
 	a := math.Abs(x)
 	var tail float64
 	if a < 7 {
@@ -309,12 +313,13 @@ func normalCDF(x float64) float64 {
 			p = float64(p*a) + hartP[i]
 			q = float64(q*a) + hartQ[i]
 		}
-		tail = vec.Exp64(-a*a/2) * p / (float64(q*a) + hartEnd)
+		power := vec.Exp64(-a * a / 2)
+		tail, density = power*p/(float64(q*a)+hartEnd), power/math.Sqrt(2*math.Pi)
 	}
 	if x > 0 {
-		return 1 - tail
+		return 1 - tail, density
 	}
-	return tail
+	return tail, density
 }
 
 var (

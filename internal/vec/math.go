@@ -65,15 +65,21 @@ func Log(x float32) float32 {
 // Exp64 returns e^x in float64 for |x| < 700, with a relative error below 1e-15 and the same bits on every platform,
 // which the standard library does not promise.
 func Exp64(x float64) float64 {
-	n := math.Round(x * log2e)
+	const magic = 1.5 * (1 << 52)
+	n := float64(x*log2e) + magic
+	n -= magic
 	r := x - float64(n*6.93147180369123816490e-01)
 	r -= float64(n * 1.90821492927058770002e-10)
-	p := 1.0
-	for i := 17; i >= 1; i-- {
-		p = float64(p*(r/float64(i))) + 1
+	p := inverseFactorials[0]
+	for _, c := range inverseFactorials[1:] {
+		p = float64(p*r) + c
 	}
-	return math.Ldexp(p, int(n))
+	return p * math.Float64frombits(uint64(int64(n)+1023)<<52)
 }
+
+// inverseFactorials are 1/13!, 1/12!, … 1/0!.
+var inverseFactorials = [14]float64{1. / 6227020800, 1. / 479001600, 1. / 39916800, 1. / 3628800, 1. / 362880, 1. / 40320, 1. / 5040, 1. / 720,
+	1. / 120, 1. / 24, 1. / 6, 1. / 2, 1, 1}
 
 // Log64 returns ln x in float64 for a positive, normal x, with a relative error below 1e-15 and the same bits everywhere.
 //
