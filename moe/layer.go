@@ -106,7 +106,8 @@ func (f Score) Apply(s, z []float32, experts int) {
 }
 
 // Logits computes from the scores s of a tile the logits z that Apply makes them of, softmax's up to a number that all experts
-// of a token share. It takes scores as they were rounded: those of a sigmoid tell logits above 17 no longer apart. Stored
+// of a token share. It takes scores as they were rounded: those of a sigmoid tell logits about z > 0 apart that differ by
+// e^z·2^−24 or more, 1e-3 at 10 and 0.2 at 15, and none above 17. Stored
 // scores count as their own logits, and a ReLU's zeros have none but 0.
 func (f Score) Logits(z, s []float32, experts int) {
 	s, z = s[:experts*vec.Lanes], z[:experts*vec.Lanes]
@@ -122,7 +123,7 @@ func (f Score) Logits(z, s []float32, experts int) {
 		}
 	case SqrtSoftplus: // e^z = e^(s²) − 1
 		for i, v := range s {
-			if q := float32(v * v); q < 0.25 {
+			if q := float32(v * v); q < 0.1 {
 				z[i] = vec.Log(max(q+float32(float32(q*q)*(0.5+float32(q*(1./6+float32(q*(1./24)))))), least))
 			} else {
 				z[i] = q + vec.Log(1-vec.Exp(-q))

@@ -82,7 +82,9 @@ type Traits struct {
 	// Until is the step at which a schedule of it is over, and 0 where it has none.
 	Until int
 	// Rate is the step u of a bias that moves by u, or by at most u, and 0 where nothing does.
-	Rate     float64
+	Rate float64
+	// Travel is how far such a bias can move in a whole run, if its rate ends, and 0 where it does not.
+	Travel   float64
 	Notes    []string // what a reader of the results must know: conventions
 	Warnings []string // what is probably not meant
 }

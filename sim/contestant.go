@@ -265,8 +265,10 @@ func (x *contestant) shoot(step int) {
 	for _, v := range x.chosen.Global {
 		total += v
 	}
-	for e, v := range x.chosen.Global {
-		shot.Load[e] = float32(float64(v) * float64(x.real) / float64(total))
+	if total > 0 {
+		for e, v := range x.chosen.Global {
+			shot.Load[e] = float32(float64(v) * float64(x.real) / float64(total))
+		}
 	}
 	shot.Bias = append(shot.Bias, x.strategy.Bias()...)
 	x.run.Shots = append(x.run.Shots, shot)

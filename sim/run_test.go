@@ -46,6 +46,16 @@ func run(t testing.TB, c *sim.Config) *sim.Result {
 	return r
 }
 
+// Where no token chooses anything, loads are 0 and no numbers are missing from what is written.
+func TestNobodyChoosesAnything(t *testing.T) {
+	r := run(t, configure(t, "uniform", []string{"steps=8", "tokens=64", "evaluation_tokens=64", "seeds=[1]"}, sim.Frozen, "budget-bias:sigma=100"))
+	for _, v := range r.Strategies[0].Runs[0].Shots[0].Load {
+		if v != 0 {
+			t.Fatalf("a load of %v", v)
+		}
+	}
+}
+
 // bits prints everything that a seed computes, exactly.
 func bits(r *sim.Result) string {
 	var b strings.Builder

@@ -111,6 +111,9 @@ func (s *StrategyResult) estimate(floors map[string]float64) {
 
 // recoveries fills the recoveries from the runs.
 func (s *StrategyResult) recoveries(c *Config) {
+	if s.Traits.Oracle {
+		return
+	}
 	for i, span := range eventSpans(c.Facts.Events, c.Steps) {
 		at := slices.IndexFunc(c.Facts.Events, func(m moe.Mark) bool { return m.Step == span.From })
 		r := Recovery{Event: c.Facts.Events[at]}
@@ -149,7 +152,11 @@ func (s *StrategyResult) warn(c *Config) {
 	for _, run := range s.Runs {
 		b = max(b, run.biasMoved)
 	}
-	if need := 2 * b / s.Traits.Rate; float64(c.Steps) < need {
+	need := 2 * b / s.Traits.Rate
+	switch way := s.Traits.Travel; {
+	case way > 0 && b > way/2:
+		s.Warnings = append(s.Warnings, fmt.Sprintf("its bias moved by %.3g of the %.3g that its schedule and stop allow in all, and may have been halted on the way: a later stop, a longer schedule or a larger rate would tell", b, way))
+	case float64(c.Steps) < need:
 		s.Warnings = append(s.Warnings, fmt.Sprintf("%d steps are short for a bias that moved by %.3g in steps of %g: run at least %.0f", c.Steps, b, s.Traits.Rate, math.Ceil(need)))
 	}
 }

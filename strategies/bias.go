@@ -65,8 +65,12 @@ func newBias(experts int) *biasController {
 
 func (c *biasController) declare(t *moe.Traits) {
 	if (c.rule == ruleSign || c.rule == ruleTanh) && c.scope != scopeMicroBatch {
-		t.Rate = c.rate // no error makes it step further
+		t.Rate, t.Travel = c.rate, c.travel() // no error makes it step further
+		if c.budget {
+			t.Rate, t.Travel = 2*t.Rate, 2*t.Travel // both of its errors
+		}
 	}
+	t.Until = max(t.Until, c.until())
 	t.MicroBatches = t.MicroBatches || c.scope == scopeMicroBatch
 }
 
@@ -171,16 +175,16 @@ func tanh(x float64) float64 {
 	return math.Copysign(1-2/(vec.Exp64(2*min(math.Abs(x), 20))+1), x)
 }
 
-// biasKnobs are those of every bias that moves by an error of loads, with the defaults that differ. What a preset makes of its
-// error by more than one rule has the knob rule besides.
-func biasKnobs(units, centre, clamp string) []Knob {
+// biasKnobs are those of every bias that moves by an error of loads, with the defaults that differ and what the clamp is of. What a
+// preset makes of its error by more than one rule has the knob rule besides.
+func biasKnobs(units, centre, clamp, clamped string) []Knob {
 	return append([]Knob{
 		{Name: "units", Default: units, Options: []string{unitsRelative, unitsFraction, unitsCount},
 			About: "of the error that a rule other than sign or rms sees: (n̄−n)/n̄, n̄/(TK) − n/(TK), or n̄−n assignments"},
 		{Name: "centre", Default: centre, Options: []string{"false", "true"}, About: "take the mean off every change (torchtitan)"},
 		{Name: "scope", Default: scopeGlobal, Options: []string{scopeGlobal, scopeMicroBatch},
 			About: "step once by the counts of the whole step, or once by those of each micro-batch in turn"},
-		{Name: "clamp", Default: clamp, Low: 0, High: 1e6, About: "the largest |b|; 0 for any"},
+		{Name: "clamp", Default: clamp, Low: 0, High: 1e6, About: clamped + "; 0 for any"},
 		storageKnob,
 	}, scheduleKnobs...)
 }
@@ -242,6 +246,9 @@ func (c *biasController) warnings(score moe.Score, l moe.Layer) (w []string) {
 	}
 	if c.rule == ruleProportional && c.units == unitsCount && max(c.rate, c.proportional) > 1e-5 {
 		w = append(w, "errors counted in assignments grow with the batch: at this rate the loop usually diverges")
+	}
+	if c.rule == ruleTanh && c.units != unitsRelative {
+		w = append(w, fmt.Sprintf("κ is meant for relative errors: tanh hardly moves by fractions, and is the sign of counts; with units=%s choose another kappa", c.units))
 	}
 	stuck := rounded(float32(1-c.rate), c.storage) == 1 && rounded(float32(1+c.rate), c.storage) == 1
 	if c.product && c.rule == ruleSign && c.rate > 0 && stuck {

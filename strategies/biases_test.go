@@ -109,7 +109,7 @@ func TestBiasByMicroBatch(t *testing.T) {
 // than once, do not.
 func TestRateOfABias(t *testing.T) {
 	for text, want := range map[string]float64{"loss-free": 1e-3, "multiplicative-bias": 1e-3, "smebu": 5e-4, "deepseek-v3": 1e-3,
-		"loss-free:rule=proportional": 0, "loss-free:rule=rms": 0, "pid-bias": 0, "bip": 0, "loss-free:scope=micro-batch": 0} {
+		"loss-free:rule=proportional": 0, "loss-free:rule=rms": 0, "pid-bias": 0, "bip": 0, "loss-free:scope=micro-batch": 0, "budget-bias": 2e-3} {
 		if got := mustBuild(t, layer16, text).Traits().Rate; got != want {
 			t.Errorf("%s has the rate %v, want %v", text, got, want)
 		}
@@ -432,6 +432,45 @@ func TestBIPByHand(t *testing.T) {
 		}
 		if !nearBias(s.Bias(), c.want) {
 			t.Errorf("%s: b = %v, want %v", c.text, s.Bias(), c.want)
+		}
+	}
+}
+
+// Prices that have climbed keep their differences in low precision if b is centred, since the prices themselves keep fp32.
+func TestBIPCentredKeepsItsDigits(t *testing.T) {
+	distinct := func(text string) int {
+		s := mustBuild(t, layer16, text)
+		for step := range 60 {
+			b := batchOf(rand.New(rand.NewPCG(48, uint64(step))), layer16, 200)
+			scores, _ := routeAll(s, b)
+			for i := range scores {
+				scores[i] += 30 // as if they had climbed
+			}
+			s.Update(&moe.Outcome{Step: step, Batch: b, Scores: scores})
+		}
+		seen := map[float32]bool{}
+		for _, v := range s.Bias() {
+			seen[v] = true
+		}
+		return len(seen)
+	}
+	plain, centred := distinct("bip:storage=bf16"), distinct("bip:storage=bf16,centre=true")
+	t.Logf("%d biases differ, centred %d", plain, centred)
+	if centred < 14 || plain > 12 {
+		t.Errorf("%d biases of 16 differ, centred %d", plain, centred)
+	}
+}
+
+// A bias whose rate ends says how far it can get.
+func TestTravelOfABias(t *testing.T) {
+	for text, want := range map[string]moe.Traits{
+		"loss-free": {}, "loss-free:stop=50": {Travel: 0.05}, "loss-free:schedule=linear,over=100": {Travel: 0.05, Until: 100},
+		"loss-free:schedule=halving,over=10": {Travel: 0.02}, "loss-free:schedule=cosine,over=100,stop=20": {Travel: 0.02, Until: 100},
+		"loss-free:schedule=inverse-root,over=10": {}, "loss-free:rule=proportional,schedule=linear,over=30": {Until: 30},
+	} {
+		got := mustBuild(t, layer16, text).Traits()
+		if math.Abs(got.Travel-want.Travel) > 1e-12 || got.Until != want.Until {
+			t.Errorf("%s travels %v until %d, want %v and %d", text, got.Travel, got.Until, want.Travel, want.Until)
 		}
 	}
 }

@@ -70,7 +70,7 @@ type dual struct {
 	high     float32 // clamp
 	storage  string
 
-	prices, before []float32     // [E], −q, and −q before a step
+	prices, before []float32     // [E], −q, which keeps fp32, and −q before a step
 	best           *vec.Selector // of K+1
 	mask           []uint64
 	columns        columns // of s_te − p_t, with p as their α
@@ -126,7 +126,7 @@ func (c *dual) price(o *moe.Outcome, span moe.Span) {
 		if rate != 1 {
 			v = c.before[e] + float32(rate*(v-c.before[e]))
 		}
-		c.prices[e] = rounded(max(v, -c.high), c.storage)
+		c.prices[e] = max(v, -c.high)
 	}
 }
 
@@ -162,7 +162,7 @@ func (c *dual) priceExperts(o *moe.Outcome, span moe.Span) {
 	if span.Len()*c.layer.TopK/c.layer.Experts >= span.Len() {
 		return
 	}
-	c.columns.sift(o.Batch, o.Scores)
+	c.columns.sift(o.Scores, span)
 	for e := range c.prices {
 		q := c.columns.quantile(o.Scores, e, span, false)
 		c.columns.guess[e] = q

@@ -21,7 +21,7 @@ Its source starts b at 0, where positive scores choose every expert; here b star
 		{Name: "start", Default: startNormal, Options: []string{startNormal, startZero}, About: "b of the first step: right for logits N(0, σ²), or 0"},
 		sigmaKnob,
 		ruleKnob("of the balance, as of loss-free; the budget's is always the sign"),
-	}, biasKnobs(unitsRelative, "true", "0"), []Knob{scoreKnob}),
+	}, biasKnobs(unitsRelative, "true", "0", "the largest distance of b from its start"), []Knob{scoreKnob}),
 	Strength: "rate",
 	Needs:    "the scores of all experts; compute that may vary by token; micro-batches for scope=micro-batch",
 	Changes:  "which experts, how many",
@@ -40,6 +40,7 @@ Its source starts b at 0, where positive scores choose every expert; here b star
 		}
 		bias.budget, bias.topK = true, l.TopK
 		copy(bias.b, b)
+		bias.low, bias.high = bias.low+b[0], bias.high+b[0] // all begin alike
 		warnings = slices.Concat(warnings, more, bias.warnings(score, l), freeWarnings(l))
 		return compose(&strategy{layer: l, score: score, selection: above{}, bias: bias.b, controllers: []controller{bias}, traits: moe.Traits{Causal: true, Warnings: warnings, Notes: []string{variesNote}}}), nil
 	},

@@ -23,7 +23,7 @@ by their sum over the real experts, as for every strategy.`,
 		{Name: "budget", Default: "0", Low: 0, High: moe.MaxExperts, About: "K_e, wanted mean number of real experts per token; 0 for 2K/3 (LongCat-Flash: 8 of 12, from memory)"},
 		{Name: "rate", Default: "0.5", Low: 0, High: 1e6,
 			About: "μ, in units of the score, times the error of a share of all choices; own default, near 0.01 times the relative load error of sigmoid scores; 0.05 suits softmax"},
-	}, biasKnobs(unitsFraction, "false", "0"), []Knob{scoreKnob}),
+	}, biasKnobs(unitsFraction, "false", "0", "the largest |b|"), []Knob{scoreKnob}),
 	Strength: "rate",
 	Zero: func(v Values) string {
 		set := Spec{&nullExperts, Values{"zero": v["zero"], "score": v["score"]}}
@@ -47,9 +47,6 @@ by their sum over the real experts, as for every strategy.`,
 		if wanted == 0 {
 			wanted = 2 * float64(l.TopK) / 3
 		}
-		if score == moe.Softmax && v.Number("rate") > 0.1 {
-			warnings = append(warnings, fmt.Sprintf("a rate of %g is coarse for softmax scores: try rate=0.05", v.Number("rate")))
-		}
 		if wanted > float64(l.TopK) {
 			return nil, fmt.Errorf("budget is %g: it must be at most topk, which is %d", wanted, l.TopK)
 		}
@@ -57,9 +54,23 @@ by their sum over the real experts, as for every strategy.`,
 		if err != nil {
 			return nil, err
 		}
+		if bias.centre {
+			return nil, fmt.Errorf("centre=true would take away the mean of b, by which the budget acts: say centre=false")
+		}
 		all := bias.b
 		bias.b, bias.sum = all[:choose.real], all[:choose.real]
 		bias.topK, bias.each = l.TopK, float64(l.TopK*choose.real)/wanted
+		warnings = append(warnings, bias.warnings(score, l)...)
+		gain, most := bias.rate, 5.0 // of errors of fractions
+		if bias.units == unitsRelative {
+			gain *= bias.each
+		}
+		if score == moe.Softmax {
+			most = 0.1
+		}
+		if gain > most && bias.units != unitsCount {
+			warnings = append(warnings, fmt.Sprintf("a rate of %g is coarse for %s scores and errors by units=%s: try rate=%.1g", bias.rate, score, bias.units, bias.rate*most/gain/2))
+		}
 		return compose(&strategy{layer: l, score: score, selection: choose, bias: all, controllers: []controller{bias},
 			traits: moe.Traits{Causal: true, Gate: moe.Gate{Scale: 1}, Warnings: warnings,
 				Notes: []string{choose.note(), fmt.Sprintf("wants %.4g real experts per token of %d chosen", wanted, l.TopK)}}}), nil

@@ -21,7 +21,7 @@ scores: 1e-3 suits sigmoid scores, and softmax scores over E experts are some E 
 	Knobs: slices.Concat([]Knob{
 		{Name: "rate", Default: "0.001", Low: 0, High: 1e6, About: "u, change of the bias per step, in units of the score (times the error for rule=proportional)"},
 		ruleKnob("by the sign of the load error, in proportion to it, or in proportion with a root mean square of u"),
-	}, biasKnobs(unitsRelative, "false", "0"), []Knob{scoreKnob, groupsKnob}),
+	}, biasKnobs(unitsRelative, "false", "0", "the largest |b|"), []Knob{scoreKnob, groupsKnob}),
 	Strength: "rate",
 	Needs:    "the scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",

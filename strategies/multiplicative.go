@@ -17,12 +17,12 @@ after each step:  b_e ← max(floor, b_e + u·sign(n̄ − n_e)),   n̄ = TK/E
 
 Scores and b must stay above 0: an expert with b ≤ 0 would lose every comparison, or win it with its worst tokens. u is
 relative to the scores; softmax scores, whose ratios are larger than those of sigmoid scores, need larger factors and so
-more steps. The knob clamp is the largest b; centring holds the sum of b, which is not neutral for a factor.`,
+more steps. Centring holds the sum of b, which is not neutral for a factor.`,
 	Knobs: slices.Concat([]Knob{
 		{Name: "rate", Default: "0.001", Low: 0, High: 1e6, About: "u, change of the factor per step (times the error for rule=proportional)"},
 		ruleKnob("as of loss-free"),
 		{Name: "floor", Default: "0.01", Low: 1e-6, High: 1, About: "the least b; the paper gives none, this one is ours"},
-	}, biasKnobs(unitsRelative, "false", "0"), []Knob{scoreKnob}),
+	}, biasKnobs(unitsRelative, "false", "0", "the largest b"), []Knob{scoreKnob}),
 	Strength: "rate",
 	Needs:    "positive scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",

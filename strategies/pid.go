@@ -14,14 +14,14 @@ var pidBias = Preset{
 after each step:  v_e ← γ·v_e + (1−γ)·(n̄ − n_e)/n̄
                   a_e ← clamp(a_e + k_i·v_e);   b_e = a_e + k_p·v_e + k_d·(v_e − v_e of the step before)
 
-a is the integral and what remains at balance; the knob clamp is the largest |a|. Loss-free's rules are integral action
+a is the integral and what remains at balance. Loss-free's rules are integral action
 alone: k_p = k_d = 0 is loss-free:rule=proportional. The first step knows no step before: γ and k_d begin with the second.`,
 	Knobs: slices.Concat([]Knob{
 		{Name: "ki", Default: "0.01", Low: 0, High: 1e6, About: "k_i, integral gain: change of the bias per step and relative error, in units of the score"},
 		{Name: "kp", Default: "0.01", Low: 0, High: 1e6, About: "k_p, proportional gain"},
 		{Name: "kd", Default: "0", Low: 0, High: 1e6, About: "k_d, derivative gain"},
 		{Name: "smooth", Default: "0", Low: 0, High: 0.9999, About: "γ, running mean of the error"},
-	}, biasKnobs(unitsRelative, "false", "1"), []Knob{scoreKnob}),
+	}, biasKnobs(unitsRelative, "false", "1", "the largest |a|"), []Knob{scoreKnob}),
 	Strength: "ki",
 	Needs:    "the scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",

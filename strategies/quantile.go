@@ -138,7 +138,7 @@ func (c *quantileController) quantiles(batch *moe.Batch, s []float32) {
 	case estimateHistogram:
 		c.count(batch, s)
 	case estimateMicroBatch:
-		c.columns.sift(batch, s)
+		c.columns.sift(s, moe.Span{From: 0, To: batch.Tokens})
 		clear(c.beta)
 		for _, m := range batch.MicroBatches {
 			for e := range c.beta {
@@ -150,7 +150,7 @@ func (c *quantileController) quantiles(batch *moe.Batch, s []float32) {
 			c.columns.guess[e] = float32(c.beta[e])
 		}
 	default:
-		c.columns.sift(batch, s)
+		c.columns.sift(s, moe.Span{From: 0, To: batch.Tokens})
 		for e := range c.beta {
 			c.beta[e] = float64(c.columns.quantile(s, e, moe.Span{From: 0, To: batch.Tokens}, c.midpoint))
 			c.columns.guess[e] = float32(c.beta[e])
@@ -221,14 +221,14 @@ func (c *columns) resize(tiles int) {
 	}
 }
 
-// sift prepares for the quantiles of a batch.
-func (c *columns) sift(batch *moe.Batch, s []float32) {
+// sift prepares for the quantiles of tokens in a span of a batch.
+func (c *columns) sift(s []float32, span moe.Span) {
 	c.reach, c.seen = 2*c.seen, 0
 	for e, v := range c.guess {
 		c.least[e] = math.Nextafter32(v-c.reach, float32(math.Inf(-1))) // so that what does not move is kept
 	}
 	n := c.layer.Experts
-	for i := range batch.Tiles {
+	for i := span.From / vec.Lanes; i*vec.Lanes < span.To; i++ {
 		vec.Above(c.high[i*n:(i+1)*n], s[i*n*vec.Lanes:], c.least, (*vec.Row)(c.alpha[i*vec.Lanes:]))
 	}
 }

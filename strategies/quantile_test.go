@@ -422,6 +422,19 @@ func TestBudgetBiasByHand(t *testing.T) {
 	}
 }
 
+// The clamp of a budget's bias is about its start, which is far from 0.
+func TestBudgetBiasIsClampedAboutItsStart(t *testing.T) {
+	l := moe.Layer{Experts: 4, TopK: 1, Groups: 1, GroupsKept: 1, Score: moe.Sigmoid}
+	s := mustBuild(t, l, "budget-bias:rate=0.5,clamp=0.25,sigma=1")
+	start := s.Bias()[0]
+	s.Update(&moe.Outcome{Chosen: countsOf(3, 3, 3, 3)})
+	n := countsOf(3, 3, 3, 3)
+	n.Tokens = 24
+	if s.Update(&moe.Outcome{Chosen: n}); start > -0.3 || s.Bias()[0] != start+0.25 {
+		t.Errorf("b goes from %v to %v, want a quarter more", start, s.Bias()[0])
+	}
+}
+
 // s + b > 0 is a strict comparison, also at zeros of either sign.
 func TestThresholdIsStrict(t *testing.T) {
 	negative := float32(math.Copysign(0, -1))

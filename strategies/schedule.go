@@ -40,6 +40,32 @@ func (s schedule) at(step int) float64 {
 	return s.rate
 }
 
+// travel is Σ u over all steps of a schedule that ends, and 0 of one that does not.
+func (s schedule) travel() float64 {
+	n := math.Inf(1)
+	switch s.shape {
+	case halving:
+		n = 2 * float64(s.over)
+	case linearDecay, cosineDecay:
+		n = float64(s.over) / 2
+	}
+	if s.stop > 0 {
+		n = min(n, float64(s.stop))
+	}
+	if math.IsInf(n, 1) {
+		return 0
+	}
+	return s.rate * n
+}
+
+// until is the step at which a schedule is over, and 0 of one that never is.
+func (s schedule) until() int {
+	if s.shape == linearDecay || s.shape == cosineDecay {
+		return s.over
+	}
+	return 0
+}
+
 // cosine is cos x for 0 ≤ x ≤ π, by its series: the standard library's has other bits on other platforms.
 func cosine(x float64) float64 {
 	p := 1.0

@@ -19,7 +19,7 @@ Near balance the step shrinks with the error, so b comes to rest where sign step
 		{Name: "rate", Default: "0.0005", Low: 0, High: 1e6, About: "λ, the largest change of the bias per step, in units of the score"},
 		{Name: "kappa", Default: "2", Low: 0, High: 1e6, About: "κ, slope of the soft clamp at error 0"},
 		{Name: "momentum", Default: "0.5", Low: 0, High: 0.9999, About: "β, share of the change that is the one before"},
-	}, biasKnobs(unitsRelative, "true", "0"), []Knob{scoreKnob}),
+	}, biasKnobs(unitsRelative, "true", "0", "the largest |b|"), []Knob{scoreKnob}),
 	Strength: "rate",
 	Needs:    "the scores of all experts; micro-batches for scope=micro-batch",
 	Changes:  "which experts",

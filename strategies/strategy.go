@@ -12,8 +12,8 @@
 //	6 capacity              S → S′, drops      none, or capacity.go
 //	7 gate                  s, S′ → g          moe.Gate, from unbiased scores
 //	8 loss terms            s, counts → ∂L/∂s  loss.go: price-vector losses; squaredcv.go, zloss.go, simbal.go and others
-//	9 controller            counts → state     bias.go: sign, proportional, RMS, tanh with momentum, PID;
-//	                                           bip.go: clipped dual prices; longcat.go: a budget; coefficient.go: of losses
+//	9 controller            counts → state     bias.go: sign, proportional, RMS, tanh with momentum, PID, budgets;
+//	                                           quantile.go, bip.go: dual prices; coefficient.go: of losses
 //
 // A preset is one file: the composition, its knobs, its paper. It is entered once in the table of registry.go; lists,
 // help and checks follow from there. What a batch is lives in package moe, the step loop in package sim.

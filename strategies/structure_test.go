@@ -759,6 +759,12 @@ func TestLongCatBudgetByHand(t *testing.T) {
 		counts.Tokens = 8
 		s.Update(&moe.Outcome{Step: n, Chosen: counts})
 	}
+	if got := refusal(t, layer, "longcat-bias:zero=1,centre=true"); !strings.Contains(got, "centre=false") {
+		t.Errorf("centring a budget away is refused by %q", got)
+	}
+	if w := mustBuild(t, layer, "longcat-bias:zero=1,units=relative,rate=5").Traits().Warnings; len(w) != 1 || !strings.Contains(w[0], "coarse") {
+		t.Errorf("a large gain of relative errors warns %q", w)
+	}
 	nobody := mustBuild(t, layer, "longcat-bias:zero=1,budget=0.5,rate=0.5").(*strategy)
 	none := countsOf(0, 0, 0)
 	none.Tokens = 8

@@ -368,10 +368,13 @@ func TestRecoveryOfEachEvent(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"compare", "--scenario", file, "-s", "none", "-s", "loss-free:rate=0.05", "--set", "steps=120", "--set", "tokens=512", "--set", "evaluation_tokens=1024", "--quiet"}
+	args := []string{"compare", "--scenario", file, "-s", "none", "-s", "balanced-optimum", "-s", "loss-free:rate=0.05", "--set", "steps=120", "--set", "tokens=512", "--set", "evaluation_tokens=1024", "--quiet"}
 	code, out, stderr := evenkeel(t, append(args, "--columns", "recovery_steps,churn")...)
 	if line := regexp.MustCompile(`steps\s+in\s+which\s+loss-free:rate=0.05\s+settles:[^-]+after\s+step\s+40,[^-]+after\s+step\s+80\n`); code != 0 || !line.MatchString(out) {
 		t.Errorf("exit %d, %s%s", code, stderr, out)
+	}
+	if strings.Contains(out, "which balanced-optimum settles") {
+		t.Errorf("a bound settles: %s", out)
 	}
 	if _, out, _ = evenkeel(t, append(args, "--json")...); strings.Count(out, `"seeds_settled"`) != 4 || !strings.Contains(out, `"label": "popularity redrawn"`) {
 		t.Errorf("the summary lacks recoveries: %s", out)

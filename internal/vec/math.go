@@ -66,6 +66,7 @@ func Log(x float32) float32 {
 // which the standard library does not promise.
 func Exp64(x float64) float64 {
 	const magic = 1.5 * (1 << 52)
+	x = float64(x) // a caller's product, once this is inlined, would be fused with what follows
 	n := float64(x*log2e) + magic
 	n -= magic
 	r := x - float64(n*6.93147180369123816490e-01)

@@ -12,7 +12,7 @@ type Selector struct {
 
 	// Of the vector kernels.
 	list    []int32  // [≥k][64] keys of the best, best first
-	signed  bool     // a negative number was once among them, so that numbers no longer pass for their own keys
+	signed  int      // calls for which numbers do not pass for their own keys, since a negative one was lately among the best
 	allowed []uint64 // [G]
 	bias    []float32
 	zeros   []float32

@@ -5,7 +5,8 @@
 // past the last token of a tile are computed like the others and masked by the caller.
 //
 // Same input, same bits, everywhere: sums run in the order that each kernel states, every product is rounded before it
-// is added (an explicit conversion keeps the compiler from fusing the two), and exp, log, sine and cosine are our own.
+// is added (an explicit conversion keeps the compiler from fusing the two), and exp, log, sine and cosine are our own. That
+// is promised for numbers: a NaN, or an infinite score beside one of −Inf, is chosen or not as the kernel has it.
 // What an expert is, and why one would score it, is the business of the packages above.
 package vec
 

@@ -157,12 +157,13 @@ func (a *assembly) topK(q *Selector, mask []uint64, s, bias []float32, live uint
 	if bias == nil {
 		best = &a.plain
 	}
-	if q.signed || best[n] == nil {
+	if q.signed > 0 || best[n] == nil {
+		q.signed = max(0, q.signed-1)
 		best = &a.best
 	}
 	ties, negative := a.listAndChoose(best[n], q, mask, s, b, words, size)
 	if negative && best != &a.best {
-		q.signed = true
+		q.signed = 64
 		ties, _ = a.listAndChoose(a.best[n], q, mask, s, b, words, size)
 	}
 	if ties {
