@@ -75,7 +75,7 @@ func Exp64(x float64) float64 {
 	for _, c := range inverseFactorials[1:] {
 		p = float64(p*r) + c
 	}
-	return p * math.Float64frombits(uint64(int64(n)+1023)<<52)
+	return float64(p * math.Float64frombits(uint64(int64(n)+1023)<<52))
 }
 
 // inverseFactorials are 1/13!, 1/12!, … 1/0!.
