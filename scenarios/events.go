@@ -88,7 +88,7 @@ func (s *Scenario) sharesAt(step int, into []float64) []float64 {
 		case period:
 			if active && step < e.Until {
 				turn := 2 * math.Pi * float64(step-e.At) / float64(e.Period)
-				w := (1 - cosine(turn)) / 2
+				w := (1 - vec.Cos64(turn)) / 2
 				for j, p := range e.Shares {
 					shares[j] += float64(w * (p - shares[j]))
 				}
@@ -105,16 +105,6 @@ func (s *Scenario) sharesAt(step int, into []float64) []float64 {
 		}
 	}
 	return shares
-}
-
-// cosine is cos x by its series after reduction to [−π, π]; the standard library's bits differ between platforms.
-func cosine(x float64) float64 {
-	x -= float64(2 * math.Pi * math.Round(x/(2*math.Pi)))
-	z, p := float64(x*x), 1.0
-	for i := 24; i >= 2; i -= 2 {
-		p = 1 - float64(p*z)/float64(i*(i-1))
-	}
-	return p
 }
 
 // activeBurst returns the burst that holds at a step, or nil.
@@ -147,7 +137,7 @@ func (s *Scenario) centroidsAt(step int, world uint64, start []float32, d int) [
 		}
 		progress := min(1, float64(step-e.At)/float64(e.Until-e.At))
 		angle := e.Degrees * progress * math.Pi / 180
-		cos, sin := float32(cosine(angle)), float32(cosine(angle-math.Pi/2))
+		cos, sin := float32(vec.Cos64(angle)), float32(vec.Cos64(angle-math.Pi/2))
 		to := make([]float32, padded(len(start)))
 		vec.Normals(to, rng.Key(world, rng.Event, uint64(i), drawCentroids))
 		turned := make([]float32, len(start))

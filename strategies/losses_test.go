@@ -20,15 +20,15 @@ type tokens64 struct {
 	z, noise      [][]float64 // logits, and the noise on them that the strategy drew
 }
 
-// view64 reads a batch whose choice is a and whose noise, if not nil, d draws.
-func view64(b *moe.Batch, a *moe.Assignment, d *noise) *tokens64 {
+// view64 reads a batch whose choice is a and whose noise, if not nil, draw draws.
+func view64(b *moe.Batch, a *moe.Assignment, draw func(t *moe.Tile, n []float32)) *tokens64 {
 	v := &tokens64{b: b}
 	n := make([]float32, b.Layer.Experts*vec.Lanes)
 	for i := range b.Tiles {
 		t := &b.Tiles[i]
 		clear(n)
-		if d != nil && t.Training {
-			d.draw(t, n, t.Z)
+		if draw != nil && t.Training {
+			draw(t, n)
 		}
 		for l := range t.Tokens {
 			row := func(f func(e int) float64) (r []float64) {
@@ -317,11 +317,13 @@ func TestGradientsOfOtherLosses(t *testing.T) {
 			}
 			scores, a := routeAll(s, b)
 			prepareLosses(s, b, scores, a)
-			var disturb *noise
-			if d, ok := s.(*strategy).transform.(noise); ok {
-				disturb = &d
+			var draw func(t *moe.Tile, n []float32)
+			if d, ok := s.(*strategy).transform.(gatingNoise); ok {
+				sigma := make([]float32, layer.Experts*vec.Lanes)
+				d.sigmas(sigma, nil)
+				draw = func(t *moe.Tile, n []float32) { d.draw(t, n, sigma) }
 			}
-			v := view64(b, a, disturb)
+			v := view64(b, a, draw)
 			checkGradients(t, c.text+" "+score.String(), s, b, scores, v, func() float64 { return c.want(v, score) })
 		}
 	}
@@ -391,7 +393,7 @@ func TestGradientsOfLearnedNoise(t *testing.T) {
 	w, n := moe.NewScratch(layer), layer.Experts*vec.Lanes
 	raw, scores, epsilon := make([]float32, n), make([]float32, n), make([]float32, n)
 	vec.Normals(raw, 5)
-	s.transform.(learnedNoise).normals(&b.Tiles[0], epsilon)
+	s.transform.(gatingNoise).normals(&b.Tiles[0], epsilon)
 	a := moe.NewAssignment(layer, b.Tokens, s.Traits())
 	w.Noise = raw
 	s.Score(&b.Tiles[0], scores, b.Tiles[0].Z, w)
@@ -728,7 +730,7 @@ func TestSmoothLoadByHand(t *testing.T) {
 	layer := moe.Layer{Experts: 2, TopK: 1, Groups: 1, GroupsKept: 1, Score: moe.Softmax}
 	b := batchOf(rand.New(rand.NewPCG(1, 1)), layer, 1)
 	b.Tiles[0].Z[0], b.Tiles[0].Z[vec.Lanes], b.Tiles[0].Training = 1, 0, false
-	l := &loadLoss{squaredCV: squaredCV{units: units{scope: scopeGlobal}, coeff: 1}, noise: noise{2, noiseNormal, 1}}
+	l := &loadLoss{squaredCV: squaredCV{units: units{scope: scopeGlobal}, coeff: 1}, noise: gatingNoise{2, 1}}
 	l.prepare(&moe.Outcome{Batch: b, Logits: logitsOf(b), Assigned: &moe.Assignment{Experts: 2, Mask: []uint64{1, 0}}})
 	const phi = 0.841344746 // Φ(1): the loads are Φ(1) and 1 − Φ(1), whose mean is ½
 	if want := math.Pow(2*phi-1, 2); math.Abs(l.value-want) > 1e-8 {

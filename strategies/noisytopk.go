@@ -38,21 +38,18 @@ stays 0.70.`,
 		if err != nil {
 			return nil, err
 		}
-		var disturb transform = learnedNoise{l.Experts}
-		load, sigma := &loadLoss{learned: &learnedNoise{l.Experts}}, "learned σ, 0.70 at the start,"
-		if v.Number("noise") > 0 {
-			fixed := noise{l.Experts, noiseNormal, float32(v.Number("noise") / float64(l.Experts))}
-			disturb, load, sigma = fixed, &loadLoss{noise: fixed}, fmt.Sprintf("σ = %.3g", fixed.size)
+		disturb, sigma := gatingNoise{l.Experts, float32(v.Number("noise") / float64(l.Experts))}, "learned σ, 0.70 at the start,"
+		if disturb.fixed > 0 {
+			sigma = fmt.Sprintf("σ = %.3g", disturb.fixed)
 		}
 		cv := squaredCV{units: units{scope: v.Text("scope")}, coeff: v.Number("coeff"), sample: v.Text("variance") == "sample"}
-		load.squaredCV = cv
 		importance := &importanceLoss{squaredCV: cv, all: v.Text("importance") == "all"}
 		if l.TopK == 1 && !importance.all {
 			warnings = append(warnings, "K is 1: a softmax over the one expert chosen is 1 whatever its logit, so importance has no gradient "+
 				"(Megatron-LM forbids it): use importance=all or a larger topk")
 		}
 		return compose(&strategy{layer: l, score: score, transform: disturb, selection: topK{l},
-			losses: []loss{importance, load},
+			losses: []loss{importance, &loadLoss{squaredCV: cv, noise: disturb}},
 			traits: moe.Traits{Causal: true, Gate: moe.Gate{Normalised: true, Scale: 1}, Warnings: warnings,
 				Notes: []string{fmt.Sprintf("scope %s, noise on logits of %s in training only; CV² is 0 at balance", cv.scope, sigma)}}}), nil
 	},

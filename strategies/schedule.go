@@ -3,6 +3,8 @@ package strategies
 import (
 	"fmt"
 	"math"
+
+	"evenkeel/internal/vec"
 )
 
 // Shapes of a schedule, in steps t of the run with the knob over = N. Linear and cosine reach 0 at N and stay there.
@@ -33,7 +35,7 @@ func (s schedule) at(step int) float64 {
 	case linearDecay:
 		return s.rate * max(0, 1-x)
 	case cosineDecay:
-		return s.rate * (1 + cosine(math.Pi*min(1, x))) / 2
+		return s.rate * (1 + vec.Cos64(math.Pi*min(1, x))) / 2
 	case inverseSquare:
 		return s.rate / math.Sqrt(1+x)
 	}
@@ -64,15 +66,6 @@ func (s schedule) until() int {
 		return s.over
 	}
 	return 0
-}
-
-// cosine is cos x for 0 ≤ x ≤ π, by its series: the standard library's has other bits on other platforms.
-func cosine(x float64) float64 {
-	p := 1.0
-	for i := 26.0; i > 0; i -= 2 {
-		p = 1 - float64(float64(x*x)/(i*(i-1))*p)
-	}
-	return p
 }
 
 var scheduleKnobs = []Knob{

@@ -160,8 +160,7 @@ func (l *importanceLoss) addGradient(b *moe.Batch, tile int, s, g []float32, w *
 type loadLoss struct {
 	squaredCV
 	scoreless
-	noise   noise
-	learned *learnedNoise // in place of noise, if not nil
+	noise gatingNoise
 
 	raw        []float32 // r of the learned noise, [tile][E][64]; nil where it does not learn
 	sigma      []float32 // of the tile that prepare is at
@@ -191,7 +190,7 @@ func (l *loadLoss) prepare(o *moe.Outcome) {
 	l.last, l.next, l.density = l.last[:tokens], l.next[:tokens], l.density[:tokens*l.experts]
 	for i := range b.Tiles {
 		z, mask := o.Logits[i*size:(i+1)*size], o.Assigned.Tile(i)
-		l.sigmas(l.sigma, i)
+		l.noise.sigmas(l.sigma, l.tileOf(i))
 		l.findThresholds(i, &b.Tiles[i], z, mask)
 		b.Segments(i, l.spans, func(unit, from, to int) {
 			sums := l.of(unit)
@@ -208,17 +207,6 @@ func (l *loadLoss) prepare(o *moe.Outcome) {
 	l.finish()
 }
 
-// sigmas fills σ of a tile.
-func (l *loadLoss) sigmas(sigma []float32, tile int) {
-	if l.learned != nil {
-		l.learned.sigmas(sigma, l.tileOf(tile))
-		return
-	}
-	for i := range sigma[:l.experts*vec.Lanes] {
-		sigma[i] = l.noise.size
-	}
-}
-
 // tileOf returns r of a tile, or nil.
 func (l *loadLoss) tileOf(tile int) []float32 {
 	if l.raw == nil {
@@ -230,11 +218,8 @@ func (l *loadLoss) tileOf(tile int) []float32 {
 // findThresholds finds both thresholds of every token of a tile.
 func (l *loadLoss) findThresholds(tile int, t *moe.Tile, z []float32, mask []uint64) {
 	clear(l.disturbed)
-	switch {
-	case t.Training && l.learned != nil:
-		l.learned.draw(t, l.disturbed, l.sigma)
-	case t.Training:
-		l.noise.draw(t, l.disturbed, z)
+	if t.Training {
+		l.noise.draw(t, l.disturbed, l.sigma)
 	}
 	last, next := l.last[tile*vec.Lanes:(tile+1)*vec.Lanes], l.next[tile*vec.Lanes:(tile+1)*vec.Lanes]
 	for i := range last {
@@ -273,10 +258,10 @@ func (l *loadLoss) cutoffOf(chosen bool, token int) *cutoff {
 
 func (l *loadLoss) addLogitGradient(b *moe.Batch, tile int, z, g []float32, w *moe.Scratch) float64 {
 	mask, sigmas, slopes := l.assigned.Tile(tile), w.Adjusted, w.Room
-	l.sigmas(sigmas, tile)
 	raw := l.tileOf(tile)
+	l.noise.sigmas(sigmas, raw)
 	if raw != nil {
-		l.learned.slopes(slopes, raw)
+		l.noise.slopes(slopes, raw)
 	}
 	b.Segments(tile, l.spans, func(unit, from, to int) {
 		price := l.of(unit)

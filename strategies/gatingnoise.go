@@ -9,19 +9,28 @@ import (
 // noiseEpsilon is the least standard deviation of learned noise (Tensor2Tensor's noise_epsilon).
 const noiseEpsilon = 0.01
 
-// learnedNoise is that of noisy top-K gating (Shazeer et al. 2017, arXiv 1701.06538, section 2.1) on training tiles,
+// gatingNoise is that of noisy top-K gating (Shazeer et al. 2017, arXiv 1701.06538, section 2.1) on training tiles,
 //
 //	z′ = z + σ·ε,   σ = softplus(r) + 0.01,   r = x·W_noiseᵀ,   ε ~ N(0, 1),
 //
 // with ∂L/∂r = ∂L/∂z′·ε·sigmoid(r) beside what the load loss gives. W_noise begins at 0; where it does not learn r stays 0, and
-// σ = 0.703.
-type learnedNoise struct{ experts int }
+// σ = 0.703. Tutel's σ is fixed.
+type gatingNoise struct {
+	experts int
+	fixed   float32 // σ; 0 where it learns
+}
 
-func (d learnedNoise) declare(t *moe.Traits) { t.Noise = true }
+func (d gatingNoise) declare(t *moe.Traits) { t.Noise = t.Noise || d.fixed == 0 }
 
 // sigmas computes σ [E][64] from r, which may be nil.
-func (d learnedNoise) sigmas(sigma, r []float32) {
+func (d gatingNoise) sigmas(sigma, r []float32) {
 	sigma = sigma[:d.experts*vec.Lanes]
+	if d.fixed > 0 {
+		for i := range sigma {
+			sigma[i] = d.fixed
+		}
+		return
+	}
 	if r == nil {
 		clear(sigma)
 		r = sigma
@@ -33,21 +42,21 @@ func (d learnedNoise) sigmas(sigma, r []float32) {
 }
 
 // slopes computes dσ/dr = sigmoid(r).
-func (d learnedNoise) slopes(slope, r []float32) { vec.Sigmoid(slope, r, d.experts) }
+func (d gatingNoise) slopes(slope, r []float32) { vec.Sigmoid(slope, r, d.experts) }
 
-func (d learnedNoise) normals(t *moe.Tile, n []float32) {
+func (d gatingNoise) normals(t *moe.Tile, n []float32) {
 	vec.Normals(n[:d.experts*vec.Lanes], rng.Mix(t.Key+noiseDraws))
 }
 
 // draw fills n with the noise σ·ε of a tile.
-func (d learnedNoise) draw(t *moe.Tile, n, sigma []float32) {
+func (d gatingNoise) draw(t *moe.Tile, n, sigma []float32) {
 	d.normals(t, n)
 	for i, v := range sigma[:d.experts*vec.Lanes] {
 		n[i] *= v
 	}
 }
 
-func (d learnedNoise) apply(t *moe.Tile, to, z []float32, w *moe.Scratch) {
+func (d gatingNoise) apply(t *moe.Tile, to, z []float32, w *moe.Scratch) {
 	if !t.Training {
 		copy(to, z[:d.experts*vec.Lanes])
 		return
@@ -59,7 +68,7 @@ func (d learnedNoise) apply(t *moe.Tile, to, z []float32, w *moe.Scratch) {
 	}
 }
 
-func (d learnedNoise) backward(t *moe.Tile, g, _ []float32, w *moe.Scratch) {
+func (d gatingNoise) backward(t *moe.Tile, g, _ []float32, w *moe.Scratch) {
 	if !t.Training || w.Noise == nil {
 		return
 	}
