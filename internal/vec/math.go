@@ -102,9 +102,10 @@ func Log64(x float64) float64 {
 
 // Cos64 returns cos x in float64 with an error below 1e-15·(1 + |x|) and the same bits everywhere.
 func Cos64(x float64) float64 {
+	x = float64(x) // as in Exp64
 	x -= float64(2 * math.Pi * math.Round(x/(2*math.Pi)))
 	z, p := float64(x*x), 1.0
-	for i := 24; i >= 2; i -= 2 {
+	for i := 26; i >= 2; i -= 2 {
 		p = 1 - float64(p*z)/float64(i*(i-1))
 	}
 	return p
