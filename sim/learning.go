@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"math"
-
 	"evenkeel/internal/rng"
 	"evenkeel/internal/vec"
 	"evenkeel/moe"
@@ -19,25 +17,18 @@ const (
 // and chunks are added in order, so the sum does not depend on who computed which chunk.
 const gradientChunks = 8
 
-// learner is a router that learns: its parameters, W or o, and Adam's moments (Kingma and Ba 2015, arXiv 1412.6980).
+// learner is a linear map that learns, such as a router: its parameters, W or o, and how Adam moves them.
 type learner struct {
 	mode   string
-	layer  moe.Layer
-	theta  []float32 // W [E][d], or o [E]
-	m, v   []float32
+	rows   int       // E of a router
+	theta  []float32 // W [rows][d], or o [rows]
+	adam   adam
+	pace   pace
 	matrix *vec.Matrix
 	grad   [gradientChunks]*vec.Gradient
-
-	rate           float64
-	steps          int
-	decay1, decay2 float64 // β₁^t, β₂^t
 }
 
-const (
-	beta1, beta2, adamEpsilon = 0.9, 0.95, 1e-8
-	decayShare                = 0.3  // of the steps, at the end, over which the rate falls to 0
-	initSpread                = 0.02 // standard deviation of the first weights
-)
+const initSpread = 0.02 // standard deviation of a router's first weights
 
 func newLearner(c *Config, seed uint64, oracle []float32) *learner {
 	l := zeroLearner(c)
@@ -45,29 +36,38 @@ func newLearner(c *Config, seed uint64, oracle []float32) *learner {
 	case l.mode == Learned && c.Router.Oracle:
 		copy(l.theta, oracle)
 	case l.mode == Learned:
-		all := make([]float32, (len(l.theta)+31)&^31)
-		vec.Normals(all, rng.Key(seed, rng.RouterInit))
-		for i := range l.theta {
-			l.theta[i] = float32(all[i] * initSpread)
-		}
+		copy(l.theta, normals(rng.Key(seed, rng.RouterInit), len(l.theta), initSpread))
 	}
 	l.pack()
 	return l
 }
 
+// normals draws n numbers of N(0, spread²).
+func normals(key uint64, n int, spread float64) []float32 {
+	x := make([]float32, (n+31)&^31)
+	vec.Normals(x, key)
+	for i := range x {
+		x[i] *= float32(spread)
+	}
+	return x[:n]
+}
+
 // zeroLearner returns a router whose parameters are 0.
 func zeroLearner(c *Config) *learner {
-	l := &learner{mode: c.Router.Mode, layer: c.Layer, rate: c.Router.Rate, steps: c.Steps, decay1: 1, decay2: 1}
-	n, width := c.Layer.Experts, 1
-	if l.mode == Learned {
-		width = c.Layer.Width
-		n *= width
-		l.matrix = vec.NewMatrix(c.Layer.Experts, width)
+	return newLinear(c.Router.Mode, c.Layer.Experts, c.Layer.Width, c.Router.Rate, c.Steps)
+}
+
+// newLinear returns a map of width numbers to the given number of rows whose parameters are 0.
+func newLinear(mode string, rows, width int, rate float64, steps int) *learner {
+	l := &learner{mode: mode, rows: rows, pace: newPace(rate, steps)}
+	if mode == Learned {
+		l.matrix = vec.NewMatrix(rows, width)
+	} else {
+		width = 1
 	}
-	l.theta = make([]float32, n)
-	l.m, l.v = make([]float32, n), make([]float32, n)
+	l.theta, l.adam = make([]float32, rows*width), newAdam(rows*width)
 	for i := range l.grad {
-		l.grad[i] = vec.NewGradient(c.Layer.Experts, width)
+		l.grad[i] = vec.NewGradient(rows, width)
 	}
 	l.pack()
 	return l
@@ -79,7 +79,7 @@ func (l *learner) pack() {
 	}
 }
 
-// logits computes the router's logits of a tile.
+// logits computes what the map makes of a tile, such as a router's logits.
 func (l *learner) logits(z []float32, t *moe.Tile, w *moe.Scratch) {
 	if l.mode == Learned {
 		l.matrix.Times(z, t.X, w.Product)
@@ -106,7 +106,7 @@ func (l *learner) accumulate(chunk int, t *moe.Tile, g []float32, w *moe.Scratch
 		sum.Add(g, t.X, w.Product)
 		return
 	}
-	for e := range l.layer.Experts {
+	for e := range l.rows {
 		offset := sum.Row(e)
 		for _, v := range (*vec.Row)(g[e*vec.Lanes:]) {
 			offset[0] += v
@@ -114,31 +114,23 @@ func (l *learner) accumulate(chunk int, t *moe.Tile, g []float32, w *moe.Scratch
 	}
 }
 
-// step applies the accumulated gradient, and more [E][d] if not nil, at a step of the run and clears it.
+// step applies the accumulated gradient, and more of theta's shape if not nil, at a step of the run and clears it.
 func (l *learner) step(step int, more []float32) {
-	l.decay1 = float64(l.decay1 * beta1)
-	l.decay2 = float64(l.decay2 * beta2)
-	left := float64(l.steps-step) / (decayShare * float64(l.steps))
-	rate := float32(l.rate * min(1, left) / (1 - l.decay1))
-	correct2 := float32(1 / (1 - l.decay2))
-	width := len(l.theta) / l.layer.Experts
-	for e := range l.layer.Experts {
+	l.pace.next(step)
+	width := len(l.theta) / l.rows
+	for e := range l.rows {
 		sum := l.grad[0].Row(e)
 		for _, chunk := range l.grad[1:] {
 			for c, v := range chunk.Row(e) {
 				sum[c] += v
 			}
 		}
-		for c, g := range sum {
-			i := e*width + c
-			if more != nil {
-				g += more[i]
+		if more != nil {
+			for c, v := range more[e*width : (e+1)*width] {
+				sum[c] += v
 			}
-			m := float32(beta1*l.m[i]) + float32((1-beta1)*g)
-			v := float32(beta2*l.v[i]) + float32((1-beta2)*float32(g*g))
-			l.m[i], l.v[i] = m, v
-			l.theta[i] -= float32(rate*m) / (float32(math.Sqrt(float64(float32(v*correct2)))) + adamEpsilon)
 		}
+		l.adam.move(l.theta, sum, e*width, &l.pace)
 	}
 	for _, chunk := range l.grad {
 		chunk.Clear()

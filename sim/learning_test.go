@@ -175,7 +175,7 @@ func TestAdam(t *testing.T) {
 	check("second step", want...)
 
 	before := l.theta[0]
-	l.m[0], l.v[0], l.decay1, l.decay2 = 0, 0, 1, 1
+	l.adam.m[0], l.adam.v[0], l.pace.decay1, l.pace.decay2 = 0, 0, 1, 1
 	step(9, 1, 0)
 	if d := float64(before - l.theta[0]); math.Abs(d-0.01/3) > 1e-6 {
 		t.Errorf("the last of ten steps moves by %v, want a third of the rate", d)
