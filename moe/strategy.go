@@ -119,6 +119,8 @@ type Scratch struct {
 	// Adjusted holds what a selection compares where that is not s + b, [E][64].
 	Adjusted []float32
 
+	floats [4][]float32
+
 	// Of a stream that fills a tile: where its tokens come from, and parts of their latent vectors [d][64].
 	Source [TileTokens]int32
 	Parts  [2][]float32
@@ -136,4 +138,20 @@ func NewScratch(l Layer) *Scratch {
 		w.Parts[i] = make([]float32, l.Width*vec.Lanes)
 	}
 	return w
+}
+
+// Floats returns one of four lists of numbers, of length n, for the work at hand: what it holds is of earlier work.
+func (w *Scratch) Floats(which, n int) []float32 {
+	if len(w.floats[which]) < n {
+		w.floats[which] = make([]float32, n)
+	}
+	return w.floats[which][:n]
+}
+
+// ForProduct returns what products with tiles of the given number of columns need; see vec.NewScratch.
+func (w *Scratch) ForProduct(columns int) []float32 {
+	if n := vec.ScratchSize(columns); len(w.Product) < n {
+		w.Product = make([]float32, n)
+	}
+	return w.Product
 }

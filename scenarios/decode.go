@@ -235,6 +235,14 @@ func decodeScalar(node *yaml.Node, v reflect.Value, limits, path string, p *prob
 		} else {
 			v.SetUint(uint64(n))
 		}
+	case reflect.Bool:
+		x, err := strconv.ParseBool(text)
+		if err != nil {
+			p.add(node.Line, path, "want true or false, got %q", text)
+			return
+		}
+		v.SetBool(x)
+		return
 	case reflect.Float64:
 		x, err := strconv.ParseFloat(text, 64)
 		if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {

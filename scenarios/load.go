@@ -89,6 +89,7 @@ func Defaults() *Scenario {
 		Tokens: 2048, SequenceLength: 256, MicroBatches: 4, Ranks: 1, Steps: 500, Seeds: []uint64{1, 2, 3},
 		EvaluationTokens: 65536,
 		Router:           Router{Mode: "auto", Rate: 1e-2, Init: "random"},
+		Task:             Task{Experts: "fixed", Rate: 3e-3, Hidden: 16, Regions: 64, Shared: true},
 		lines:            map[string]int{},
 	}
 }
@@ -126,6 +127,9 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 	decode(top, reflect.ValueOf(s).Elem(), "", s.lines, p)
 	if s.given("groups") && !s.given("groups_kept") {
 		s.GroupsKept = s.Groups // groups alone are devices, and limit nothing
+	}
+	if s.Task.Experts == "learned" && !s.given("router.rate") {
+		s.Router.Rate = s.Task.Rate
 	}
 	if s.Synthetic == nil && s.Independent == nil && s.Trace == nil {
 		s.Synthetic = &Synthetic{}
@@ -261,6 +265,7 @@ func (s *Scenario) validate(p *problems) {
 	s.oneOf(p, "score", s.Score, moe.ScoreNames()...)
 	s.oneOf(p, "gate", s.Gate, gateNormalised, gateRaw)
 	s.oneOf(p, "router.mode", s.Router.Mode, "auto", "frozen", "learned")
+	s.oneOf(p, "task.experts", s.Task.Experts, "fixed", "learned")
 	s.oneOf(p, "router.init", s.Router.Init, "random", "oracle")
 	kinds := 0
 	for _, given := range []bool{s.Synthetic != nil, s.Independent != nil, s.Trace != nil} {

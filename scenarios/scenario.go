@@ -33,6 +33,7 @@ type Scenario struct {
 	EvaluationTokens int      `json:"evaluation_tokens" range:"1 16777216 tokens"`
 
 	Router Router `json:"router"`
+	Task   Task   `json:"task"`
 
 	Synthetic   *Synthetic   `json:"synthetic,omitempty"`
 	Independent *Independent `json:"independent,omitempty"`
@@ -54,6 +55,15 @@ type Router struct {
 	Mode string  `json:"mode"`                        // auto, frozen or learned
 	Rate float64 `json:"rate" range:"0 1000 of Adam"` // learning rate
 	Init string  `json:"init"`                        // random or oracle
+}
+
+// Task says what the layer is to do, and whether its experts learn it; see package sim.
+type Task struct {
+	Experts string  `json:"experts"`                     // fixed or learned
+	Rate    float64 `json:"rate" range:"0 1000 of Adam"` // learning rate of experts, and of the router with them
+	Hidden  int     `json:"hidden" range:"1 65536 numbers between an expert's two layers"`
+	Regions int     `json:"regions" range:"1 65536 regions of the latent space"`
+	Shared  bool    `json:"shared"` // a linear expert that all tokens have
 }
 
 // Layer returns the shape of the scenario's layer. The scenario is valid.

@@ -31,7 +31,9 @@ type pace struct {
 	step, correct2 float32 // the rate over 1−β₁^t, and 1/(1−β₂^t)
 }
 
-func newPace(rate float64, steps int) pace { return pace{rate: rate, steps: steps, decay1: 1, decay2: 1} }
+func newPace(rate float64, steps int) pace {
+	return pace{rate: rate, steps: steps, decay1: 1, decay2: 1}
+}
 
 // next goes on to a step of the run.
 func (p *pace) next(step int) {

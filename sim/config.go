@@ -12,6 +12,7 @@ type Config struct {
 	Steps        int
 	Seeds        []uint64
 	Router       RouterConfig
+	Experts      ExpertsConfig
 	Stream       func(seed uint64) moe.Stream
 	Strategies   []func() (moe.Strategy, error)
 	Workers      int                   // they take seeds, and when none is left help with the steps of others; 0 for one per processor
@@ -19,11 +20,28 @@ type Config struct {
 }
 
 // Memory estimates the bytes that a run holds at once: for every replicate that runs, two batches with their scores, and
-// for every strategy its choices and, unless it shares the oracle's, its scores.
+// for every strategy its choices and, unless it shares the oracle's, its scores. Where experts learn, also the parameters of
+// all, each with its gradient, Adam's moments and what products need, and what they made of every choice.
 func (c *Config) Memory() int64 {
 	tokens, e, d := int64(c.Tokens), int64(c.Layer.Experts), int64(c.Layer.Width)
-	replicate := tokens * (2*(4*d+4*e+4*e) + int64(len(c.Strategies))*(4*e+e/8+e/8))
+	n := int64(len(c.Strategies))
+	replicate := tokens * (2*(4*d+4*e+4*e) + n*(4*e+e/8+e/8))
+	if x := c.Experts; x.Learn {
+		h := int64(x.Hidden)
+		replicate += 4*int64(x.Regions)*d*d + 8*tokens*d
+		replicate += n * 4 * (14*e*h*d + tokens*d + (tokens*int64(c.Layer.TopK)+64*e)*(d+h+2))
+	}
 	return replicate * int64(min(max(1, c.Workers), len(c.Seeds)))
+}
+
+// ExpertsConfig says how experts learn, if they do. Where they do not, their outputs are fixed, and useful to a token by its
+// true affinity; see layerError.
+type ExpertsConfig struct {
+	Learn   bool
+	Rate    float64 // of Adam
+	Hidden  int     // h, width between an expert's two layers
+	Regions int     // R, of the task
+	Shared  bool    // a linear expert that all tokens have
 }
 
 // RouterConfig says how routers learn.

@@ -14,6 +14,7 @@ type contestant struct {
 	strategy moe.Strategy
 	traits   moe.Traits
 	learner  *learner
+	experts  *experts // where they learn
 	noise    *learner // sets the strength of noise, where the strategy has one that learns
 	shared   bool     // its scores are the oracle's
 	sized    bool     // the task takes its gates as they are, undivided
@@ -52,6 +53,9 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	x.start = append(x.start, s.Bias()...)
 	if c.Router.Mode != Frozen && !t.Oracle {
 		x.learner = newLearner(c, seed, weights)
+	}
+	if o.task != nil {
+		x.experts = newExperts(c, o.task, seed)
 	}
 	x.sized = t.Sized || c.Layer.TopK == 1
 	x.shared = x.learner == nil && t.Score == c.Layer.Score && !t.Transforms
@@ -134,6 +138,9 @@ func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 		x.wanted.Count(b, x.assigned.Dropped)
 		x.wanted.Add(&x.chosen)
 	}
+	if x.experts != nil {
+		x.experts.assign(b, x.assigned)
+	}
 	x.measure(b, o, step)
 	x.outcome = moe.Outcome{Step: step, Batch: b, Scores: x.scores, Logits: x.logits, Noise: x.noiseLogits, Assigned: x.assigned,
 		Chosen: &x.chosen, Fresh: &x.fresh, Wanted: &x.chosen}
@@ -150,12 +157,19 @@ func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 }
 
 // learn adds the gradients of the task and of the strategy's losses on one chunk of the batch's tiles.
-func (x *contestant) learn(b *moe.Batch, o *oracle, chunk int, w *moe.Scratch) {
+func (x *contestant) learn(b *moe.Batch, o *oracle, step, chunk int, w *moe.Scratch) {
 	weight := float32(1 / (float64(b.Tokens) * o.target))
 	from, to := chunkOf(chunk, len(b.Tiles))
 	for i := from; i < to; i++ {
 		s := x.tileScores(i)
-		x.task[i] = layerError(o, i, s, x.assigned.Tile(i), x.sized, weight, w)
+		if x.experts != nil {
+			x.task[i] = x.experts.error(b, i, chunk, s, x.assigned.Tile(i), x.gate(), weight, w)
+		} else {
+			x.task[i] = layerError(o, i, s, x.assigned.Tile(i), x.sized, weight, w)
+		}
+		if !x.learns(step) {
+			continue
+		}
 		if w.Noise = x.tileOf(x.noiseLogits, i); w.Noise != nil {
 			clear(w.NoiseGrad)
 		}
@@ -167,6 +181,13 @@ func (x *contestant) learn(b *moe.Batch, o *oracle, chunk int, w *moe.Scratch) {
 	}
 }
 
+// gate is how experts that learn are weighed. Where K is 1 a normalised gate would be 1 whatever the scores, and teach nothing.
+func (x *contestant) gate() moe.Gate {
+	g := x.traits.Gate
+	g.Normalised = g.Normalised && !x.sized
+	return g
+}
+
 // sum adds up in order.
 func sum(x []float64) (total float64) {
 	for _, v := range x {
@@ -175,7 +196,7 @@ func sum(x []float64) (total float64) {
 	return total
 }
 
-// learns reports whether the router learns in a step.
+// learns reports whether its router learns in a step.
 func (x *contestant) learns(step int) bool {
 	return x.learner != nil && (x.traits.Freeze == 0 || step < x.traits.Freeze)
 }
@@ -188,14 +209,19 @@ func (x *contestant) move(step int) {
 			x.noise.step(step, nil)
 		}
 	}
+	if x.experts != nil && x.experts.shared != nil {
+		x.experts.shared.step(step, nil)
+	}
 	x.strategy.Update(&x.outcome)
 }
 
 // record keeps what the step showed, before anything moves.
 func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 	step := x.row.Step
-	if x.learns(step) {
+	if x.learns(step) || x.experts != nil {
 		x.row.LayerError = sum(x.task[:len(b.Tiles)]) / (float64(b.Tokens) * o.target)
+	}
+	if x.learns(step) {
 		x.row.BalanceLoss = sum(x.balance[:len(b.Tiles)]) + x.weightLoss
 	}
 	x.run.Steps = append(x.run.Steps, x.row)
@@ -216,6 +242,9 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 		MaxVioSequence: metrics.MeanMaxVio(n.Sequence, x.layer.Experts, x.real), MaxVioDevice: nan,
 		AffinityKept: sum(x.affinity[:len(b.Tiles)]) / o.total, LayerError: nan, BalanceLoss: nan, RegretToOptimum: nan,
 		BiasSpread: nan, BiasMean: nan, DropRate: nan}
+	if x.experts != nil {
+		row.AffinityKept = nan // they have no part in the oracle's affinities
+	}
 	if x.traits.Drops {
 		row.DropRate = dropRate(x.assigned, len(b.Tiles))
 		if !x.traits.Varies {

@@ -34,6 +34,7 @@ func (r *replicate) evaluate(ctx context.Context) error {
 		tallies[i].load, tallies[i].domain = make([]int64, e), make([]int64, domains*e)
 	}
 	r.active = append(r.active[:0], r.contestants...)
+	assign := func(i int, _ *moe.Scratch) { r.active[i].experts.assign(r.batch, r.active[i].assigned) }
 	add := func(i int, w *moe.Scratch) { r.active[i].tally(&tallies[i], r.batch, r.oracle, w) }
 	total := r.stream.Evaluation()
 	for index, at := 0, 0; at < total; index++ {
@@ -43,7 +44,7 @@ func (r *replicate) evaluate(ctx context.Context) error {
 		r.load(r.batch, r.oracle, moe.Moment{Step: r.c.Steps - 1, Purpose: moe.Evaluate, Index: index})
 		at += r.batch.Tokens
 		var best float64
-		if index == 0 {
+		if index == 0 && !r.c.Experts.Learn {
 			var err error
 			if best, err = r.solver.Solve(r.oracle.scores, r.batch.Tokens, e, r.c.Layer.TopK, r.optimum); err != nil {
 				return err
@@ -51,6 +52,10 @@ func (r *replicate) evaluate(ctx context.Context) error {
 		}
 		if err := r.routeAll(); err != nil {
 			return err
+		}
+		if r.c.Experts.Learn {
+			r.each(len(r.active), assign)
+			r.each(len(r.active)*e, r.forward)
 		}
 		r.each(len(r.active), add)
 		for i := range tallies {
@@ -74,7 +79,11 @@ func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
 	for i := range b.Tiles {
 		mask, s := x.assigned.Tile(i), x.tileScores(i)
 		y.affinity += x.affinity[i]
-		y.error += layerError(o, i, s, mask, x.sized, 0, w)
+		if x.experts != nil {
+			y.error += x.experts.error(b, i, 0, s, mask, x.gate(), 0, w)
+		} else {
+			y.error += layerError(o, i, s, mask, x.sized, 0, w)
+		}
 		y.displaced += displaced(o.tileScores(i), mask, o.tileMask(i), x.layer.TopK, b.Tiles[i].Live())
 		var served uint64
 		for e, m := range o.tileMask(i) {
@@ -159,20 +168,24 @@ func (x *contestant) conclude(y *tally, domains int) {
 	if x.layer.Groups > 1 && x.traits.Idle == 0 {
 		v["maxvio_device"] = metrics.MaxVio(metrics.GroupLoads(y.load, x.layer.Groups, nil))
 	}
-	v["affinity_total"] = y.affinity / tokens
-	v["affinity_kept"] = y.affinity / y.best
-	v["choice_agreement"] = float64(y.agreed) / (tokens * k)
-	v["output_error"] = (y.error - y.own) / y.target
+	if x.experts != nil {
+		v["task_loss"] = y.error / y.target
+	} else {
+		v["affinity_total"] = y.affinity / tokens
+		v["affinity_kept"] = y.affinity / y.best
+		v["choice_agreement"] = float64(y.agreed) / (tokens * k)
+		v["output_error"] = (y.error - y.own) / y.target
+		v["regret_to_optimum"] = y.regret
+	}
 	if x.traits.Drops || x.traits.Varies {
 		var chosen int64
 		for _, n := range y.load {
 			chosen += n
 		}
 		v["experts_per_token"], v["tokens_unserved"] = float64(chosen)/tokens, float64(y.unserved)/tokens
-	} else {
+	} else if x.experts == nil {
 		v["rank_displacement"] = (float64(y.displaced)/tokens - float64(k*(k-1)/2)) / k
 	}
-	v["regret_to_optimum"] = y.regret
 	v["gate_sum"] = y.gates / tokens
 	if domains > 0 {
 		v["domain_information"] = metrics.DomainInformation(y.domain, domains)

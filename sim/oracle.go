@@ -15,8 +15,9 @@ type oracle struct {
 	energy  []float32 // Σ_e ĝ² of the layer's target, by token; 0 past the last token
 	parts   []parts   // by tile, so that sums have one order whoever computed them
 	total   float64   // Σ over tokens of Σ_{TopK} s*
-	target  float64   // mean over tokens of Σ_e ĝ²
+	target  float64   // mean over tokens of Σ_e ĝ², or of ‖y‖² where experts learn
 	own     float64   // Σ over tokens of the squared error that the oracle's own choice and gates leave
+	task    *task     // where experts learn
 }
 
 // parts are one tile's parts of the sums over tokens.
@@ -69,6 +70,9 @@ func (o *oracle) finish(b *moe.Batch) {
 		o.total += p.total
 		o.target += p.target
 		o.own += p.own
+	}
+	if o.task != nil {
+		o.target, o.own = sum(o.task.energy), 0
 	}
 	o.target /= float64(b.Tokens)
 }

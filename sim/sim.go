@@ -94,6 +94,9 @@ func Check(c *Config) error {
 			return err
 		}
 	}
+	if c.Experts.Learn && c.Layer.Width == 0 {
+		return errors.New("experts cannot learn without latent vectors: use a synthetic scenario, or a trace with hidden")
+	}
 	if c.Router.Mode == Learned && c.Layer.Width == 0 {
 		return errors.New("a router cannot learn weights without latent vectors")
 	}
@@ -103,6 +106,8 @@ func Check(c *Config) error {
 // Refuse says why a strategy cannot act in this comparison, with the way out, or returns nil.
 func (c *Config) Refuse(t moe.Traits) error {
 	switch {
+	case t.Oracle && c.Experts.Learn:
+		return fmt.Errorf("%s chooses by the stream's true affinities, which say nothing about experts that learn: leave it out, or use --experts fixed", t.Spec)
 	case t.Loss && c.Router.Mode == Frozen && c.Layer.Score == moe.Stored:
 		return fmt.Errorf("%s has a loss, which needs logits to act on, and this stream carries scores: dump logits, or use a bias such as loss-free", t.Spec)
 	case t.Loss && c.Router.Mode == Frozen:
@@ -146,6 +151,8 @@ type replicate struct {
 	route            func(item int, w *moe.Scratch) // each active contestant's tiles
 	whole, count     func(active int, w *moe.Scratch)
 	learn            func(item int, w *moe.Scratch) // each learning contestant's chunks of tiles
+	answer           func(region int, w *moe.Scratch)
+	forward, teach   func(item int, w *moe.Scratch) // each learning contestant's experts
 	move             func(active int, w *moe.Scratch)
 	long             bool
 	now              int
@@ -164,6 +171,9 @@ type replicate struct {
 func newReplicate(c *Config, seed uint64, w *workers, s *moe.Scratch) (*replicate, error) {
 	r := &replicate{c: c, seed: seed, workers: w, scratch: s, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.Tokens),
 		oracle: newOracle(c.Layer, c.Tokens)}
+	if c.Experts.Learn {
+		r.oracle.task = newTask(c, seed)
+	}
 	r.prepareRounds()
 	weights := r.stream.OracleRouter()
 	if c.Router.Mode == Learned && c.Router.Oracle && weights == nil {
@@ -186,6 +196,15 @@ func (r *replicate) prepareRounds() {
 		r.stream.Fill(r.filled, tile, w)
 		r.filled.Tiles[tile].Training = r.training
 		r.judge.tile(tile, &r.filled.Tiles[tile], w)
+		if r.judge.task != nil {
+			r.judge.task.locate(tile, &r.filled.Tiles[tile], w)
+		}
+	}
+	r.answer = func(region int, w *moe.Scratch) { r.judge.task.answer(region, w) }
+	r.forward = func(item int, w *moe.Scratch) { r.active[item%len(r.active)].experts.forward(item/len(r.active), w) }
+	r.teach = func(item int, w *moe.Scratch) {
+		x := r.active[item%len(r.active)].experts
+		x.learn(item/len(r.active), &x.pace, w)
 	}
 	r.route = func(item int, w *moe.Scratch) {
 		n := len(r.active) // a tile's contestants follow each other, while it is in the cache
@@ -195,7 +214,7 @@ func (r *replicate) prepareRounds() {
 	r.count = func(i int, _ *moe.Scratch) { r.active[i].count(r.batch, r.oracle, r.now) }
 	r.learn = func(item int, w *moe.Scratch) {
 		n := len(r.learning)
-		r.learning[item%n].learn(r.batch, r.oracle, item/n, w)
+		r.learning[item%n].learn(r.batch, r.oracle, r.now, item/n, w)
 	}
 	r.move = func(i int, _ *moe.Scratch) { r.active[i].move(r.now) }
 }
@@ -214,6 +233,10 @@ func (r *replicate) load(b *moe.Batch, o *oracle, m moe.Moment) {
 	r.stream.Layout(b, m)
 	r.filled, r.judge, r.training = b, o, m.Purpose == moe.Train
 	r.each(len(b.Tiles), r.fill)
+	if o.task != nil {
+		o.task.gather(b.Tokens)
+		r.each(len(o.task.maps), r.answer)
+	}
 	o.finish(b)
 }
 
@@ -241,7 +264,7 @@ func (r *replicate) run(ctx context.Context, report func()) ([]*Run, error) {
 // step is one step of every strategy on the same tokens: route with the old state, count, then move.
 func (r *replicate) step(step int) error {
 	begin := time.Now()
-	solved := solvedAt(step, r.c.Steps)
+	solved := !r.c.Experts.Learn && solvedAt(step, r.c.Steps)
 	if err := r.compute(step, solved); err != nil {
 		return err
 	}
@@ -276,7 +299,7 @@ func (r *replicate) compute(step int, solved bool) error {
 		if !x.traits.Oracle || solved {
 			r.active = append(r.active, x)
 		}
-		if x.learns(step) {
+		if x.learns(step) || x.experts != nil {
 			r.learning = append(r.learning, x)
 		}
 	}
@@ -284,7 +307,16 @@ func (r *replicate) compute(step int, solved bool) error {
 		return err
 	}
 	r.each(len(r.active), r.count)
+	if r.oracle.task != nil {
+		r.each(len(r.active)*r.c.Layer.Experts, r.forward)
+	}
 	r.each(len(r.learning)*gradientChunks, r.learn)
+	if r.oracle.task != nil {
+		for _, x := range r.active {
+			x.experts.pace.next(step)
+		}
+		r.each(len(r.active)*r.c.Layer.Experts, r.teach)
+	}
 	return nil
 }
 

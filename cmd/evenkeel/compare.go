@@ -30,6 +30,7 @@ type request struct {
 	scenario   string
 	model      string
 	router     string
+	experts    string
 	steps      int
 	seeds      int
 	settings   []string
@@ -83,6 +84,7 @@ func (q *request) streamFlags(f *pflag.FlagSet) {
 	f.StringVar(&q.scenario, "scenario", "pretraining", "a shipped scenario, a YAML file, or trace:FILE.npz")
 	f.StringVar(&q.model, "model", "", "give the scenario a model's experts, K, groups, score and gate, such as deepseek-v3")
 	f.StringVar(&q.router, "router", "", "frozen or learned (default: learned, but frozen on streams without latent\nvectors and on traces when no strategy has a loss)")
+	f.StringVar(&q.experts, "experts", "", "fixed or learned: learned ones train with the router from scratch, and the\ntask loss is measured (default: the scenario's, mostly fixed)")
 	f.IntVar(&q.steps, "steps", 0, "steps of a run (default: the scenario's)")
 	f.IntVar(&q.seeds, "seeds", 0, "number of seeds: 1 to N (default: the scenario's)")
 	f.StringArrayVar(&q.settings, "set", nil, "key=value of the scenario, such as experts=128 or synthetic.zipf=1.3; may be repeated")
@@ -131,7 +133,7 @@ func complete(c *cobra.Command) {
 	for _, k := range scenarios.Keys() {
 		keys = append(keys, k+"=")
 	}
-	for flag, list := range map[string][]string{"model": strategies.Models(), "set": keys, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned},
+	for flag, list := range map[string][]string{"model": strategies.Models(), "set": keys, "scenario": scenarios.Names(), "router": {sim.Frozen, sim.Learned}, "experts": {"fixed", "learned"},
 		"kernel": append(vec.Kernels(), "auto")} {
 		_ = c.RegisterFlagCompletionFunc(flag, words(list)) // fails only for a flag that does not exist
 	}
@@ -243,7 +245,7 @@ type refusal struct {
 // plan resolves the request of compare.
 func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if q.from != "" {
-		for _, name := range []string{"strategy", "all", "scenario", "model", "router", "steps", "seeds", "set", "layer"} {
+		for _, name := range []string{"strategy", "all", "scenario", "model", "router", "experts", "steps", "seeds", "set", "layer"} {
 			if flags.Changed(name) {
 				return nil, fmt.Errorf("--from repeats a run as it was: leave out --%s", name)
 			}
@@ -303,6 +305,12 @@ func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
 			return nil, fmt.Errorf("--router is %q: it must be frozen or learned", q.router)
 		}
 		settings = append(settings, "router.mode="+q.router)
+	}
+	if q.experts != "" {
+		if q.experts != "fixed" && q.experts != "learned" {
+			return nil, fmt.Errorf("--experts is %q: it must be fixed or learned", q.experts)
+		}
+		settings = append(settings, "task.experts="+q.experts)
 	}
 	if flags.Changed("layer") && q.layer < 0 {
 		return nil, fmt.Errorf("--layer is %d: layers are counted from 0", q.layer)
@@ -425,6 +433,7 @@ func (p *plan) config(workers int) (*sim.Config, error) {
 	c := &sim.Config{
 		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
 		Seeds: s.Seeds, Stream: s.Stream, Workers: workers,
+		Experts: sim.ExpertsConfig{Learn: s.Task.Experts == "learned", Rate: s.Task.Rate, Hidden: s.Task.Hidden, Regions: s.Task.Regions, Shared: s.Task.Shared},
 		Router: sim.RouterConfig{Mode: p.mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
 	}
 	for _, spec := range p.specs {

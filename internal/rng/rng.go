@@ -21,6 +21,8 @@ const (
 	Replay                        // the order of a trace's sequences
 	Event                         // what an event draws anew
 	Floor                         // the Monte-Carlo of the sampling floor
+	Task                          // what experts that learn are to learn
+	ExpertInit                    // their first weights
 )
 
 // Mix is the finaliser of SplitMix64: a bijection on 64 bits in which every input bit moves every output bit.

@@ -37,6 +37,7 @@ type kernel struct {
 	scale  func(x []float32, factor *Row, rows int)
 	gather func(tile, table []float32, source []int32, width int)
 	load   func(tile, table []float32, width int)
+	unload func(table, tile []float32, width int)
 
 	peak func(n int) float64
 

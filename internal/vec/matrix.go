@@ -60,7 +60,10 @@ func NewGradient(rows, cols int) *Gradient {
 }
 
 // NewScratch returns what one worker needs for products with tiles of the given number of columns.
-func NewScratch(cols int) []float32 { return make([]float32, roundUp(cols, columns)*Lanes) }
+func NewScratch(cols int) []float32 { return make([]float32, ScratchSize(cols)) }
+
+// ScratchSize is the least length of NewScratch(cols).
+func ScratchSize(cols int) int { return roundUp(cols, columns) * Lanes }
 
 // Add adds one tile: sum[e][c] += Σ_t g[e][t]·x[c][t], token after token. g is [rows][64] with zeros in the lanes past the
 // last token, x [cols][64]; scratch is NewScratch(cols).

@@ -22,7 +22,7 @@ var portable = kernel{
 	sumChosen: sumChosenPortable, invert: invertPortable, total: totalPortable, sumSquares: sumSquaresPortable,
 	gateError: gateErrorPortable, gateGradient: gateGradientPortable,
 	weightedSum: weightedSumPortable, addPrices: addPricesPortable, above: abovePortable, lists: listsPortable,
-	mix: mixPortable, scale: scalePortable, gather: gatherPortable, load: loadPortable,
+	mix: mixPortable, scale: scalePortable, gather: gatherPortable, load: loadPortable, unload: unloadPortable,
 	peak: peakPortable,
 
 	sigmoid: sigmoidPortable, sigmoidBackward: sigmoidBackwardPortable,
@@ -53,7 +53,7 @@ func portablePanels(rows int) (panels []panel) {
 
 func productPortable(m *Matrix, z, x, scratch []float32) {
 	tokens := scratch[:m.cols*Lanes]
-	storeRows(tokens, x, m.cols)
+	unloadPortable(tokens, x, m.cols)
 	for i, p := range m.panels {
 		w, o := m.packed[i*m.cols:(i+1)*m.cols], z[p.first*Lanes:(p.first+p.rows)*Lanes]
 		for t := range Lanes {
@@ -126,8 +126,8 @@ func dot(w [][8]float32, x []float32, a float32) float32 {
 	return a
 }
 
-// storeRows is the inverse of loadPortable: it makes a row of every token of a tile.
-func storeRows(table, tile []float32, width int) {
+// unloadPortable is the inverse of loadPortable: it makes a row of every token of a tile.
+func unloadPortable(table, tile []float32, width int) {
 	for t := 0; t < Lanes; t += 8 {
 		lines, columns := table[t*width:(t+8)*width], tile[t:]
 		l0 := lines[:width]

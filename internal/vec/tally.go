@@ -65,6 +65,11 @@ func Load(tile, table []float32, width int) {
 	active.load(tile[:width*Lanes], table, width)
 }
 
+// Unload is the inverse of Load: it writes a tile [width][64] to the first 64 rows of a table.
+func Unload(table, tile []float32, width int) {
+	active.unload(table[:width*Lanes], tile[:width*Lanes], width)
+}
+
 // Gather makes a tile [width][64] of rows of a row-major table: tile[c][t] = table[source[t]][c]. Lanes past the end of
 // source become 0.
 func Gather(tile, table []float32, source []int32, width int) {

@@ -325,8 +325,16 @@ func TestTalliesHaveTheSameBits(t *testing.T) {
 				SumChosen(one, s, mask)
 				Invert(one)
 			},
-			"Total":      func(one, _ *Row, tile []float32) { tile[0] = float32(Total(inverse)) },
-			"Load":       func(_, _ *Row, tile []float32) { Load(tile, table, width) },
+			"Total": func(one, _ *Row, tile []float32) { tile[0] = float32(Total(inverse)) },
+			"Load":  func(_, _ *Row, tile []float32) { Load(tile, table, width) },
+			"Unload": func(_, _ *Row, tile []float32) {
+				there := make([]float32, width*Lanes)
+				Load(there, table, width)
+				Unload(tile, there, width)
+				if !slices.Equal(tile, table[:width*Lanes]) {
+					t.Errorf("%s: unloading a loaded table of width %d gives another one", Kernel(), width)
+				}
+			},
 			"SumSquares": func(one, _ *Row, _ []float32) { SumSquares(one, s, rows) },
 			"GateError":  func(one, two *Row, tile []float32) { GateError(one, two, tile, s, ideal, mask, inverse, invIdeal, 0.3) },
 			"GateGradient": func(one, two *Row, tile []float32) {
@@ -342,7 +350,7 @@ func TestTalliesHaveTheSameBits(t *testing.T) {
 		start := randomTile(r, max(rows, width))
 		for name, compute := range computations {
 			n := rows
-			if name == "Gather" || name == "Load" {
+			if name == "Gather" || name == "Load" || name == "Unload" {
 				n = width
 			}
 			var want []float32

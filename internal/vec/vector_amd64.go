@@ -77,7 +77,7 @@ func (a *assembly) kernel(name string) *kernel {
 		sqrtSoftplusBackward: a.scoring(a.sqrtSoftplusBackward),
 		topK:                 a.topK, groups: a.bestGroups, normals: a.normals,
 		sumChosen: a.chosenSums, invert: a.inverted, total: a.total, sumSquares: a.squareSums, gateError: a.gateErrors, gateGradient: a.gateGradients,
-		weightedSum: a.weightedSums, addPrices: a.pricesAdded, above: a.allAbove, lists: a.listed, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded, peak: a.floatingPoint}
+		weightedSum: a.weightedSums, addPrices: a.pricesAdded, above: a.allAbove, lists: a.listed, mix: a.mixed, scale: a.scaled, gather: a.gathered, load: a.loaded, unload: a.unloaded, peak: a.floatingPoint}
 }
 
 func (*assembly) scoring(f func(to, from *float32, rows int)) scoring {
@@ -105,17 +105,24 @@ func (a *assembly) times(m *Matrix, z, x, _ []float32) {
 
 func (a *assembly) addOuter(sum *Gradient, g, x, scratch []float32) {
 	tokens := scratch[:Lanes*sum.stride]
-	whole := sum.cols / a.lanes
-	if whole > 0 {
-		a.transpose(&tokens[0], &x[0], whole, sum.stride)
-	}
-	for c := whole * a.lanes; c < sum.cols; c++ {
-		for t, v := range row(x, c) {
-			tokens[t*sum.stride+c] = v
-		}
-	}
+	a.toRows(tokens, x, sum.cols, sum.stride)
 	a.addTokens(sum, g, tokens)
 }
+
+// toRows writes a tile of the given width to rows of the given stride.
+func (a *assembly) toRows(table, tile []float32, width, stride int) {
+	whole := width / a.lanes
+	if whole > 0 {
+		a.transpose(&table[0], &tile[0], whole, stride)
+	}
+	for c := whole * a.lanes; c < width; c++ {
+		for t, v := range row(tile, c) {
+			table[t*stride+c] = v
+		}
+	}
+}
+
+func (a *assembly) unloaded(table, tile []float32, width int) { a.toRows(table, tile, width, width) }
 
 func (a *assembly) addRows(sum *Gradient, g, rows, scratch []float32) {
 	tokens := rows
