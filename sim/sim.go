@@ -202,10 +202,7 @@ func (r *replicate) prepareRounds() {
 	}
 	r.answer = func(region int, w *moe.Scratch) { r.judge.task.answer(region, w) }
 	r.forward = func(item int, w *moe.Scratch) { r.active[item%len(r.active)].experts.forward(item/len(r.active), w) }
-	r.teach = func(item int, w *moe.Scratch) {
-		x := r.active[item%len(r.active)].experts
-		x.learn(item/len(r.active), &x.pace, w)
-	}
+	r.teach = func(item int, w *moe.Scratch) { r.active[item%len(r.active)].experts.learn(item/len(r.active), w) }
 	r.route = func(item int, w *moe.Scratch) {
 		n := len(r.active) // a tile's contestants follow each other, while it is in the cache
 		r.active[item%n].routeTile(r.batch, r.oracle, item/n, w)
