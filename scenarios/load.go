@@ -27,7 +27,7 @@ var shipped embed.FS
 
 // order lists the shipped scenarios as a newcomer should read them.
 var order = []string{"pretraining", "tinymoe", "cold-start", "shift", "drift", "burst", "day-night", "curriculum", "fine-tuning", "benchmark-mix", "packed",
-	"many-ranks", "decode", "deepseek-v3", "sparse", "uniform", "independent"}
+	"many-ranks", "decode", "learned-experts", "collapse", "deepseek-v3", "sparse", "uniform", "independent"}
 
 // Names lists the shipped scenarios.
 func Names() []string { return slices.Clone(order) }

@@ -22,6 +22,8 @@ type tally struct {
 	error, own float64 // Σ squared layer error, of the strategy and of the oracle
 	target     float64 // Σ_e ĝ², summed over tokens
 	gates      float64 // Σ of gate weights
+	scores     float64 // Σ s of its own router over the chosen
+	chosen     int64   // choices
 	unserved   int64   // tokens without any expert
 	regret     float64 // on the first batch
 }
@@ -88,7 +90,9 @@ func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
 		var served uint64
 		for e, m := range o.tileMask(i) {
 			y.agreed += int64(bits.OnesCount64(m & mask[e]))
-			y.load[e] += int64(bits.OnesCount64(mask[e]))
+			n := int64(bits.OnesCount64(mask[e]))
+			y.load[e] += n
+			y.chosen += n
 			served |= mask[e]
 		}
 		y.unserved += int64(bits.OnesCount64(b.Tiles[i].Live() &^ served))
@@ -100,6 +104,7 @@ func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
 				continue
 			}
 			y.gates += float64(x.traits.Gate.Sum(sum[t]))
+			y.scores += float64(sum[t])
 		}
 	}
 }
@@ -178,15 +183,12 @@ func (x *contestant) conclude(y *tally, domains int) {
 		v["regret_to_optimum"] = y.regret
 	}
 	if x.traits.Drops || x.traits.Varies {
-		var chosen int64
-		for _, n := range y.load {
-			chosen += n
-		}
-		v["experts_per_token"], v["tokens_unserved"] = float64(chosen)/tokens, float64(y.unserved)/tokens
+		v["experts_per_token"], v["tokens_unserved"] = float64(y.chosen)/tokens, float64(y.unserved)/tokens
 	} else if x.experts == nil {
 		v["rank_displacement"] = (float64(y.displaced)/tokens - float64(k*(k-1)/2)) / k
 	}
 	v["gate_sum"] = y.gates / tokens
+	v["score_chosen"] = y.scores / float64(y.chosen)
 	if domains > 0 {
 		v["domain_information"] = metrics.DomainInformation(y.domain, domains)
 		for d := range domains {

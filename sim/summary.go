@@ -16,7 +16,7 @@ func MetricKeys() []string {
 	return []string{
 		"maxvio_batch", "maxvio_global", "maxvio_sequence", "maxvio_device", "load_variance", "load_cv", "load_entropy",
 		"load_gini", "load_jain", "load_min", "experts_dead", "experts_starved", "task_loss", "affinity_kept", "affinity_total",
-		"choice_agreement", "output_error", "rank_displacement", "regret_to_optimum", "gate_sum", "drop_rate",
+		"choice_agreement", "output_error", "rank_displacement", "regret_to_optimum", "gate_sum", "score_chosen", "drop_rate",
 		"experts_per_token", "tokens_unserved", "settled_step",
 		"recovery_steps", "churn", "oscillation", "bias_spread", "bias_mean", "domain_information",
 	}
