@@ -12,11 +12,16 @@ import (
 // replicateOf prepares one seed of a comparison and takes its first steps, after which nothing allocates.
 func replicateOf(b testing.TB, settings []string, mode string, specs ...string) *replicate {
 	b.Helper()
-	s, err := scenarios.Load("pretraining", settings, -1)
+	return replicateOfScenario(b, "pretraining", settings, mode, specs...)
+}
+
+func replicateOfScenario(b testing.TB, scenario string, settings []string, mode string, specs ...string) *replicate {
+	b.Helper()
+	s, err := scenarios.Load(scenario, settings, -1)
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := &Config{Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, MicroBatches: s.MicroBatches, Ranks: s.Ranks,
+	c := &Config{Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, Distinct: s.Distinct(), MicroBatches: s.MicroBatches, Ranks: s.Ranks,
 		Steps: 1 << 30, Seeds: []uint64{1}, Router: RouterConfig{Mode: mode, Rate: s.Router.Rate}, Experts: expertsOf(s), Stream: s.Stream}
 	for _, text := range specs {
 		spec, err := strategies.Parse(text)
@@ -130,5 +135,22 @@ func TestStepAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(20, func() { r.once(step); step++ }); n > 0 {
 			t.Errorf("%s experts: a step allocates %v times", experts, n)
 		}
+	}
+}
+
+// BenchmarkHugeBatch is a step of 62.9 million aggregated tokens on DeepSeek-V3's layer.
+func BenchmarkHugeBatch(b *testing.B) {
+	for _, c := range []struct{ mode, spec string }{{Frozen, "loss-free"}, {Learned, "aux-loss"}} {
+		b.Run(c.mode+"/"+c.spec, func(b *testing.B) {
+			r := replicateOfScenario(b, "huge-batch", nil, c.mode, c.spec)
+			r.once(0)
+			b.ReportAllocs()
+			step := 1
+			for b.Loop() {
+				r.once(step)
+				step++
+			}
+			b.ReportMetric(float64(len(r.batch.Tiles)*moe.TileTokens), "kinds")
+		})
 	}
 }

@@ -183,7 +183,7 @@ func floorsOf(c *Config, evaluation int) map[string]float64 {
 		f["domain_information"] = metrics.DomainInformationFloor(e, k, d, evaluation)
 	}
 	if c.Facts.Sequences {
-		b := moe.NewBatch(c.Layer, c.Tokens)
+		b := moe.NewBatch(c.Layer, c.places())
 		c.Stream(c.Seeds[0]).Layout(b, moe.Moment{Step: c.Steps - 1, Purpose: moe.Train, Index: c.Steps - 1})
 		var lengths []int
 		for _, s := range b.Sequences {

@@ -438,7 +438,7 @@ func (p *plan) config(workers int) (*sim.Config, error) {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	c := &sim.Config{
-		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
+		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, Distinct: s.Distinct(), MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
 		Seeds: s.Seeds, Stream: s.Stream, Workers: workers,
 		Experts: sim.ExpertsConfig{Learn: s.Task.Experts == learnedExperts, Rate: s.Task.Rate, Hidden: s.Task.Hidden, Regions: s.Task.Regions, Shared: s.Task.Shared},
 		Router:  sim.RouterConfig{Mode: p.mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
