@@ -26,7 +26,10 @@ type Tile struct {
 	Token  [TileTokens]int32 // token ids; −1 where unknown
 	Domain [TileTokens]int32 // domain ids; −1 where unknown
 	Weight []int64           // tokens that each lane stands for [64], 0 past the last one; nil where each stands for itself
-	Key    uint64            // keys the random choices of a strategy for this tile
+	// Waste has a bit for each lane whose output nobody uses, such as padding or a draft that is rejected: it loads experts, and
+	// quality leaves it out. Unseen has one for each of those that counts leave out too.
+	Waste, Unseen uint64
+	Key           uint64 // keys the random choices of a strategy for this tile
 	// Training: the tile belongs to a step of the run, not to an evaluation, so that noise meant for training acts.
 	Training bool
 }
@@ -34,15 +37,51 @@ type Tile struct {
 // Live has a bit for each live token.
 func (t *Tile) Live() uint64 { return ^uint64(0) >> (TileTokens - t.Tokens) }
 
-// Sum returns Σ_t x[t] over the tokens that the tile stands for.
+// Sum returns Σ_t x[t] over the tokens that the tile stands for and whose output is used.
 func (t *Tile) Sum(x *vec.Row) (sum float64) {
-	if t.Weight == nil {
+	switch {
+	case t.Weight != nil:
+		for l, n := range t.Weight {
+			sum += float64(float64(n) * float64(x[l]))
+		}
+	case t.Waste != 0:
+		for l, v := range x {
+			if t.Waste>>l&1 == 0 {
+				sum += float64(v)
+			}
+		}
+	default:
 		return vec.Total(x)
 	}
-	for l, n := range t.Weight {
-		sum += float64(float64(n) * float64(x[l]))
-	}
 	return sum
+}
+
+// Plain reports whether each lane is one token, whose output is used.
+func (t *Tile) Plain() bool { return t.Weight == nil && t.Waste == 0 }
+
+// Weigh sets x[l] to how many tokens with an output that is used lane l stands for.
+func (t *Tile) Weigh(x *vec.Row) {
+	for l := range x {
+		switch {
+		case t.Waste>>l&1 != 0:
+			x[l] = 0
+		case t.Weight != nil:
+			x[l] = float32(t.Weight[l])
+		default:
+			x[l] = 1
+		}
+	}
+}
+
+// Seen is how many tokens lane l stands for in counts.
+func (t *Tile) Seen(l int) float64 {
+	switch {
+	case t.Unseen>>l&1 != 0:
+		return 0
+	case t.Weight != nil:
+		return float64(t.Weight[l])
+	}
+	return 1
 }
 
 // Count returns how many tokens the given lanes stand for.
@@ -63,6 +102,7 @@ type Batch struct {
 	Layer        Layer
 	Tokens       int
 	Total        int // T, tokens that the batch stands for; Tokens, unless they are aggregated
+	Useful, Seen int // those of them whose output is used, and those that counts see
 	Tiles        []Tile
 	Sequences    []Span // in order, covering the batch
 	MicroBatches []Span // in order, covering the batch, of whole sequences
@@ -84,12 +124,13 @@ func NewBatch(layer Layer, tokens int) *Batch {
 
 // Resize lays the batch out for a number of tokens, at most that of NewBatch, in tiles without content.
 func (b *Batch) Resize(tokens int) {
-	b.Tokens, b.Total = tokens, tokens
+	b.Tokens, b.Total, b.Useful, b.Seen = tokens, tokens, tokens, tokens
 	b.Tiles = b.Tiles[:(tokens+TileTokens-1)/TileTokens]
 	dx, dz := b.Layer.Width*TileTokens, b.Layer.Experts*TileTokens
 	for i := range b.Tiles {
 		t := &b.Tiles[i]
 		t.Start, t.Tokens = i*TileTokens, min(TileTokens, tokens-i*TileTokens)
+		t.Weight, t.Waste, t.Unseen = nil, 0, 0
 		t.Z = b.z[i*dz : (i+1)*dz]
 		if dx > 0 {
 			t.X = b.x[i*dx : (i+1)*dx]
@@ -108,23 +149,36 @@ func (b *Batch) Aggregate(weight []int64, tokens int) {
 			b.Total += int(n)
 		}
 	}
+	b.Useful, b.Seen = b.Total, b.Total
 	b.Sequences = append(b.Sequences[:0], Span{0, tokens})
 	b.MicroBatches = append(b.MicroBatches[:0], Span{0, tokens})
 }
 
-// Size returns how many tokens a span of the batch's tokens stands for.
+// Throw marks a token of the batch, which is not aggregated, as one whose output nobody uses, and if it is unseen as one that
+// counts leave out.
+func (b *Batch) Throw(token int, unseen bool) {
+	t, bit := &b.Tiles[token/TileTokens], uint64(1)<<(token%TileTokens)
+	t.Waste |= bit
+	b.Useful--
+	if unseen {
+		t.Unseen |= bit
+		b.Seen--
+	}
+}
+
+// Size returns how many tokens of a span counts see.
 func (b *Batch) Size(s Span) int {
 	switch {
-	case b.Total == b.Tokens:
+	case b.Seen == b.Tokens:
 		return s.Len()
 	case s.Len() == b.Tokens:
-		return b.Total
+		return b.Seen
 	}
-	n := 0
+	n := 0.0
 	for t := s.From; t < s.To; t++ {
-		n += int(b.Tiles[t/TileTokens].Weight[t%TileTokens])
+		n += b.Tiles[t/TileTokens].Seen(t % TileTokens)
 	}
-	return n
+	return int(n)
 }
 
 // Truncate keeps the first tokens of a batch that has more, with their sequences and micro-batches.
@@ -133,12 +187,15 @@ func (b *Batch) Truncate(tokens int) {
 	b.Tiles = b.Tiles[:(tokens+TileTokens-1)/TileTokens]
 	last := &b.Tiles[len(b.Tiles)-1]
 	last.Tokens = tokens - last.Start
-	if b.Total = tokens; last.Weight != nil {
+	if last.Weight != nil {
 		last.Weight = append(slices.Clone(last.Weight[:last.Tokens]), make([]int64, TileTokens-last.Tokens)...)
-		b.Total = 0
-		for i := range b.Tiles {
-			b.Total += int(b.Tiles[i].Count(b.Tiles[i].Live()))
-		}
+	}
+	b.Total, b.Useful, b.Seen = 0, 0, 0
+	for i := range b.Tiles {
+		t := &b.Tiles[i]
+		b.Total += int(t.Count(t.Live()))
+		b.Useful += int(t.Count(t.Live() &^ t.Waste))
+		b.Seen += int(t.Count(t.Live() &^ t.Unseen))
 	}
 	for _, spans := range []*[]Span{&b.Sequences, &b.MicroBatches} {
 		n := 0

@@ -44,15 +44,18 @@ type Counts struct {
 	Sequence   []int64 // [sequence][E]
 	MicroBatch []int64 // [micro-batch][E]
 	Global     []int64 // [E], the whole step
+	All        []int64 // [E], the same with the tokens that the others leave out: what experts really have to do
 
 	// In the same scopes, the tokens with at least one choice in each group of experts, [..][G]; empty without groups.
 	SequenceTokens, MicroBatchTokens, GlobalTokens []int64
+
+	all []int64
 }
 
 // Count counts one set of masks (an Assignment's Mask or Fresh) of a batch.
 func (c *Counts) Count(b *Batch, masks []uint64) {
 	e := b.Layer.Experts
-	c.Experts, c.Tokens = e, b.Total
+	c.Experts, c.Tokens = e, b.Seen
 	c.Sequence = resized(c.Sequence, len(b.Sequences)*e)
 	c.MicroBatch = resized(c.MicroBatch, len(b.MicroBatches)*e)
 	c.Global = resized(c.Global, e)
@@ -66,7 +69,7 @@ func (c *Counts) Count(b *Batch, masks []uint64) {
 	for i := range b.Tiles {
 		t, m := &b.Tiles[i], masks[i*e:(i+1)*e]
 		b.Segments(i, b.Sequences, func(unit, from, to int) {
-			n, lanes := c.Sequence[unit*e:(unit+1)*e], LaneMask(from, to)
+			n, lanes := c.Sequence[unit*e:(unit+1)*e], LaneMask(from, to)&^t.Unseen
 			for x, w := range m {
 				n[x] += t.Count(w & lanes)
 			}
@@ -87,6 +90,15 @@ func (c *Counts) Count(b *Batch, masks []uint64) {
 		add(c.Global, c.MicroBatch[i*e:(i+1)*e])
 		add(c.GlobalTokens, c.MicroBatchTokens[i*groups:(i+1)*groups])
 	}
+	if c.All = c.Global; b.Seen < b.Total {
+		c.all = resized(c.all, e)
+		for i := range b.Tiles {
+			for x, w := range masks[i*e : (i+1)*e] {
+				c.all[x] += b.Tiles[i].Count(w)
+			}
+		}
+		c.All = c.all
+	}
 }
 
 // countTokens adds to n [G] the tokens among the lanes that chose an expert of each group.
@@ -106,6 +118,9 @@ func (c *Counts) Add(o *Counts) {
 	add(c.Sequence, o.Sequence)
 	add(c.MicroBatch, o.MicroBatch)
 	add(c.Global, o.Global)
+	if len(c.All) > 0 && &c.All[0] != &c.Global[0] {
+		add(c.All, o.All)
+	}
 }
 
 func add(to, n []int64) {

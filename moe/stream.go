@@ -40,6 +40,8 @@ type Facts struct {
 	Layers    int
 	Latent    bool     // tokens have latent vectors x, so that a router can learn
 	Sequences bool     // sequence boundaries are known
+	Waste     bool     // the output of some tokens is thrown away; see Tile
+	Unseen    bool     // counts leave tokens out that load experts; see Tile
 	Aggregate bool     // a token stands for many that are alike; see Batch
 	TokenIDs  bool     // token ids are known
 	Domains   []string // names of the domains in the order of their ids; nil where unknown

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"evenkeel/internal/nearest"
@@ -26,8 +27,9 @@ import (
 var shipped embed.FS
 
 // order lists the shipped scenarios as a newcomer should read them.
-var order = []string{"pretraining", "tinymoe", "cold-start", "shift", "drift", "burst", "day-night", "curriculum", "fine-tuning", "benchmark-mix", "packed",
-	"many-ranks", "decode", "learned-experts", "collapse", "deepseek-v3", "huge-batch", "sparse", "uniform", "independent"}
+var order = []string{"pretraining", "tinymoe", "cold-start", "shift", "drift", "burst", "day-night", "curriculum", "fine-tuning", "distillation", "benchmark-mix", "packed", "unpacked", "padding",
+	"many-ranks", "decode", "drafts", "learned-experts", "collapse", "deepseek-v3", "huge-batch", "sparse",
+	"uniform", "independent", "w0-balanced", "w1-hot-set", "w2-hot-rank", "w3-spread", "w4-ragged", "w5-idle-half", "w6-rotating", "w7-burst"}
 
 // Names lists the shipped scenarios.
 func Names() []string { return slices.Clone(order) }
@@ -56,6 +58,13 @@ func Load(reference string, settings []string, layer int) (*Scenario, error) {
 		}
 		file, name = trace, "trace:"+filepath.Base(trace)
 		text, _ = json.Marshal(map[string]any{"trace": map[string]any{"file": trace}})
+	case strings.HasPrefix(reference, "hot:"):
+		percent, number, err := parseHot(reference)
+		if err != nil {
+			return nil, err
+		}
+		file, name = "hot.yaml", reference
+		text, _ = json.Marshal(map[string]any{"hot": map[string]any{"share": percent / 100, "experts": number}})
 	case strings.HasSuffix(reference, ".yaml") || strings.HasSuffix(reference, ".yml") || strings.HasSuffix(reference, ".json"):
 		if text, err = os.ReadFile(reference); err != nil {
 			return nil, unwrapPath(err)
@@ -69,6 +78,21 @@ func Load(reference string, settings []string, layer int) (*Scenario, error) {
 		file = reference + ".yaml"
 	}
 	return read(file, name, text, settings, layer)
+}
+
+// parseHot reads hot:80:4, of which 80 % of the tokens want 4 experts.
+func parseHot(reference string) (percent float64, experts int, err error) {
+	parts := strings.Split(reference, ":")
+	if len(parts) == 3 {
+		percent, err = strconv.ParseFloat(parts[1], 64)
+		if err == nil {
+			experts, err = strconv.Atoi(parts[2])
+		}
+	}
+	if len(parts) != 3 || err != nil || !(percent >= 0 && percent <= 100) || experts < 1 {
+		return 0, 0, fmt.Errorf("--scenario %s: want hot:PERCENT:EXPERTS, such as hot:80:4, where 80 %% of the tokens want 4 experts", reference)
+	}
+	return percent, experts, nil
 }
 
 // Resolved returns the scenario that json describes, as Marshal wrote it into a manifest.
@@ -131,7 +155,7 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 	if s.Task.Experts == "learned" && !s.given("router.rate") {
 		s.Router.Rate = s.Task.Rate
 	}
-	if s.Synthetic == nil && s.Independent == nil && s.Trace == nil {
+	if s.Synthetic == nil && s.Independent == nil && s.Hot == nil && s.Trace == nil {
 		s.Synthetic = &Synthetic{}
 		s.Synthetic.defaults()
 	}
@@ -270,13 +294,13 @@ func (s *Scenario) validate(p *problems) {
 	s.oneOf(p, "task.experts", s.Task.Experts, "fixed", "learned")
 	s.oneOf(p, "router.init", s.Router.Init, "random", "oracle")
 	kinds := 0
-	for _, given := range []bool{s.Synthetic != nil, s.Independent != nil, s.Trace != nil} {
+	for _, given := range []bool{s.Synthetic != nil, s.Independent != nil, s.Hot != nil, s.Trace != nil} {
 		if given {
 			kinds++
 		}
 	}
 	if kinds > 1 {
-		p.add(1, "synthetic, independent, trace", "a scenario has one of them")
+		p.add(1, "synthetic, independent, hot, trace", "a scenario has one of them")
 	}
 	if len(p.list) == 0 {
 		if err := s.Layer().Validate(); err != nil {
@@ -297,6 +321,16 @@ func (s *Scenario) validate(p *problems) {
 		s.oneOf(p, "independent.distribution", y.Distribution, "normal", "uniform")
 		s.oneOf(p, "independent.means", y.Means, "quantiles", "normal", "uniform")
 	}
+	if h := s.Hot; h != nil {
+		s.oneOf(p, "hot.place", h.Place, placeBlock, placeSpread, placeLast, placeCycle)
+		most := s.Experts
+		if h.Place == placeSpread {
+			most = (s.Experts + 1) / 2
+		}
+		if n := h.number(s.Layer()); n > most {
+			p.add(s.lines["hot.experts"], "hot.experts", "%d: there is room for %d hot experts at most", n, most)
+		}
+	}
 	s.validateEvents(p)
 }
 
@@ -316,6 +350,8 @@ func (s *Scenario) validateAggregate(p *problems) {
 	switch y := s.Synthetic; {
 	case y == nil && s.Trace == nil:
 		p.add(at, "aggregate", "the tokens of an independent stream are all different: use a synthetic stream or a trace")
+	case y != nil && (y.Padding != nil || y.Drafts != nil):
+		p.add(at, "aggregate", "padding and drafts belong to sequences, and aggregated tokens have none: leave them out")
 	case y != nil && (y.Energy.Noise > 0 || y.Energy.Sequence > 0):
 		p.add(at, "aggregate", "tokens with parts of noise and sequence are all different: set synthetic.energy.noise and synthetic.energy.sequence to 0, and give their shares to type and domain")
 	case s.Synthetic != nil && slices.ContainsFunc(s.Events, func(e Event) bool { return e.Kind == burst }):
@@ -341,6 +377,12 @@ func (s *Scenario) validateSynthetic(p *problems) {
 	y := s.Synthetic
 	if sum := y.Energy.Type + y.Energy.Domain + y.Energy.Sequence + y.Energy.Noise; math.Abs(sum-1) > 1e-9 {
 		p.add(s.lines["synthetic.energy"], "synthetic.energy", "the shares sum to %.6g: they must sum to 1", sum)
+	}
+	if y.Padding != nil && y.Drafts != nil {
+		p.add(s.lines["synthetic.drafts"], "synthetic.drafts", "a stream has padding or drafts, not both")
+	}
+	if d := y.Drafts; d != nil && s.SequenceLength%(d.Length+1) != 0 {
+		p.add(s.lines["synthetic.drafts"], "synthetic.drafts", "sequence_length is %d: it must be a multiple of %d, a token and its %d drafts", s.SequenceLength, d.Length+1, d.Length)
 	}
 	if len(y.Domains) == 0 || len(y.Domains) > 255 {
 		p.add(s.lines["synthetic.domains"], "synthetic.domains", "there are %d: want 1 to 255", len(y.Domains))

@@ -41,6 +41,7 @@ type Scenario struct {
 
 	Synthetic   *Synthetic   `json:"synthetic,omitempty"`
 	Independent *Independent `json:"independent,omitempty"`
+	Hot         *Hot         `json:"hot,omitempty"`
 	Trace       *Trace       `json:"trace,omitempty"`
 	Events      []Event      `json:"events,omitempty"`
 
@@ -95,13 +96,25 @@ func (s *Scenario) Facts() moe.Facts {
 	switch {
 	case s.Synthetic != nil:
 		f.Latent, f.TokenIDs = true, true
+		f.Waste = s.Synthetic.Padding != nil || s.Synthetic.Drafts != nil
+		if p := s.Synthetic.Padding; p != nil {
+			f.Unseen = !p.Counted && p.Share > 0
+			counts := "losses and biases count it"
+			if f.Unseen {
+				counts = "losses and biases do not count it"
+			}
+			f.Notes = append(f.Notes, fmt.Sprintf("%.3g %% of the tokens are padding: it loads experts, %s, and quality leaves it out", 100*p.Share, counts))
+		}
+		if d := s.Synthetic.Drafts; d != nil {
+			f.Notes = append(f.Notes, fmt.Sprintf("%.3g %% of the tokens are drafts that are rejected: they load experts, losses and biases count them, and quality leaves them out", 100*(1-d.accepted())))
+		}
 		for _, d := range s.Synthetic.Domains {
 			f.Domains = append(f.Domains, d.Name)
 		}
-	case s.Independent != nil:
+	case s.Independent != nil, s.Hot != nil:
 		f.Notes = append(f.Notes, "tokens are independent: effects of sequences and micro-batches are absent by construction")
 		if s.given("width") {
-			f.Notes = append(f.Notes, "width has no effect: an independent stream has no latent vectors")
+			f.Notes = append(f.Notes, "width has no effect: this stream has no latent vectors")
 		}
 	case s.Trace != nil:
 		f = s.Trace.facts()
@@ -131,6 +144,8 @@ func (s *Scenario) Stream(seed uint64) moe.Stream {
 	switch {
 	case s.Independent != nil:
 		return newIndependentStream(s, seed, world)
+	case s.Hot != nil:
+		return &hotStream{s: s, seed: seed}
 	case s.Trace != nil && s.Aggregate:
 		return newAggregatedTrace(newTraceStream(s, seed))
 	case s.Trace != nil:

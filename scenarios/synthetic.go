@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"math"
+	"math/bits"
 
 	"evenkeel/internal/rng"
 	"evenkeel/internal/vec"
@@ -29,6 +30,8 @@ type Synthetic struct {
 	DomainTilt   float64  `json:"domain_tilt" range:"0 1 of a domain's tokens drawn from its own order of types"`
 	Switching    float64  `json:"switching" range:"0 1 (probability that a document ends after a token)"`
 	Domains      []Domain `json:"domains"`
+	Padding      *Padding `json:"padding,omitempty"`
+	Drafts       *Drafts  `json:"drafts,omitempty"`
 }
 
 // Energy holds the shares of the energy that the common direction leaves; they sum to 1.
@@ -54,6 +57,8 @@ const (
 	drawVocabulary
 	drawOffsets
 	drawTopics
+	drawPadding
+	drawDrafts
 )
 
 type syntheticStream struct {
@@ -73,6 +78,7 @@ type syntheticStream struct {
 	moment    moe.Moment
 	shares    []float64
 	documents []document
+	pad       []float32 // the latent vector of all padding [d]; nil where there is none
 	common    []float32 // m
 	topic     []float32 // q of one document
 	base      []float32 // a_common·m + a_domain·c + a_sequence·q of each document, [document][d]
@@ -156,6 +162,11 @@ func (g *syntheticStream) Layout(b *moe.Batch, m moe.Moment) {
 		g.drawDocuments(i, span)
 	}
 	g.drawBases()
+	if g.y.Padding != nil {
+		g.drawPad()
+	}
+	g.y.Padding.mark(b, g.seed, m)
+	g.y.Drafts.mark(b, g.seed, m)
 }
 
 // drawDocuments draws one sequence's documents: their lengths and domains.
@@ -263,6 +274,11 @@ func (g *syntheticStream) assemble(t *moe.Tile, noise float32, w *moe.Scratch) {
 		}
 	}
 	vec.Scale(t.X, factor, d)
+	for m := t.Waste; m != 0 && g.pad != nil; m &= m - 1 {
+		for k, v := range g.pad {
+			t.X[k*moe.TileTokens+bits.TrailingZeros64(m)] = v
+		}
+	}
 	g.oracle.Times(t.Z, t.X, w.Product)
 	if g.y.OffsetSpread > 0 {
 		for e, o := range g.offset {

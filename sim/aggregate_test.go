@@ -91,3 +91,24 @@ func TestAggregateRefusesWhatWorksTokenByToken(t *testing.T) {
 		t.Error("experts that learn are accepted")
 	}
 }
+
+// Padding that is not counted leaves a bias and a loss as if it were not there: after any number of steps the state is that of a run
+// whose experts saw the same real tokens. So the real tokens are more even than where padding counts, for any rule of counts; and
+// what experts have to do is not.
+func TestPaddingThatIsNotCounted(t *testing.T) {
+	for _, spec := range []string{"loss-free:rate=0.003", "aux-loss:coeff=0.3"} {
+		settings := []string{"steps=200", "seeds=[1,2,3,4,5,6]"}
+		counted := run(t, configure(t, "padding", append(settings, "synthetic.padding.counted=true"), sim.Learned, spec))
+		not := run(t, configure(t, "padding", append(settings, "synthetic.padding.counted=false"), sim.Learned, spec))
+		for i, x := range not.Strategies[0].Runs {
+			y := counted.Strategies[0].Runs[i]
+			if x.Values["maxvio_useful"] >= y.Values["maxvio_useful"] {
+				t.Errorf("%s, seed %d: real tokens have a MaxVio of %.3f where padding is not counted, %.3f where it is", spec, x.Seed, x.Values["maxvio_useful"], y.Values["maxvio_useful"])
+			}
+			// A quarter of the tokens on 6 of 64 experts is 2.67 times an expert's share.
+			if x.Values["maxvio_global"] < 1.5 || y.Values["maxvio_global"] < 1.5 {
+				t.Errorf("%s, seed %d: MaxVio of all tokens is %.3f and %.3f: padding loads experts", spec, x.Seed, x.Values["maxvio_global"], y.Values["maxvio_global"])
+			}
+		}
+	}
+}

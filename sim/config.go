@@ -35,6 +35,9 @@ func (c *Config) Memory() int64 {
 	return replicate * int64(min(max(1, c.Workers), len(c.Seeds)))
 }
 
+// solvable reports whether the balanced optimum is that of the layer's own tokens: one by one, all of use, by fixed experts.
+func (c *Config) solvable() bool { return !c.Experts.Learn && !c.Facts.Aggregate && !c.Facts.Waste }
+
 // places is how many tokens a batch must have room for.
 func (c *Config) places() int {
 	if c.Distinct > 0 {

@@ -11,16 +11,16 @@ import (
 
 // contestant is one strategy with its router in one replicate.
 type contestant struct {
-	strategy  moe.Strategy
-	traits    moe.Traits
-	learner   *learner
-	experts   *experts // where they learn
-	noise     *learner // sets the strength of noise, where the strategy has one that learns
-	shared    bool     // its scores are the oracle's
-	aggregate bool     // its tokens stand for many
-	sized     bool     // the task takes its gates as they are, undivided
-	layer     moe.Layer
-	real      int // experts that compute, the first ones of the layer
+	strategy moe.Strategy
+	traits   moe.Traits
+	learner  *learner
+	experts  *experts // where they learn
+	noise    *learner // sets the strength of noise, where the strategy has one that learns
+	shared   bool     // its scores are the oracle's
+	solvable bool     // the optimum is known
+	sized    bool     // the task takes its gates as they are, undivided
+	layer    moe.Layer
+	real     int // experts that compute, the first ones of the layer
 
 	scores        []float32 // [tile][E][64]; the oracle's own where shared
 	logits        []float32 // the same of logits, where the strategy asks for them and its router learns
@@ -58,7 +58,7 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	if o.task != nil {
 		x.experts = newExperts(c, o.task, seed)
 	}
-	x.aggregate = c.Facts.Aggregate
+	x.solvable = c.solvable()
 	x.sized = t.Sized || c.Layer.TopK == 1
 	x.shared = x.learner == nil && t.Score == c.Layer.Score && !t.Transforms
 	x.scores = o.scores
@@ -160,7 +160,7 @@ func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 
 // learn adds the gradients of the task and of the strategy's losses on one chunk of the batch's tiles.
 func (x *contestant) learn(b *moe.Batch, o *oracle, step, chunk int, w *moe.Scratch) {
-	weight := float32(1 / (float64(b.Total) * o.target))
+	weight := float32(1 / (float64(b.Useful) * o.target))
 	from, to := chunkOf(chunk, len(b.Tiles))
 	for i := from; i < to; i++ {
 		s := x.tileScores(i)
@@ -221,7 +221,7 @@ func (x *contestant) move(step int) {
 func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 	step := x.row.Step
 	if x.learns(step) || x.experts != nil {
-		x.row.LayerError = sum(x.task[:len(b.Tiles)]) / (float64(b.Total) * o.target)
+		x.row.LayerError = sum(x.task[:len(b.Tiles)]) / (float64(b.Useful) * o.target)
 	}
 	if x.learns(step) {
 		x.row.BalanceLoss = sum(x.balance[:len(b.Tiles)]) + x.weightLoss
@@ -232,7 +232,7 @@ func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 		x.shoot(step)
 	}
 	if step >= steps-window(steps) {
-		x.errors.observe(x.chosen.Global[:x.real])
+		x.errors.observe(x.chosen.All[:x.real])
 	}
 }
 
@@ -240,7 +240,7 @@ func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 	n, row := &x.chosen, &x.row
 	nan := math.NaN()
-	*row = StepRow{Step: step, MaxVio: metrics.MaxVio(n.Global[:x.real]), LoadVariance: metrics.Variance(n.Global[:x.real]),
+	*row = StepRow{Step: step, MaxVio: metrics.MaxVio(n.All[:x.real]), LoadVariance: metrics.Variance(n.All[:x.real]),
 		MaxVioSequence: metrics.MeanMaxVio(n.Sequence, x.layer.Experts, x.real), MaxVioDevice: nan,
 		AffinityKept: sum(x.affinity[:len(b.Tiles)]) / o.total, LayerError: nan, BalanceLoss: nan, RegretToOptimum: nan,
 		BiasSpread: nan, BiasMean: nan, DropRate: nan}
@@ -250,11 +250,11 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 	if x.traits.Drops {
 		row.DropRate = dropRate(x.assigned, len(b.Tiles))
 		if !x.traits.Varies {
-			row.MaxVio = float64((1+row.MaxVio)*nominal(n.Global, float64(b.Total)*float64(x.layer.TopK))) - 1
+			row.MaxVio = float64((1+row.MaxVio)*nominal(n.All, float64(b.Total)*float64(x.layer.TopK))) - 1
 		}
 	}
 	if x.layer.Groups > 1 && x.traits.Idle == 0 {
-		x.device = metrics.GroupLoads(n.Global, x.layer.Groups, x.device)
+		x.device = metrics.GroupLoads(n.All, x.layer.Groups, x.device)
 		row.MaxVioDevice = metrics.MaxVio(x.device)
 	}
 	if bias := x.strategy.Bias(); bias != nil {
@@ -293,11 +293,11 @@ func spread(b []float32) (width, mean float64) {
 func (x *contestant) shoot(step int) {
 	shot := Shot{Step: step, Load: make([]float32, x.layer.Experts)}
 	var total int64
-	for _, v := range x.chosen.Global {
+	for _, v := range x.chosen.All {
 		total += v
 	}
 	if total > 0 {
-		for e, v := range x.chosen.Global {
+		for e, v := range x.chosen.All {
 			shot.Load[e] = float32(float64(v) * float64(x.real) / float64(total))
 		}
 	}

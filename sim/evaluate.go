@@ -12,8 +12,9 @@ import (
 
 // tally adds up what one strategy did on the evaluation's tokens.
 type tally struct {
-	tokens     int
+	tokens     int     // whose output is used
 	load       []int64 // [E]
+	useful     []int64 // [E], of tokens whose output is used
 	domain     []int64 // [domain][E]
 	affinity   float64 // Σ s* over the chosen
 	best       float64 // Σ s* over the oracle's choice
@@ -24,6 +25,8 @@ type tally struct {
 	gates      float64 // Σ of gate weights
 	scores     float64 // Σ s of its own router over the chosen
 	chosen     int64   // choices
+	routed     int     // tokens in all
+	made       int64   // choices of tokens whose output is used
 	unserved   int64   // tokens without any expert
 	regret     float64 // on the first batch
 }
@@ -33,7 +36,7 @@ func (r *replicate) evaluate(ctx context.Context) error {
 	e, domains := r.c.Layer.Experts, len(r.c.Facts.Domains)
 	tallies := make([]tally, len(r.contestants))
 	for i := range tallies {
-		tallies[i].load, tallies[i].domain = make([]int64, e), make([]int64, domains*e)
+		tallies[i].load, tallies[i].useful, tallies[i].domain = make([]int64, e), make([]int64, e), make([]int64, domains*e)
 	}
 	r.active = append(r.active[:0], r.contestants...)
 	assign := func(i int, _ *moe.Scratch) { r.active[i].experts.assign(r.batch, r.active[i].assigned) }
@@ -46,7 +49,7 @@ func (r *replicate) evaluate(ctx context.Context) error {
 		r.load(r.batch, r.oracle, moe.Moment{Step: r.c.Steps - 1, Purpose: moe.Evaluate, Index: index})
 		at += r.batch.Total
 		var best float64
-		if index == 0 && !r.c.Experts.Learn && !r.c.Facts.Aggregate {
+		if index == 0 && r.c.solvable() {
 			var err error
 			if best, err = r.solver.Solve(r.oracle.scores, r.batch.Tokens, e, r.c.Layer.TopK, r.optimum); err != nil {
 				return err
@@ -74,10 +77,11 @@ func (r *replicate) evaluate(ctx context.Context) error {
 
 // tally adds a routed batch.
 func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
-	y.tokens += b.Total
+	y.tokens += b.Useful
+	y.routed += b.Total
 	y.best += o.total
 	y.own += o.own
-	y.target += float64(o.target * float64(b.Total))
+	y.target += float64(o.target * float64(b.Useful))
 	for i := range b.Tiles {
 		mask, s := x.assigned.Tile(i), x.tileScores(i)
 		y.affinity += x.affinity[i]
@@ -89,8 +93,12 @@ func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
 		y.displaced += displaced(&b.Tiles[i], o.tileScores(i), mask, o.tileMask(i), x.layer.TopK)
 		var served uint64
 		for e, m := range o.tileMask(i) {
-			y.agreed += b.Tiles[i].Count(m & mask[e])
-			n := b.Tiles[i].Count(mask[e])
+			t := &b.Tiles[i]
+			y.agreed += t.Count(m & mask[e] &^ t.Waste)
+			u := t.Count(mask[e] &^ t.Waste)
+			y.useful[e] += u
+			y.made += u
+			n := t.Count(mask[e])
 			y.load[e] += n
 			y.chosen += n
 			served |= mask[e]
@@ -141,7 +149,9 @@ func displaced(tile *moe.Tile, s []float32, mask, best []uint64, k int) (sum int
 	for e, m := range mask {
 		differ |= m ^ best[e]
 	}
-	sum = tile.Count(tile.Live()&^differ) * int64(k*(k-1)/2)
+	useful := tile.Live() &^ tile.Waste
+	differ &= useful
+	sum = tile.Count(useful&^differ) * int64(k*(k-1)/2)
 	for e, m := range mask {
 		for m &= differ; m != 0; m &= m - 1 {
 			t := bits.TrailingZeros64(m)
@@ -169,10 +179,13 @@ func (x *contestant) conclude(y *tally, domains int) {
 	v, k, tokens := x.run.Values, float64(x.layer.TopK), float64(y.tokens)
 	share := 1.0
 	if x.traits.Drops && !x.traits.Varies {
-		share = nominal(y.load, float64(y.tokens)*k)
+		share = nominal(y.load, float64(y.routed)*k)
 	}
 	l := metrics.Measure(y.load[:x.real])
 	v["maxvio_global"], v["load_variance"], v["load_cv"] = float64((1+l.MaxVio)*share)-1, l.Variance, l.CV
+	if y.routed > y.tokens {
+		v["maxvio_useful"] = metrics.MaxVio(y.useful[:x.real])
+	}
 	v["load_entropy"], v["load_gini"], v["load_jain"], v["load_min"] = l.Entropy, l.Gini, l.Jain, l.Min
 	v["experts_dead"], v["experts_starved"] = float64(l.Dead), float64(l.Starved)
 	if x.layer.Groups > 1 && x.traits.Idle == 0 {
@@ -185,17 +198,17 @@ func (x *contestant) conclude(y *tally, domains int) {
 		v["affinity_kept"] = y.affinity / y.best
 		v["choice_agreement"] = float64(y.agreed) / (tokens * k)
 		v["output_error"] = (y.error - y.own) / y.target
-		if !x.aggregate {
+		if x.solvable {
 			v["regret_to_optimum"] = y.regret
 		}
 	}
 	if x.traits.Drops || x.traits.Varies {
-		v["experts_per_token"], v["tokens_unserved"] = float64(y.chosen)/tokens, float64(y.unserved)/tokens
+		v["experts_per_token"], v["tokens_unserved"] = float64(y.chosen)/float64(y.routed), float64(y.unserved)/float64(y.routed)
 	} else if x.experts == nil {
 		v["rank_displacement"] = (float64(y.displaced)/tokens - float64(k*(k-1)/2)) / k
 	}
 	v["gate_sum"] = y.gates / tokens
-	v["score_chosen"] = y.scores / float64(y.chosen)
+	v["score_chosen"] = y.scores / float64(y.made)
 	if domains > 0 {
 		v["domain_information"] = metrics.DomainInformation(y.domain, domains)
 		for d := range domains {

@@ -178,7 +178,7 @@ func (x *experts) error(b *moe.Batch, tile, chunk int, s []float32, mask []uint6
 	delta := x.delta[t.Start*d : (t.Start+vec.Lanes)*d]
 	for l := range vec.Lanes {
 		from, y, row := delta[l*d:(l+1)*d], x.target[(t.Start+l)*d:(t.Start+l+1)*d], rows[l*d:(l+1)*d]
-		if l >= t.Tokens {
+		if l >= t.Tokens || t.Waste>>l&1 != 0 {
 			clear(from)
 			continue
 		}

@@ -160,10 +160,8 @@ func layerError(o *oracle, t *moe.Tile, tile int, s []float32, mask []uint64, si
 		*mean = vec.Row{}
 	}
 	vec.GateGradient(w.Grad, mean, inv, mask)
-	if t.Weight != nil {
-		for l, n := range t.Weight {
-			inv[l] = float32(n)
-		}
+	if !t.Plain() {
+		t.Weigh(inv)
 		vec.Scale(w.Grad, inv, len(mask))
 	}
 	return t.Sum(err) + t.Sum((*vec.Row)(o.energy[tile*vec.Lanes:]))

@@ -74,5 +74,5 @@ func (o *oracle) finish(b *moe.Batch) {
 	if o.task != nil {
 		o.target, o.own = sum(o.task.energy), 0
 	}
-	o.target /= float64(b.Total)
+	o.target /= float64(b.Useful)
 }

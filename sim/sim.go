@@ -111,6 +111,10 @@ func (c *Config) Refuse(t moe.Traits) error {
 	switch {
 	case t.Oracle && c.Experts.Learn:
 		return fmt.Errorf("%s chooses by the stream's true affinities, which say nothing about experts that learn: leave it out, or use --experts fixed", t.Spec)
+	case c.Facts.Waste && t.Oracle:
+		return fmt.Errorf("%s evens out all tokens alike, and here the output of some is thrown away: leave it out", t.Spec)
+	case c.Facts.Unseen && !t.Aggregates && !t.Oracle && t.Name != "none":
+		return fmt.Errorf("%s sees all tokens of a batch, so it cannot leave padding out of its counts: use synthetic.padding.counted=true, or a rule of counts alone such as loss-free", t.Spec)
 	case c.Facts.Aggregate && (!t.Aggregates || t.Oracle):
 		return fmt.Errorf("%s works token by token, and here a token stands for many that are alike: use aggregate=false with fewer tokens, or a rule of whole batches such as loss-free", t.Spec)
 	case t.Loss && c.Router.Mode == Frozen && c.Layer.Score == moe.Stored:
@@ -266,7 +270,7 @@ func (r *replicate) run(ctx context.Context, report func()) ([]*Run, error) {
 // step is one step of every strategy on the same tokens: route with the old state, count, then move.
 func (r *replicate) step(step int) error {
 	begin := time.Now()
-	solved := !r.c.Experts.Learn && !r.c.Facts.Aggregate && solvedAt(step, r.c.Steps)
+	solved := r.c.solvable() && solvedAt(step, r.c.Steps)
 	if err := r.compute(step, solved); err != nil {
 		return err
 	}

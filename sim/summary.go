@@ -14,7 +14,7 @@ import (
 // MetricKeys lists the metrics in the order of reports. A metric that does not apply to a strategy is absent.
 func MetricKeys() []string {
 	return []string{
-		"maxvio_batch", "maxvio_global", "maxvio_sequence", "maxvio_device", "load_variance", "load_cv", "load_entropy",
+		"maxvio_batch", "maxvio_global", "maxvio_useful", "maxvio_sequence", "maxvio_device", "load_variance", "load_cv", "load_entropy",
 		"load_gini", "load_jain", "load_min", "experts_dead", "experts_starved", "task_loss", "affinity_kept", "affinity_total",
 		"choice_agreement", "output_error", "rank_displacement", "regret_to_optimum", "gate_sum", "score_chosen", "drop_rate",
 		"experts_per_token", "tokens_unserved", "settled_step",

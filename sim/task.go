@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math"
+	"math/bits"
 
 	"evenkeel/internal/rng"
 	"evenkeel/internal/vec"
@@ -69,18 +70,29 @@ func (k *task) locate(i int, t *moe.Tile, w *moe.Scratch) {
 			}
 		}
 	}
+	for m := t.Waste; m != 0; m &= m - 1 {
+		region[bits.TrailingZeros64(m)] = nowhere
+	}
 }
+
+// nowhere is the region of a token whose output nobody uses.
+const nowhere = -1
 
 // gather lists the tokens of each region.
 func (k *task) gather(tokens int) {
 	clear(k.first)
 	for _, r := range k.region[:tokens] {
-		k.first[r+1]++
+		if r != nowhere {
+			k.first[r+1]++
+		}
 	}
 	for r := range k.maps {
 		k.first[r+1] += k.first[r]
 	}
 	for t, r := range k.region[:tokens] {
+		if r == nowhere {
+			continue
+		}
 		k.members[k.first[r]] = int32(t)
 		k.first[r]++
 	}

@@ -203,11 +203,8 @@ func (l *balanceLoss) addGradient(b *moe.Batch, tile int, s, g []float32, w *moe
 func addPriced(prices []float32, share float64, plain bool, tile *moe.Tile, s, g []float32, from, to int, w *moe.Scratch) (loss float64) {
 	price, sum := &w.Rows[0], &w.Rows[1] // Σ_e price_e·s_te and Z_t, then the offset and scale of the gradient
 	vec.WeightedSum(price, sum, s, prices)
-	one := share
 	for t := range price {
-		if tile.Weight != nil {
-			share = float64(one * float64(tile.Weight[t]))
-		}
+		share := float64(share * tile.Seen(t))
 		switch {
 		case t < from || t >= to:
 			price[t], sum[t] = 0, 0

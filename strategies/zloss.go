@@ -32,12 +32,9 @@ func (l zLoss) addLogitGradient(b *moe.Batch, tile int, z, g []float32, w *moe.S
 	}
 	*scale = vec.Row{}
 	tokens := &b.Tiles[tile]
-	one := l.coeff / float64(b.Total)
+	one := l.coeff / float64(b.Seen)
 	for t := range tokens.Tokens {
-		share := one
-		if tokens.Weight != nil {
-			share = float64(one * float64(tokens.Weight[t]))
-		}
+		share := float64(one * tokens.Seen(t))
 		lse := top[t] - vec.Log(best[t])
 		loss += float64(share * float64(float32(lse*lse)))
 		scale[t] = float32(2*share) * lse

@@ -274,7 +274,7 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(q.strategies) == 0 && s.Task.Experts == learnedExperts {
+	if f := s.Facts(); len(q.strategies) == 0 && (s.Task.Experts == learnedExperts || f.Waste || f.Aggregate) {
 		specs = slices.DeleteFunc(specs, func(spec strategies.Spec) bool { return spec.Preset.Family == "bounds" })
 	}
 	return newPlan(s, specs)

@@ -30,6 +30,7 @@ type column struct {
 var columns = []column{
 	{"MaxVio\nglobal", "maxvio_global", "%.3f", 1, true},
 	{"MaxVio\nbatch", "maxvio_batch", "%.3f", 1, true},
+	{"MaxVio\nof useful", "maxvio_useful", "%.3f", 1, false},
 	{"task\nloss", "task_loss", "%.4f", 1, false},
 	{"affinity\nlost, %", "affinity_kept", "%.2f", -100, false},
 	{"output\nerror", "output_error", "%.4f", 1, false},
