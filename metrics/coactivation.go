@@ -55,7 +55,8 @@ type Pair struct {
 	Ratio    float64 // Count / Expected
 }
 
-// Strongest returns the n pairs whose count exceeds the expected one by most standard deviations of a Poisson number.
+// Strongest returns the n pairs that are chosen together more often than expected with most evidence, which is the deviance
+// c ln(c/e) − (c − e) of a count c against the expected e: it does not favour pairs that are expected hardly ever.
 func (a *CoActivation) Strongest(n int) (pairs []Pair) {
 	for i := range a.Experts {
 		for j := i + 1; j < a.Experts; j++ {
@@ -64,8 +65,10 @@ func (a *CoActivation) Strongest(n int) (pairs []Pair) {
 			}
 		}
 	}
-	excess := func(p Pair) float64 { return (float64(p.Count) - p.Expected) / math.Sqrt(p.Expected) }
-	slices.SortStableFunc(pairs, func(p, q Pair) int { return cmp.Compare(excess(q), excess(p)) })
+	evidence := func(p Pair) float64 {
+		return float64(float64(p.Count)*vec.Log64(p.Ratio)) - (float64(p.Count) - p.Expected)
+	}
+	slices.SortStableFunc(pairs, func(p, q Pair) int { return cmp.Compare(evidence(q), evidence(p)) })
 	return pairs[:min(n, len(pairs))]
 }
 

@@ -29,24 +29,24 @@ func (b Balance) Of(layers [][]int64) float64 {
 
 // Balances lists the balance numbers of frameworks, those over expert-parallel ranks first:
 //
-//	vLLM          balancedness          Σ_layers mean / Σ_layers max
-//	SGLang        balancedness          mean over layers of (mean + 1e-5) / (max + 1e-5)
-//	TensorRT-LLM  imbalance ratio       mean over layers of (max − mean) / mean
-//	Megatron-LM   avg_overload_factor   mean over layers of max / mean (pull request 4110)
-//	Megatron-LM   max_overload_factor   maximum over layers of max / mean
+//	vLLM                   balancedness         Σ_layers mean / Σ_layers max
+//	SGLang                 balancedness         mean over layers of (mean + 1e-5) / (max + 1e-5)
+//	TensorRT-LLM           imbalance ratio      mean over layers of (max − mean) / mean
+//	Megatron-LM            avg_overload_factor  mean over layers of max / mean (pull request 4110)
+//	Megatron-LM            max_overload_factor  maximum over layers of max / mean
 //
 // and over experts, each the mean over layers:
 //
-//	prime-rl, verl       max_vio        (max − mean) / mean
-//	VeOmni, swiss-ai     min_vio        (mean − min) / mean
-//	swiss-ai             avg_vio        mean |n − mean| / mean
-//	NeMo, FastMoE        CV             std / mean with the sample's std, Σ (n − mean)² / (E − 1) = std², as torch.std has it
-//	FastMoE              Lmax/Lmin      (max + 1) / (min + 1)
-//	FastMoE              Lmax/Lmean     max / mean
-//	NeMo                 entropy        exp(H) / E, the share of experts that would be as uneven if equally loaded; H = −Σ l ln l, l = n / Σ n
-//	LatentPrototype      min/max        min / max
-//	LatentPrototype      Gini           as in [Load]
-//	Megatron-LM          tokens_per_expert: max, min, std   in tokens, the sample's std (issue 2398)
+//	prime-rl, verl         max_vio     (max − mean) / mean
+//	VeOmni, swiss-ai       min_vio     (mean − min) / mean
+//	swiss-ai               avg_vio     mean |n − mean| / mean
+//	NeMo, FastMoE          CV          std / mean with the sample's std, Σ (n − mean)² / (E − 1) = std², as torch.std has it
+//	FastMoE                Lmax/Lmin   (max + 1) / (min + 1)
+//	FastMoE                Lmax/Lmean  max / mean
+//	NeMo                   entropy     exp(H) / E with H = −Σ l ln l, l = n / Σ n: the share of the experts that is in use
+//	LatentPrototypeRouter  min/max     min / max
+//	LatentPrototypeRouter  Gini        as in [Load]
+//	Megatron-LM            tokens_per_expert max, min, std  in tokens, the sample's std (issue 2398)
 //
 // [AuxLoss] is Megatron-LM's auxiliary loss, which needs scores. The population's CV, of T2T and others, is in [Load].
 func Balances() []Balance {
@@ -59,12 +59,12 @@ func Balances() []Balance {
 		{"max_vio", "prime-rl, verl", "(max − mean) / mean", false, layerMean(MaxVio)},
 		{"min_vio", "VeOmni, swiss-ai", "(mean − min) / mean", false, layerMean(minVio)},
 		{"avg_vio", "swiss-ai", "mean |n − mean| / mean", false, layerMean(avgVio)},
-		{"CV", "NeMo, FastMoE", "sample std / mean", false, layerMean(sampleCV)},
+		{"CV", "NeMo, FastMoE", "sample std / mean", false, layerMean(SampleCV)},
 		{"Lmax/Lmin", "FastMoE", "(max + 1) / (min + 1)", false, layerMean(maxOverMin)},
 		{"Lmax/Lmean", "FastMoE", "max / mean", false, layerMean(maxOverMean)},
 		{"entropy", "NeMo", "exp(H) / E", false, layerMean(effectiveExperts)},
-		{"min/max", "LatentPrototype", "min / max", false, layerMean(minOverMax)},
-		{"Gini", "LatentPrototype", "Σ (2i − E − 1) n_(i) / (E Σ n)", false, layerMean(func(n []int64) float64 { return gini(n, sum(n)) })},
+		{"min/max", "LatentPrototypeRouter", "min / max", false, layerMean(minOverMax)},
+		{"Gini", "LatentPrototypeRouter", "Σ (2i − E − 1) n_(i) / (E Σ n)", false, layerMean(func(n []int64) float64 { return gini(n, sum(n)) })},
 		{"tokens_per_expert max", "Megatron-LM", "max", false, layerMean(func(n []int64) float64 { return float64(slices.Max(n)) })},
 		{"tokens_per_expert min", "Megatron-LM", "min", false, layerMean(func(n []int64) float64 { return float64(slices.Min(n)) })},
 		{"tokens_per_expert std", "Megatron-LM", "sample std", false, layerMean(sampleDeviationOf)},
@@ -137,7 +137,9 @@ func avgVio(n []int64) float64 {
 	return s / float64(sum(n))
 }
 
-func sampleCV(n []int64) float64 { return sampleDeviationOf(n) / meanOf(n) }
+// SampleCV returns std / mean of the assignments n [E] with the sample's std, Σ (n − mean)² / (E − 1) = std², as NeMo and
+// FastMoE log it; the population's is in [Load].
+func SampleCV(n []int64) float64 { return sampleDeviationOf(n) / meanOf(n) }
 
 func sampleDeviationOf(n []int64) float64 {
 	x := make([]float64, len(n))

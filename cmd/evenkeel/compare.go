@@ -434,7 +434,7 @@ func (p *plan) config(workers int) (*sim.Config, error) {
 		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
 		Seeds: s.Seeds, Stream: s.Stream, Workers: workers,
 		Experts: sim.ExpertsConfig{Learn: s.Task.Experts == "learned", Rate: s.Task.Rate, Hidden: s.Task.Hidden, Regions: s.Task.Regions, Shared: s.Task.Shared},
-		Router: sim.RouterConfig{Mode: p.mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
+		Router:  sim.RouterConfig{Mode: p.mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
 	}
 	for _, spec := range p.specs {
 		c.Strategies = append(c.Strategies, func() (moe.Strategy, error) { return spec.Build(c.Layer) })

@@ -42,8 +42,8 @@ func TestInspectTinyMoE(t *testing.T) {
 		found := inspectFile(t, filepath.Join(dir, "tinymoe", file))
 		for l, want := range layers {
 			for d, v := range want {
-				if got := found.Loads[l].Domains[d].MaxVio; math.Abs(got-v) > 0.0051 {
-					t.Errorf("%s layer %d %s: MaxVio %.4f, published %.2f", file, l, found.Loads[l].Domains[d].Name, got, v)
+				if got := found.ByLayer[l].Domains[d].MaxVio; math.Abs(got-v) > 0.0051 {
+					t.Errorf("%s layer %d %s: MaxVio %.4f, published %.2f", file, l, found.ByLayer[l].Domains[d].Name, got, v)
 				}
 			}
 		}
@@ -65,10 +65,10 @@ func TestInspectDeepSeekV2Lite(t *testing.T) {
 			t.Fatal(err)
 		}
 		found := inspectFile(t, filepath.Join(dir, task+".npz"))
-		if len(found.Loads) != 26 {
-			t.Fatalf("%s has %d layers, want 26", task, len(found.Loads))
+		if len(found.ByLayer) != 26 {
+			t.Fatalf("%s has %d layers, want 26", task, len(found.ByLayer))
 		}
-		for l, loads := range found.Loads {
+		for l, loads := range found.ByLayer {
 			var largest float64
 			for _, share := range published.TokenScores[strconv.Itoa(l+1)] {
 				largest = max(largest, share)
