@@ -169,7 +169,7 @@ func Quantile(x []float64, p float64) float64 {
 		return math.NaN()
 	}
 	slices.Sort(ascending)
-	at := p * float64(len(ascending)-1)
+	at := float64(p * float64(len(ascending)-1))
 	i := min(int(at), len(ascending)-1)
 	if i == len(ascending)-1 {
 		return ascending[i]

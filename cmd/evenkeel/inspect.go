@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"evenkeel/metrics"
 	"evenkeel/moe"
 	"evenkeel/scenarios"
 )
@@ -42,8 +43,10 @@ func inspectCommand(stdout io.Writer) *cobra.Command {
               prime-rl and others, each by its own formula, to check against a log
   layers      percentiles across layers, and the worst layer
 
-Batches are of consecutive tokens of the file. Numbers over ranks take each rank's experts
-together, E/R consecutive ones.`,
+Batches are of consecutive tokens of the file. The balance numbers, with n the loads of
+experts, or of ranks of E/R consecutive experts each, are means over layers but for vLLM's:
+
+` + formulas(),
 		Example: `  evenkeel inspect router.npz
   evenkeel inspect router.npz --sections batches,frameworks --ranks 8 --batch 4096
   evenkeel inspect router.npz --layer 3 --out report
@@ -74,6 +77,26 @@ together, E/R consecutive ones.`,
 	f.BoolVar(&q.json, "json", false, "print as JSON")
 	return c
 }
+
+// formulas lists the balance numbers of frameworks for the help.
+func formulas() string {
+	var b strings.Builder
+	for _, x := range metrics.Balances() {
+		over := "experts"
+		if x.Ranks {
+			over = "ranks"
+		}
+		fmt.Fprintf(&b, "  %-21s  %-21s  %-7s  %s\n", x.Who, x.Name, over, x.Formula)
+	}
+	fmt.Fprintf(&b, "  %-21s  %-21s  %-7s  %s", "Megatron-LM", auxLossName, "experts", auxLossFormula)
+	return b.String()
+}
+
+// Megatron-LM's auxiliary loss, which scores alone give: see metrics.AuxLoss.
+const (
+	auxLossName    = "aux_loss, α = 1"
+	auxLossFormula = "E/(K T²) Σ n_e Σ_t q_te"
+)
 
 func (q *inspectRequest) run(reference string, stdout io.Writer) error {
 	name := strings.TrimPrefix(reference, "trace:")

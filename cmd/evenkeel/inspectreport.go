@@ -403,7 +403,7 @@ func (r *inspectReport) frameworks() {
 		}
 	}
 	if layers > 0 {
-		rows = append(rows, []string{"Megatron-LM", "aux_loss, α = 1", "experts", "E/(K T²) Σ n_e Σ q_te", figure("%.4g", loss/float64(layers)), "-"})
+		rows = append(rows, []string{"Megatron-LM", auxLossName, "experts", auxLossFormula, figure("%.4g", loss/float64(layers)), "-"})
 	}
 	header := []string{"framework", "number", "over", "formula", "whole", strconv.Itoa(r.Batch)}
 	table := gridText(4, header, rows)

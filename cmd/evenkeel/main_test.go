@@ -59,6 +59,7 @@ func TestGoldenTexts(t *testing.T) {
 		"table.txt":                   small,
 		"table-v3.txt":                append(small, "-s", "random", "-s", "deepseek-v3", "--set", "groups=4", "--set", "groups_kept=2", "--seeds", "1"),
 		"inspect.txt":                 {"inspect", "tinymoe"},
+		"inspect-help.txt":            {"inspect", "--help"},
 		"../../../docs/strategies.md": {"strategies", "--markdown"},
 	} {
 		t.Setenv("COLUMNS", "100")
@@ -242,7 +243,14 @@ func TestBadRequests(t *testing.T) {
 		{"inspect /nonexistent.npz", "no such file"},
 		{"inspect " + noK, "add --set topk=K"},
 		{"inspect " + padded, "topk_ids has 3 choices per token, but there are 2 experts"},
-		{"inspect --topk 3 " + noK, "there is no flag --topk: see evenkeel inspect --help"},
+		{"inspect tinymoe --layer 1", "layer 1 does not exist"},
+		{"inspect tinymoe --layer -1", "counted from 0"},
+		{"inspect tinymoe --ranks 7", "--ranks is 7: it must divide the experts"},
+		{"inspect tinymoe --ranks -1", "--ranks is -1"},
+		{"inspect tinymoe --batch 0", "--batch is 0"},
+		{"inspect tinymoe --sections lods", "did you mean loads?"},
+		{"inspect " + choices + " --set score=softmax", "holds no logits"},
+		{"inspect --threshold 3 " + noK, "there is no flag --threshold: see evenkeel inspect --help"},
 		{"cmpare", "did you mean compare?"},
 	} {
 		code, out, stderr := evenkeel(t, strings.Fields(c.args)...)
