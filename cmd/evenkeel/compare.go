@@ -35,6 +35,7 @@ type request struct {
 	seeds      int
 	settings   []string
 	layer      int
+	layers     string
 	out        string
 	from       string
 	workers    int
@@ -59,6 +60,7 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
   evenkeel compare --all --sort output_error
   evenkeel compare -s loss-free -s smebu --scenario shift --columns maxvio_batch,settled_step,recovery_steps,churn
   evenkeel compare --scenario trace:router.npz --layer 3 --set topk=8 --out results
+  evenkeel compare --scenario trace:router.npz --layers all --set topk=8
   evenkeel compare --from results/manifest.json`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -71,6 +73,7 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 	f.StringArrayVarP(&q.strategies, "strategy", "s", nil, "a strategy, name:knob=value,...; may be repeated")
 	f.BoolVar(&q.all, "all", false, "every strategy, at its defaults, that the scenario permits; says which are left out and why")
 	q.streamFlags(f)
+	f.StringVar(&q.layers, "layers", "", "layers of a trace, all or such as 0,3,5: one run for each, and one column, with\npercentiles across layers; --columns picks the metrics, a table for each")
 	f.StringVar(&q.columns, "columns", "", "metrics of the table in order, such as maxvio_global,settled_step,churn (names as in --json)")
 	f.StringVar(&q.sort, "sort", "", "metric by which the rows are sorted, the smallest first (affinity_kept: the largest)")
 	f.StringVar(&q.from, "from", "", "repeat the run of a manifest.json")
@@ -155,6 +158,9 @@ func complete(c *cobra.Command) {
 func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
 	if err := vec.Use(q.kernel); err != nil {
 		return err
+	}
+	if flags.Changed("layers") {
+		return q.runLayers(ctx, flags, stdout, stderr)
 	}
 	p, err := q.plan(flags)
 	if err != nil {

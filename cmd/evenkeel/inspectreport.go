@@ -134,14 +134,6 @@ func gridText(words int, header []string, rows [][]string) string {
 	return b.String()
 }
 
-func figure(format string, v float64) string {
-	s := fmt.Sprintf(format, v)
-	if strings.Trim(s, "-0.") == "" {
-		s = strings.TrimPrefix(s, "-")
-	}
-	return s
-}
-
 func figureOr(format string, v *float64) string {
 	if v == nil {
 		return "-"
