@@ -137,19 +137,33 @@ func (a *CoActivation) information() float64 {
 	return max(0, nats/total/math.Ln2)
 }
 
-// exchanged returns the choices after random exchanges of experts between tokens that leave no token with an expert twice.
+// exchanged returns the choices, in another order, after random exchanges of experts between tokens that leave no token with
+// an expert twice. They are made within blocks of a random order, which fit a processor's cache and differ by chance alone.
 func (c Choices) exchanged() Choices {
-	const sweeps = 8 // attempts for every choice
-	x := Choices{c.Experts, c.TopK, slices.Clone(c.IDs)}
+	const (
+		sweeps = 8 // attempts for every choice
+		block  = 4096
+	)
+	x := c.Shuffled()
 	r := rng.New(rng.Key(0, rng.Replay, uint64(len(x.IDs)), uint64(c.TopK)))
-	for range sweeps {
-		for i, a := range x.IDs {
-			j := r.IntN(len(x.IDs))
-			b := x.IDs[j]
-			if a >= 0 && b >= 0 && !slices.Contains(x.Of(i/c.TopK), b) && !slices.Contains(x.Of(j/c.TopK), a) {
-				x.IDs[i], x.IDs[j] = b, a
-			}
+	blocks := max(1, x.Tokens()/block)
+	for b := range blocks {
+		from, to := b*x.Tokens()/blocks, (b+1)*x.Tokens()/blocks
+		part := Choices{c.Experts, c.TopK, x.IDs[from*c.TopK : to*c.TopK]}
+		for range sweeps {
+			part.exchange(&r)
 		}
 	}
 	return x
+}
+
+// exchange offers every choice one exchange with another.
+func (c Choices) exchange(r *rng.Rand) {
+	for i, a := range c.IDs {
+		j := r.IntN(len(c.IDs))
+		b := c.IDs[j]
+		if a >= 0 && b >= 0 && !slices.Contains(c.Of(i/c.TopK), b) && !slices.Contains(c.Of(j/c.TopK), a) {
+			c.IDs[i], c.IDs[j] = b, a
+		}
+	}
 }

@@ -179,6 +179,10 @@ func (q *inspectRequest) inspect(name string, domains []string) (*inspection, er
 	if err != nil {
 		return nil, err
 	}
+	read := func(layer int) (*scenarios.Dump, error) {
+		d, _, err := scenarios.ReadDump(name, layer)
+		return d, err
+	}
 	x := &inspection{File: name, SHA256: sum, Level: d.Level, Layers: d.Layers, Tokens: d.Tokens, Experts: d.Experts,
 		TopK: d.TopK, Width: d.Width, Notes: d.Notes, Chosen: "the file's topk_ids", Batch: min(q.batch, d.Tokens), Ranks: q.ranks,
 		Absent: map[string]string{}, domains: domains, score: score}
@@ -186,6 +190,9 @@ func (q *inspectRequest) inspect(name string, domains []string) (*inspection, er
 		x.score = moe.Stored
 	}
 	layers := []int{q.layer}
+	if q.layer >= 0 && d.Layers > 1 {
+		x.Notes = append(slices.Clone(x.Notes), fmt.Sprintf("only layer %d is analysed", q.layer))
+	}
 	if q.layer < 0 {
 		layers = layers[:0]
 		for l := range d.Layers {
@@ -194,7 +201,7 @@ func (q *inspectRequest) inspect(name string, domains []string) (*inspection, er
 	}
 	if d.Level == scenarios.LevelChoices {
 		for l := range d.Layers {
-			other, _, err := scenarios.ReadDump(name, l)
+			other, err := read(l)
 			if err != nil {
 				return nil, err
 			}
@@ -206,7 +213,7 @@ func (q *inspectRequest) inspect(name string, domains []string) (*inspection, er
 	}
 	for i, l := range layers {
 		if i > 0 {
-			if d, _, err = scenarios.ReadDump(name, l); err != nil {
+			if d, err = read(l); err != nil {
 				return nil, err
 			}
 		}

@@ -60,12 +60,12 @@ func TestInspectByHand(t *testing.T) {
 }
 
 func TestInspectLeavesPaddingOut(t *testing.T) {
-	file := choicesOf(t, 2, 2, 0, 1, 255, 255, 0, 2, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255)
+	file := choicesOf(t, 2, 2, 0, 1, 255, 255, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255)
 	code, out, stderr := evenkeel(t, "inspect", file)
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
-	for _, want := range []string{"2 tokens of layer 0 chose no expert", "4 tokens of layer 1 chose no expert"} {
+	for _, want := range []string{"up to 4 tokens of a layer chose no expert", "up to 1 token of a layer chose fewer than 2"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in %s", want, out)
 		}
@@ -75,7 +75,7 @@ func TestInspectLeavesPaddingOut(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &x); err != nil || len(x.ByLayer) != 1 || x.ByLayer[0].all().Tokens != 2 {
 		t.Errorf("found %+v, %v", x.ByLayer, err)
 	}
-	if code, out, stderr := evenkeel(t, "inspect", choicesOf(t, 1, 1, 255, 255)); code != 0 || !strings.Contains(out, "2 tokens of layer 0") {
+	if code, out, stderr := evenkeel(t, "inspect", choicesOf(t, 1, 1, 255, 255)); code != 0 || !strings.Contains(out, "up to 2 tokens of a layer") {
 		t.Errorf("of padding alone: exit %d, %s%s", code, out, stderr)
 	}
 }
@@ -106,6 +106,34 @@ func TestInspectFitsTheTerminal(t *testing.T) {
 	_, out, _ := evenkeel(t, "inspect", "tinymoe", "--sections", "tokens, domains")
 	if !strings.Contains(out, "Token ids") || !strings.Contains(out, "Specialisation") || strings.Contains(out, "Overflow") {
 		t.Errorf("two sections are %s", out)
+	}
+}
+
+// Words for what curves show.
+func TestVerdicts(t *testing.T) {
+	for want, change := range map[string]func(b *batchFound){
+		"noise.":                 func(b *batchFound) { b.MaxVio, b.Shuffled = 1.02*b.Floor, b.Floor },
+		"as if a batch held":     func(b *batchFound) { b.MaxVio, b.Shuffled = 3*b.Floor, b.Floor },
+		"structure.":             func(b *batchFound) { b.MaxVio, b.Shuffled = 2, 2 },
+		"both.":                  func(b *batchFound) { b.MaxVio, b.Shuffled = 0.5+2*b.Floor, 0.5+2*b.Floor },
+		"neighbours add little.": func(b *batchFound) { b.MaxVio, b.Shuffled = 2, 2 },
+		"Shuffled tokens are more even at every size, 1.00 instead of 2.00 in batches of 1024": func(b *batchFound) { b.MaxVio, b.Shuffled = 2, 1 },
+		"averages out in larger ones": func(b *batchFound) { b.MaxVio, b.Shuffled = 2+b.Floor, 2 },
+	} {
+		d := domainFound{Name: "all"}
+		for _, size := range []int{64, 256, 1024, 4096} {
+			b := batchFound{Tokens: size, Floor: 8 / math.Sqrt(float64(size))}
+			change(&b)
+			d.Batches = append(d.Batches, b)
+		}
+		d.fit()
+		if got := d.verdict("0"); !strings.Contains(got, want) {
+			t.Errorf("no %q in %q", want, got)
+		}
+	}
+	few := domainFound{Batches: []batchFound{{10, 1, 1, 1}}}
+	if got := few.verdict("0"); !strings.Contains(got, "too few tokens") {
+		t.Errorf("of one size: %q", got)
 	}
 }
 

@@ -41,6 +41,8 @@ type inspection struct {
 	score   moe.Score
 	whole   [][]int64             // [layers][E] loads of the trace
 	batches [][][]int64           // [batches][layers][E]
+	padding int                   // tokens of a layer that chose no expert, at most
+	partial int                   // tokens of a layer that chose fewer than K, at most
 	pairs   *metrics.CoActivation // of the layer in which they say most
 	paired  int                   // that layer
 }
@@ -145,15 +147,22 @@ func (x *inspection) add(d *scenarios.Dump, layer int) {
 	all := metrics.Choices{Experts: x.Experts, TopK: topk, IDs: ids}
 	x.whole = append(x.whole, all.Loads())
 	x.addBatches(all)
-	used := make([]int32, 0, all.Tokens())
+	used, partial := make([]int32, 0, all.Tokens()), 0
 	for t := range all.Tokens() {
-		if slices.ContainsFunc(all.Of(t), func(e int32) bool { return e >= 0 }) {
+		chosen := 0
+		for _, e := range all.Of(t) {
+			if e >= 0 {
+				chosen++
+			}
+		}
+		if chosen > 0 {
 			used = append(used, int32(t))
 		}
+		if chosen > 0 && chosen < topk {
+			partial++
+		}
 	}
-	if padding := all.Tokens() - len(used); padding > 0 {
-		x.note(strconv.Itoa(padding) + " tokens of layer " + strconv.Itoa(layer) + " chose no expert: padding, left out")
-	}
+	x.padding, x.partial = max(x.padding, all.Tokens()-len(used)), max(x.partial, partial)
 	if len(used) == 0 {
 		return
 	}
@@ -201,8 +210,6 @@ func (x *inspection) add(d *scenarios.Dump, layer int) {
 	}
 	x.ByLayer = append(x.ByLayer, f)
 }
-
-func (x *inspection) note(text string) { x.Notes = append(slices.Clone(x.Notes), text) }
 
 func indices(n int) []int32 {
 	list := make([]int32, n)
@@ -269,6 +276,13 @@ func (f *domainFound) fit() {
 
 // finish computes what concerns several layers.
 func (x *inspection) finish() {
+	x.Notes = slices.Clone(x.Notes)
+	if x.padding > 0 {
+		x.Notes = append(x.Notes, fmt.Sprintf("up to %s of a layer chose no expert: padding, left out", plural(x.padding, "token")))
+	}
+	if x.partial > 0 {
+		x.Notes = append(x.Notes, fmt.Sprintf("up to %s of a layer chose fewer than %d experts: floors, of %d each, are a little low", plural(x.partial, "token"), x.TopK, x.TopK))
+	}
 	x.explain()
 	x.Mean = x.meanOverLayers()
 	x.across("MaxVio", "%.3f", func(f *layerFound) *float64 { return &f.all().MaxVio })

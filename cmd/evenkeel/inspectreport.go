@@ -141,6 +141,14 @@ func figureOr(format string, v *float64) string {
 	return figure(format, *v)
 }
 
+// short prints four digits, and whole numbers of more.
+func short(v *float64) string {
+	if v != nil && *v >= 1e4 {
+		return figure("%.0f", *v)
+	}
+	return figureOr("%.4g", v)
+}
+
 func share(v float64) string { return figure("%.3f", v) }
 
 // rows calls add for every domain of every layer, or for the means.
@@ -370,6 +378,9 @@ func (r *inspectReport) pairs() {
 	}
 	fmt.Fprintln(r)
 	r.grid(2, []string{"layer", "strongest pairs", "together", "expected", "ratio"}, rows)
+	if !slices.ContainsFunc(r.ByLayer, func(f layerFound) bool { return f.Pairs != nil && f.Pairs.Bits > 1.2*f.Pairs.Floor }) {
+		r.say("No layer is above its floor: loads explain who is chosen with whom, and the strongest pairs are chance.")
+	}
 	r.say("Expected is what independence given the loads would give. Bits are the information of the pairs beyond the loads; the floor is that of the same tokens after random exchanges that keep every load.")
 }
 
@@ -385,7 +396,7 @@ func (r *inspectReport) specialisation() {
 func (r *inspectReport) frameworks() {
 	var rows [][]string
 	for _, b := range r.Balances {
-		rows = append(rows, []string{b.Framework, b.Name, b.Over, b.Formula, figureOr("%.4g", b.Whole), figureOr("%.4g", b.Batches)})
+		rows = append(rows, []string{b.Framework, b.Name, b.Over, b.Formula, short(b.Whole), short(b.Batches)})
 	}
 	loss, layers := 0.0, 0
 	for _, f := range r.ByLayer {
@@ -395,7 +406,7 @@ func (r *inspectReport) frameworks() {
 		}
 	}
 	if layers > 0 {
-		rows = append(rows, []string{"Megatron-LM", auxLossName, "experts", auxLossFormula, figure("%.4g", loss/float64(layers)), "-"})
+		rows = append(rows, []string{"Megatron-LM", auxLossName, "experts", auxLossFormula, short(finite(loss / float64(layers))), "-"})
 	}
 	header := []string{"framework", "number", "over", "formula", "whole", strconv.Itoa(r.Batch)}
 	table := gridText(4, header, rows)
