@@ -275,7 +275,7 @@ func label(s *sim.StrategyResult) string {
 // shown is the value of a metric as it is printed.
 func (c column) shown(value float64) float64 {
 	if c.scale < 0 { // kept is shown as lost
-		return value*c.scale - c.scale
+		return float64(value*c.scale) - c.scale
 	}
 	return value * c.scale
 }
