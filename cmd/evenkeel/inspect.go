@@ -50,16 +50,18 @@ type loadsOfTheDomain struct {
 
 func inspectCommand(stdout io.Writer) *cobra.Command {
 	var settings []string
+	var columns columnFlags
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "inspect TRACE",
 		Short: "Show what is in a trace: level of detail, shapes, loads by layer and domain against the floor",
 		Example: `  evenkeel inspect router.npz
   evenkeel inspect tinymoe
+  evenkeel inspect routes.jsonl --map topk_ids=experts
   evenkeel inspect logits.npz --set topk=8 --set score=softmax`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("inspect takes one trace, got %d: name an .npz file or tinymoe", len(args))
+				return fmt.Errorf("inspect takes one trace, got %d: name a trace file or tinymoe", len(args))
 			}
 			return nil
 		},
@@ -75,7 +77,7 @@ func inspectCommand(stdout io.Writer) *cobra.Command {
 				}
 				name = s.Trace.File
 			}
-			x, err := inspect(name, settings)
+			x, err := inspect(name, settings, columns)
 			if err != nil {
 				return err
 			}
@@ -87,17 +89,18 @@ func inspectCommand(stdout io.Writer) *cobra.Command {
 			return x.print(stdout)
 		},
 	}
-	c.Flags().StringArrayVar(&settings, "set", nil, "topk=K, experts=E or score=NAME, where the file does not say")
+	c.Flags().StringArrayVar(&settings, "set", nil, "topk=K, experts=E, score=NAME, layers=L or padding=ID, where the file does not say")
+	columns.add(c.Flags())
 	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
 	return c
 }
 
-func inspect(name string, settings []string) (*inspection, error) {
+func inspect(name string, settings []string, columns columnFlags) (*inspection, error) {
 	given, score := map[string]int{}, moe.Sigmoid
 	for _, s := range settings {
 		var err error
 		switch key, value, _ := strings.Cut(s, "="); key {
-		case "topk", "experts":
+		case "topk", "experts", "layers", "padding":
 			if given[key], err = strconv.Atoi(value); err != nil || given[key] < 1 {
 				err = fmt.Errorf("--set %s: want a whole number of at least 1", s)
 			}
@@ -105,13 +108,22 @@ func inspect(name string, settings []string) (*inspection, error) {
 			given[key] = 1
 			score, err = moe.ParseScore(value)
 		default:
-			err = fmt.Errorf("--set %s: inspect knows topk, experts and score", s)
+			err = fmt.Errorf("--set %s: inspect knows topk, experts, score, layers and padding", s)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	first, sum, err := scenarios.ReadDump(name, 0)
+	file, err := scenarios.OpenTrace(name, columns.reading(given))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	first, err := file.Dump(0)
+	if err != nil {
+		return nil, err
+	}
+	sum, err := file.SHA256()
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +131,7 @@ func inspect(name string, settings []string) (*inspection, error) {
 	x := &inspection{File: name, SHA256: sum, Level: first.Level, Layers: first.Layers, Tokens: first.Tokens, Experts: first.Experts,
 		TopK: first.TopK, Width: first.Width, Notes: first.Notes, Chosen: "the file's topk_ids"}
 	for layer := 1; layer < first.Layers; layer++ {
-		d, _, err := scenarios.ReadDump(name, layer)
+		d, err := file.Dump(layer)
 		if err != nil {
 			return nil, err
 		}
@@ -157,6 +169,13 @@ func (x *inspection) settle(d *scenarios.Dump, given map[string]int) error {
 	if d.Choices != nil {
 		return nil
 	}
+	if d.Counts != nil {
+		x.Chosen = "the file's counts"
+		if x.TopK = topk; topk == 0 {
+			return fmt.Errorf("%s holds counts, which do not say how many experts a token chooses: add --set topk=K", x.File)
+		}
+		return nil
+	}
 	if topk > 0 {
 		x.TopK = topk
 	}
@@ -172,6 +191,9 @@ func (x *inspection) settle(d *scenarios.Dump, given map[string]int) error {
 
 // loadsOf counts the choices of one layer, by domain and in all.
 func loadsOf(d *scenarios.Dump, layer, experts, topk int, score moe.Score) loadsOfTheLayer {
+	if d.Counts != nil {
+		return loadsOfCounts(d, layer, topk)
+	}
 	choices := d.Choices
 	if choices == nil {
 		choices = chooseAll(d, topk, score)
@@ -208,6 +230,19 @@ func loadsOf(d *scenarios.Dump, layer, experts, topk int, score moe.Score) loads
 			m.CV, m.Dead, m.Starved, slices.Index(counts, slices.Max(counts))})
 	}
 	return l
+}
+
+// loadsOfCounts sums the counts of all steps.
+func loadsOfCounts(d *scenarios.Dump, layer, topk int) loadsOfTheLayer {
+	n := make([]int64, d.Experts)
+	var total int64
+	for i, v := range d.Counts {
+		n[i%d.Experts] += v
+		total += v
+	}
+	m, tokens := metrics.Measure(n), int(total)/topk
+	return loadsOfTheLayer{layer, []loadsOfTheDomain{{"all", tokens, m.MaxVio, metrics.SamplingFloor(d.Experts, topk, max(1, tokens)).MaxVio, m.CV, m.Dead, m.Starved,
+		slices.Index(n, slices.Max(n))}}}
 }
 
 // chooseAll routes a trace by its own scores and bias.

@@ -48,7 +48,7 @@ func readRows(r io.Reader, first []byte, t *rows) (*columns, error) {
 	cols := newColumns(t.o)
 	b := &bounded{r: r}
 	c := csv.NewReader(b)
-	c.ReuseRecord, c.TrimLeadingSpace = true, true
+	c.ReuseRecord, c.TrimLeadingSpace, c.FieldsPerRecord = true, true, -1
 	for _, d := range "\t;," { // the comma wins a tie: it comes last
 		if n := strings.Count(string(first), string(d)); n > 0 && n >= strings.Count(string(first), string(c.Comma)) {
 			c.Comma = d
@@ -97,6 +97,9 @@ func readRows(r io.Reader, first []byte, t *rows) (*columns, error) {
 			return cols, fail(err)
 		}
 		line, _ := c.FieldPos(0)
+		if len(cells) != len(plans) {
+			return cols, fmt.Errorf("%s:%d: it has %d cells, but the first line names %d columns: lists within a row must stand in quotes", t.name, line, len(cells), len(plans))
+		}
 		x.reset()
 		for i, p := range plans {
 			if p.filter && cells[i] != p.where {

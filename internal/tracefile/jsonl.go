@@ -103,7 +103,7 @@ func (x *jsonReader) finish(err error, format string) (*arrays, error) {
 	s.closers = append(s.closers, x.megatron.close)
 	s.notes = append(s.notes, x.megatron.notes...)
 	if x.empty > 0 {
-		s.note("%d records hold no routing and were left out, the first at line %d", x.empty, x.first)
+		s.note("records without routing: %d, left out, the first at line %d", x.empty, x.first)
 	}
 	return s, nil
 }

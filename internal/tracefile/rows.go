@@ -560,7 +560,7 @@ func (t *rows) fill(s *arrays) error {
 	}
 	t.perToken(s, T)
 	if t.short > 0 {
-		s.note("%d rows list fewer than %d experts: the rest counts as padding", t.short, lead.k)
+		s.note("rows with fewer than %d experts: %d; what they lack counts as padding", lead.k, t.short)
 	}
 	return nil
 }
