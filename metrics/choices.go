@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"iter"
 	"math"
 	"slices"
 
@@ -54,7 +55,7 @@ func (c Choices) Shuffled() Choices {
 
 // BatchLoads yields the assignments n [E] of each whole batch of size consecutive tokens, in the same storage; the tokens
 // that are left over at the end are in none.
-func (c Choices) BatchLoads(size int) func(yield func(n []int64) bool) {
+func (c Choices) BatchLoads(size int) iter.Seq[[]int64] {
 	return func(yield func(n []int64) bool) {
 		n := make([]int64, c.Experts)
 		for from := 0; from+size <= c.Tokens(); from += size {
@@ -65,16 +66,20 @@ func (c Choices) BatchLoads(size int) func(yield func(n []int64) bool) {
 	}
 }
 
-// BatchMaxVio returns the mean [MaxVio] over the whole batches of size consecutive tokens, NaN if there is none.
-func (c Choices) BatchMaxVio(size int) float64 {
-	sum, batches := 0.0, 0
-	for n := range c.BatchLoads(size) {
+// BatchMaxVio returns the [MeanLoadMaxVio] of the whole batches of size consecutive tokens.
+func (c Choices) BatchMaxVio(size int) float64 { return MeanLoadMaxVio(c.BatchLoads(size)) }
+
+// MeanLoadMaxVio returns the mean [MaxVio] of the assignments n [E] of batches, those without any left out; NaN if there is
+// no other.
+func MeanLoadMaxVio(batches iter.Seq[[]int64]) float64 {
+	sum, count := 0.0, 0
+	for n := range batches {
 		if v := MaxVio(n); !math.IsNaN(v) {
 			sum += v
-			batches++
+			count++
 		}
 	}
-	return sum / float64(batches)
+	return sum / float64(count)
 }
 
 // BatchSizes are the sizes at which a trace of some tokens is measured: 64, 256, 1,024, … below their number, and all.
@@ -109,17 +114,21 @@ var CapacityFactors = [...]float64{1, 1.25, 1.5, 2, 4}
 // Overflow is the share of the assignments that find no room at each of [CapacityFactors].
 type Overflow [len(CapacityFactors)]float64
 
-// Overflow returns the shares of the assignments beyond the capacity ⌈f N / E⌉ of their expert, as Megatron-LM rounds it,
-// N being the assignments of a batch; mean over the whole batches of size consecutive tokens, NaN if there is none.
-func (c Choices) Overflow(size int) (o Overflow) {
-	batches := 0
-	for n := range c.BatchLoads(size) {
+// Overflow returns the [MeanOverflow] of the whole batches of size consecutive tokens.
+func (c Choices) Overflow(size int) Overflow { return MeanOverflow(c.BatchLoads(size)) }
+
+// MeanOverflow returns the shares of the assignments beyond the capacity ⌈f N / E⌉ of their expert, as Megatron-LM rounds
+// it, N being the assignments of a batch; mean over batches of assignments n [E], those without any left out, NaN if there
+// is no other.
+func MeanOverflow(batches iter.Seq[[]int64]) (o Overflow) {
+	count := 0
+	for n := range batches {
 		if o.add(n) {
-			batches++
+			count++
 		}
 	}
 	for i := range o {
-		o[i] /= float64(batches)
+		o[i] /= float64(count)
 	}
 	return o
 }

@@ -17,6 +17,7 @@ import (
 // inspectRequest is what the flags of inspect ask for.
 type inspectRequest struct {
 	settings []string
+	columns  columnFlags
 	layer    int
 	ranks    int
 	batch    int
@@ -50,10 +51,11 @@ experts, or of ranks of E/R consecutive experts each, are means over layers but 
 		Example: `  evenkeel inspect router.npz
   evenkeel inspect router.npz --sections batches,frameworks --ranks 8 --batch 4096
   evenkeel inspect router.npz --layer 3 --out report
+  evenkeel inspect routes.jsonl --map topk_ids=experts
   evenkeel inspect logits.npz --set topk=8 --set score=softmax`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("inspect takes one trace, got %d: name an .npz file or tinymoe", len(args))
+				return fmt.Errorf("inspect takes one trace, got %d: name a trace file or tinymoe", len(args))
 			}
 			return nil
 		},
@@ -66,7 +68,8 @@ experts, or of ranks of E/R consecutive experts each, are means over layers but 
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.StringArrayVar(&q.settings, "set", nil, "topk=K, experts=E or score=NAME, where the file does not say")
+	f.StringArrayVar(&q.settings, "set", nil, "topk=K, experts=E, score=NAME, layers=L or padding=ID, where the file does not say")
+	q.columns.add(f)
 	f.IntVar(&q.layer, "layer", -1, "only this layer, from 0")
 	f.Lookup("layer").DefValue = "all"
 	f.IntVar(&q.ranks, "ranks", 0, "expert-parallel ranks R, for the balance numbers over ranks (default: as many as experts)")
@@ -151,7 +154,7 @@ func readSettings(settings []string) (given map[string]int, score moe.Score, err
 	given, score = map[string]int{}, moe.Sigmoid
 	for _, s := range settings {
 		switch key, value, _ := strings.Cut(s, "="); key {
-		case "topk", "experts":
+		case "topk", "experts", "layers", "padding":
 			if given[key], err = strconv.Atoi(value); err != nil || given[key] < 1 {
 				err = fmt.Errorf("--set %s: want a whole number of at least 1", s)
 			}
@@ -159,7 +162,7 @@ func readSettings(settings []string) (given map[string]int, score moe.Score, err
 			given[key] = 1
 			score, err = moe.ParseScore(value)
 		default:
-			err = fmt.Errorf("--set %s: inspect knows topk, experts and score", s)
+			err = fmt.Errorf("--set %s: inspect knows topk, experts, score, layers and padding", s)
 		}
 		if err != nil {
 			return nil, 0, err
@@ -175,16 +178,21 @@ func (q *inspectRequest) inspect(name string, domains []string) (*inspection, er
 	if err != nil {
 		return nil, err
 	}
-	d, sum, err := scenarios.ReadDump(name, max(0, q.layer))
+	file, err := scenarios.OpenTrace(name, q.columns.reading(given))
 	if err != nil {
 		return nil, err
 	}
-	read := func(layer int) (*scenarios.Dump, error) {
-		d, _, err := scenarios.ReadDump(name, layer)
-		return d, err
+	defer file.Close()
+	d, err := file.Dump(max(0, q.layer))
+	if err != nil {
+		return nil, err
+	}
+	sum, err := file.SHA256()
+	if err != nil {
+		return nil, err
 	}
 	x := &inspection{File: name, SHA256: sum, Level: d.Level, Layers: d.Layers, Tokens: d.Tokens, Experts: d.Experts,
-		TopK: d.TopK, Width: d.Width, Notes: d.Notes, Chosen: "the file's topk_ids", Batch: min(q.batch, d.Tokens), Ranks: q.ranks,
+		TopK: d.TopK, Width: d.Width, Notes: d.Notes, Chosen: "the file's topk_ids", Batch: min(q.batch, d.Tokens), Steps: d.Steps, Ranks: q.ranks,
 		Absent: map[string]string{}, domains: domains, score: score}
 	if d.Stored() {
 		x.score = moe.Stored
@@ -201,7 +209,7 @@ func (q *inspectRequest) inspect(name string, domains []string) (*inspection, er
 	}
 	if d.Level == scenarios.LevelChoices {
 		for l := range d.Layers {
-			other, err := read(l)
+			other, err := file.Dump(l)
 			if err != nil {
 				return nil, err
 			}
@@ -213,7 +221,7 @@ func (q *inspectRequest) inspect(name string, domains []string) (*inspection, er
 	}
 	for i, l := range layers {
 		if i > 0 {
-			if d, err = read(l); err != nil {
+			if d, err = file.Dump(l); err != nil {
 				return nil, err
 			}
 		}
@@ -253,6 +261,13 @@ func (x *inspection) settle(d *scenarios.Dump, given map[string]int) error {
 	}
 	if topk > 0 {
 		x.TopK = topk
+	}
+	if d.Counts != nil {
+		x.Chosen = "the file's counts"
+		if topk == 0 {
+			return fmt.Errorf("%s holds counts, which do not say how many experts a token chooses: add --set topk=K", x.File)
+		}
+		return nil
 	}
 	switch {
 	case x.TopK == 0:

@@ -174,3 +174,37 @@ func TestInspectEmbedded(t *testing.T) {
 		t.Errorf("pairs %+v, domains %+v", l.Pairs, l.Domain)
 	}
 }
+
+// By hand: one layer of counts in two steps, 4 2 1 1 and 0 2 3 3 over four experts, two per token.
+func TestInspectCounts(t *testing.T) {
+	file := npzOf(t, npz.Array{Name: "counts", DType: npz.Uint8, Shape: []int{2, 1, 4}, Data: []byte{4, 2, 1, 1, 0, 2, 3, 3}})
+	if code, _, stderr := evenkeel(t, "inspect", file); code != exitRequest || !strings.Contains(stderr, "add --set topk=K") {
+		t.Errorf("without K: exit %d, %s", code, stderr)
+	}
+	code, out, stderr := evenkeel(t, "inspect", "--json", "--set", "topk=2", file)
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	var x inspection
+	if err := json.Unmarshal([]byte(out), &x); err != nil {
+		t.Fatal(err)
+	}
+	all := x.ByLayer[0].all()
+	if all.Tokens != 8 || all.MaxVio != 0 || len(all.Batches) != 2 || all.Batches[0].Tokens != 4 || all.Batches[0].MaxVio != (1+0.5)/2 {
+		t.Errorf("found %+v", all)
+	}
+	if v := x.ByLayer[0].Overflow[0]; v != (2.0/8+2.0/8)/2 {
+		t.Errorf("overflow %v", v)
+	}
+	for _, b := range x.Balances {
+		if b.Name == "max_vio" && (*b.Whole != 0 || *b.Batches != 0.75) {
+			t.Errorf("max_vio %v and %v", *b.Whole, *b.Batches)
+		}
+	}
+	_, out, _ = evenkeel(t, "inspect", "--set", "topk=2", file, "--out", t.TempDir())
+	for _, want := range []string{"8 tokens", "in 2 steps", "the trace holds counts", "In the steps of the counts"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %s", want, out)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"path/filepath"
 	"slices"
@@ -27,8 +28,9 @@ type inspection struct {
 	Experts  int               `json:"experts"`
 	TopK     int               `json:"topk"`
 	Width    int               `json:"width,omitempty"`
-	Chosen   string            `json:"chosen"` // whose choice the loads are
-	Batch    int               `json:"batch"`  // tokens
+	Chosen   string            `json:"chosen"`          // whose choice the loads are
+	Batch    int               `json:"batch"`           // tokens
+	Steps    int               `json:"steps,omitempty"` // of counts, which are then the batches
 	Ranks    int               `json:"ranks"`
 	Notes    []string          `json:"notes,omitempty"`
 	Absent   map[string]string `json:"absent,omitempty"` // why a section has nothing
@@ -42,6 +44,7 @@ type inspection struct {
 	whole   [][]int64             // [layers][E] loads of the trace
 	batches [][][]int64           // [batches][layers][E]
 	padding int                   // tokens of a layer that chose no expert, at most
+	empty   int                   // layers without counts
 	partial int                   // tokens of a layer that chose fewer than K, at most
 	pairs   *metrics.CoActivation // of the layer in which they say most
 	paired  int                   // that layer
@@ -82,7 +85,7 @@ type domainFound struct {
 type batchFound struct {
 	Tokens   int     `json:"tokens"`
 	MaxVio   float64 `json:"maxvio"`
-	Shuffled float64 `json:"shuffled"` // the same tokens in random order
+	Shuffled float64 `json:"shuffled,omitempty"` // the same tokens in random order
 	Floor    float64 `json:"floor"`
 }
 
@@ -139,6 +142,10 @@ const strongestPairs = 5
 
 // add analyses one layer.
 func (x *inspection) add(d *scenarios.Dump, layer int) {
+	if d.Counts != nil {
+		x.addCounts(d, layer)
+		return
+	}
 	topk := x.TopK
 	ids := d.Choices
 	if ids == nil {
@@ -146,7 +153,7 @@ func (x *inspection) add(d *scenarios.Dump, layer int) {
 	}
 	all := metrics.Choices{Experts: x.Experts, TopK: topk, IDs: ids}
 	x.whole = append(x.whole, all.Loads())
-	x.addBatches(all)
+	x.keep(all.BatchLoads(x.Batch))
 	used, partial := make([]int32, 0, all.Tokens()), 0
 	for t := range all.Tokens() {
 		chosen := 0
@@ -211,6 +218,53 @@ func (x *inspection) add(d *scenarios.Dump, layer int) {
 	x.ByLayer = append(x.ByLayer, f)
 }
 
+// addCounts analyses one layer of counts, whose steps are its batches.
+func (x *inspection) addCounts(d *scenarios.Dump, layer int) {
+	// sums yields the loads of each n consecutive steps.
+	sums := func(n int) iter.Seq[[]int64] {
+		return func(yield func([]int64) bool) {
+			loads := make([]int64, d.Experts)
+			for from := 0; from+n <= d.Steps; from += n {
+				clear(loads)
+				for i, v := range d.Counts[from*d.Experts : (from+n)*d.Experts] {
+					loads[i%d.Experts] += v
+				}
+				if !yield(loads) {
+					return
+				}
+			}
+		}
+	}
+	var whole []int64
+	for n := range sums(d.Steps) {
+		whole = slices.Clone(n)
+	}
+	x.whole = append(x.whole, whole)
+	x.keep(sums(1))
+	var total int64
+	for _, v := range whole {
+		total += v
+	}
+	if total == 0 {
+		x.empty++
+		return
+	}
+	tokens := func(steps int) int { return max(1, int(total)*steps/d.Steps/x.TopK) }
+	all := loadsFound(whole, "all", tokens(d.Steps))
+	for steps := 1; ; steps = min(4*steps, d.Steps) {
+		floor := metrics.SamplingFloor(x.Experts, x.TopK, tokens(steps)).MaxVio
+		all.Batches = append(all.Batches, batchFound{Tokens: tokens(steps), MaxVio: metrics.MeanLoadMaxVio(sums(steps)), Floor: floor})
+		all.Floor = floor
+		if steps == d.Steps {
+			break
+		}
+	}
+	all.fit()
+	x.Tokens = max(x.Tokens, all.Tokens)
+	x.ByLayer = append(x.ByLayer, layerFound{Layer: layer, Domains: []domainFound{all}, StdToMean: metrics.SampleCV(whole),
+		Overflow: metrics.MeanOverflow(sums(1)), NoRoom: metrics.OverflowFloor(x.Experts, x.TopK, tokens(1))})
+}
+
 func indices(n int) []int32 {
 	list := make([]int32, n)
 	for i := range list {
@@ -219,10 +273,10 @@ func indices(n int) []int32 {
 	return list
 }
 
-// addBatches keeps the loads of the batches of a layer.
-func (x *inspection) addBatches(c metrics.Choices) {
+// keep keeps the loads of the batches of a layer.
+func (x *inspection) keep(batches iter.Seq[[]int64]) {
 	i := 0
-	for n := range c.BatchLoads(x.Batch) {
+	for n := range batches {
 		if i == mostBatches {
 			break
 		}
@@ -248,12 +302,16 @@ func (x *inspection) addPairs(f *layerFound, c metrics.Choices) {
 	}
 }
 
+// loadsFound measures the loads of some tokens.
+func loadsFound(loads []int64, name string, tokens int) domainFound {
+	m := metrics.Measure(loads)
+	return domainFound{Name: name, Tokens: tokens, MaxVio: m.MaxVio, CV: m.CV, Dead: m.Dead, Starved: m.Starved,
+		Busiest: slices.Index(loads, slices.Max(loads))}
+}
+
 // domainOf measures tokens at every batch size.
 func domainOf(c metrics.Choices, name string) domainFound {
-	loads := c.Loads()
-	m := metrics.Measure(loads)
-	f := domainFound{Name: name, Tokens: c.Tokens(), MaxVio: m.MaxVio, CV: m.CV, Dead: m.Dead, Starved: m.Starved,
-		Busiest: slices.Index(loads, slices.Max(loads))}
+	f := loadsFound(c.Loads(), name, c.Tokens())
 	shuffled := c.Shuffled()
 	for _, size := range metrics.BatchSizes(c.Tokens()) {
 		floor := metrics.SamplingFloor(c.Experts, c.TopK, size).MaxVio
@@ -279,6 +337,9 @@ func (x *inspection) finish() {
 	x.Notes = slices.Clone(x.Notes)
 	if x.padding > 0 {
 		x.Notes = append(x.Notes, fmt.Sprintf("up to %s of a layer chose no expert: padding, left out", plural(x.padding, "token")))
+	}
+	if x.empty > 0 {
+		x.Notes = append(x.Notes, fmt.Sprintf("%s have no counts: left out", plural(x.empty, "layer")))
 	}
 	if x.partial > 0 {
 		x.Notes = append(x.Notes, fmt.Sprintf("up to %s of a layer chose fewer than %d experts: floors, of %d each, are a little low", plural(x.partial, "token"), x.TopK, x.TopK))
@@ -335,6 +396,11 @@ func (x *inspection) finish() {
 
 // explain says of every section that has nothing why.
 func (x *inspection) explain() {
+	if x.Level == scenarios.LevelCounts {
+		const why = "the trace holds counts, which do not say which token chose what"
+		x.Absent["tokens"], x.Absent["pairs"], x.Absent["domains"] = why, why, why
+		return
+	}
 	any := func(has func(layerFound) bool) bool { return slices.ContainsFunc(x.ByLayer, has) }
 	if !any(func(f layerFound) bool { return f.TokenIDs != nil }) {
 		x.Absent["tokens"] = "the trace has no token_id, so nothing says which choices belong to the same word"
@@ -545,7 +611,7 @@ func (d domainFound) line() plots.BatchLine {
 	}
 	for _, b := range d.Batches {
 		l.Sizes, l.MaxVio, l.Floor = append(l.Sizes, b.Tokens), append(l.MaxVio, b.MaxVio), append(l.Floor, b.Floor)
-		if d.Name == "all" {
+		if d.Name == "all" && b.Shuffled > 0 {
 			l.Shuffled = append(l.Shuffled, b.Shuffled)
 		}
 	}

@@ -70,6 +70,9 @@ const fewLayers = 4
 func (x *inspection) print(w io.Writer, shown []section, each bool, width int) error {
 	r := &inspectReport{inspection: x, width: width, each: each || len(x.ByLayer) <= fewLayers}
 	head := fmt.Sprintf("%s: a trace of %s, %s, %d tokens, %d experts, %d per token", x.File, x.Level, plural(x.Layers, "layer"), x.Tokens, x.Experts, x.TopK)
+	if x.Steps > 0 {
+		head += ", in " + plural(x.Steps, "step")
+	}
 	if x.Width > 0 {
 		head += fmt.Sprintf(", hidden vectors of %d", x.Width)
 	}
@@ -209,10 +212,10 @@ func (r *inspectReport) batches() {
 	var last domainFound
 	r.rows(func(layer string, d domainFound) {
 		rows = append(rows, line(layer, d.Name, d, func(b batchFound) float64 { return b.MaxVio }, d.Slope))
-		if d.Name == "all" {
+		if d.Name == "all" && d.Batches[0].Shuffled > 0 {
 			rows = append(rows, line(layer, "all, shuffled", d, func(b batchFound) float64 { return b.Shuffled }, nil))
-			last = d
 		}
+		last = d
 	})
 	rows = append(rows, line("", "floor", last, func(b batchFound) float64 { return b.Floor }, last.FloorFall))
 	r.grid(2, header, rows)
@@ -221,7 +224,11 @@ func (r *inspectReport) batches() {
 			r.say("%s", d.verdict(layer))
 		}
 	})
-	r.say("Batches are of consecutive tokens, and of one domain in the rows of domains; figures are means over whole batches. The floor is what K experts chosen at random give.")
+	of := "of consecutive tokens, and of one domain in the rows of domains"
+	if r.Steps > 0 {
+		of = "one, 4, 16, … consecutive steps of the counts, under their mean number of tokens"
+	}
+	r.say("Batches are %s; figures are means over whole batches. The floor is what K experts chosen at random give.", of)
 }
 
 // verdict says in words whether the MaxVio of a trace is noise.
@@ -245,6 +252,9 @@ func (d domainFound) verdict(layer string) string {
 		s += "structure. Some experts are wanted more, and larger batches of such text will not even them."
 	default:
 		s += "both. Part of it averages out as batches grow, part stays."
+	}
+	if first.Shuffled == 0 {
+		return s // counts cannot be shuffled
 	}
 	const apart = 1.15 // of batches and shuffled ones: more than the noise of a mean over batches
 	switch {
@@ -318,7 +328,11 @@ func (r *inspectReport) overflow() {
 		}
 		floor += share(v)
 	}
-	r.say("In batches of %d consecutive tokens; the capacity of an expert is its even share times the factor, rounded up. Chance alone gives %s.", r.Batch, floor)
+	in := fmt.Sprintf("In batches of %d consecutive tokens", r.Batch)
+	if r.Steps > 0 {
+		in = "In the steps of the counts"
+	}
+	r.say("%s; the capacity of an expert is its even share times the factor, rounded up. Chance alone gives %s.", in, floor)
 }
 
 func (r *inspectReport) tokens() {
@@ -408,7 +422,14 @@ func (r *inspectReport) frameworks() {
 	if layers > 0 {
 		rows = append(rows, []string{"Megatron-LM", auxLossName, "experts", auxLossFormula, short(finite(loss / float64(layers))), "-"})
 	}
-	header := []string{"framework", "number", "over", "formula", "whole", strconv.Itoa(r.Batch)}
+	each, batches := strconv.Itoa(r.Batch), fmt.Sprintf("batches of %d tokens", r.Batch)
+	if r.Steps > 0 {
+		each, batches = "steps", "steps"
+	}
+	if len(r.inspection.batches) == mostBatches {
+		batches = fmt.Sprintf("first %d %s", mostBatches, batches)
+	}
+	header := []string{"framework", "number", "over", "formula", "whole", each}
 	table := gridText(4, header, rows)
 	if widest(table) > r.width { // without the formulas, which --json has
 		header = slices.Delete(header, 3, 4)
@@ -418,15 +439,11 @@ func (r *inspectReport) frameworks() {
 		table = gridText(3, header, rows)
 	}
 	r.WriteString(table)
-	batches := fmt.Sprintf("the mean over its batches of %d tokens", r.Batch)
-	if len(r.inspection.batches) == mostBatches {
-		batches = fmt.Sprintf("the mean over its first %d batches of %d tokens", mostBatches, r.Batch)
-	}
 	ranks := fmt.Sprintf("%d ranks of %s each", r.Ranks, plural(r.Experts/r.Ranks, "consecutive expert"))
 	if r.Ranks == r.Experts {
 		ranks = "every expert a rank of its own; --ranks R takes them together"
 	}
-	r.say("The whole trace as one iteration, and %s; means over layers, but vLLM's, which sums first. Ranks: %s.", batches, ranks)
+	r.say("The whole trace as one iteration, and the mean over its %s; means over layers, but vLLM's, which sums first. Ranks: %s.", batches, ranks)
 	if layers == 0 {
 		r.say("Megatron-LM's auxiliary loss needs the scores of all experts, which this trace has not.")
 		return

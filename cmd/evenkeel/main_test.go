@@ -60,6 +60,7 @@ func TestGoldenTexts(t *testing.T) {
 		"table-v3.txt":                append(small, "-s", "random", "-s", "deepseek-v3", "--set", "groups=4", "--set", "groups_kept=2", "--seeds", "1"),
 		"inspect.txt":                 {"inspect", "tinymoe"},
 		"inspect-help.txt":            {"inspect", "--help"},
+		"convert-help.txt":            {"convert", "--help"},
 		"../../../docs/strategies.md": {"strategies", "--markdown"},
 	} {
 		t.Setenv("COLUMNS", "100")
