@@ -240,7 +240,7 @@ func (d domainFound) verdict(layer string) string {
 	case times < 1.5 && fall > 0.7:
 		s += "noise. Larger batches are as even as chance allows."
 	case fall > 0.7:
-		s += "it falls as noise does, from higher up, as if a batch held fewer independent tokens."
+		s += "it falls as fast as noise, but from higher up. Batches differ, since their tokens resemble one another, and that averages out."
 	case fall < 0.3:
 		s += "structure. Some experts are wanted more, and larger batches of such text will not even them."
 	default:
