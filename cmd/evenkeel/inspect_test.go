@@ -135,6 +135,10 @@ func TestVerdicts(t *testing.T) {
 	if got := few.verdict("0"); !strings.Contains(got, "too few tokens") {
 		t.Errorf("of one size: %q", got)
 	}
+	even := domainFound{Batches: []batchFound{{64, 1, 1, 1}, {256, 0, 0, 0.5}}}
+	if got := even.verdict("0"); !strings.Contains(got, "perfectly even") {
+		t.Errorf("of even loads: %q", got)
+	}
 }
 
 func TestInspectFolder(t *testing.T) {

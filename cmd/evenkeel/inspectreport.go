@@ -80,8 +80,8 @@ func (x *inspection) print(w io.Writer, shown []section, each bool, width int) e
 	}
 	if len(x.ByLayer) > 0 {
 		for _, s := range shown {
-			if s.name == "layers" && len(x.ByLayer) < 2 {
-				continue
+			if s.name == "layers" && len(x.ByLayer) <= fewLayers && len(shown) > 1 {
+				continue // each layer is printed
 			}
 			fmt.Fprintf(r, "\n%s\n", s.title)
 			if why := x.Absent[s.name]; why != "" {
@@ -231,8 +231,11 @@ func (d domainFound) verdict(layer string) string {
 		where = "The " + layer + " layers"
 	}
 	first, whole := d.Batches[0], d.Batches[len(d.Batches)-1]
-	if d.Slope == nil || d.FloorFall == nil || len(d.Batches) < 2 {
-		return fmt.Sprintf("%s: too few tokens to vary the size of a batch.", where)
+	switch {
+	case len(d.Batches) < 2:
+		return where + ": too few tokens to vary the size of a batch."
+	case d.Slope == nil || d.FloorFall == nil:
+		return where + ": batches of some size are perfectly even, so no slope can be fitted."
 	}
 	late, times := d.Batches[len(d.Batches)-2], whole.MaxVio/whole.Floor
 	s := fmt.Sprintf("%s: MaxVio falls with slope %.2f where noise falls with %.2f, and the whole trace is at %.1f times its floor: ", where, *d.Slope, *d.FloorFall, times)
