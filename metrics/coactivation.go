@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
@@ -58,18 +57,30 @@ type Pair struct {
 // Strongest returns the n pairs that are chosen together more often than expected with most evidence, which is the deviance
 // c ln(c/e) − (c − e) of a count c against the expected e: it does not favour pairs that are expected hardly ever.
 func (a *CoActivation) Strongest(n int) (pairs []Pair) {
-	for i := range a.Experts {
-		for j := i + 1; j < a.Experts; j++ {
-			if r := a.Ratio(i, j); r > 1 {
-				pairs = append(pairs, Pair{i, j, int64(a.Count[i*a.Experts+j]), a.Expected(i, j), r})
-			}
-		}
-	}
 	evidence := func(p Pair) float64 {
 		return float64(float64(p.Count)*vec.Log64(p.Ratio)) - (float64(p.Count) - p.Expected)
 	}
-	slices.SortStableFunc(pairs, func(p, q Pair) int { return cmp.Compare(evidence(q), evidence(p)) })
-	return pairs[:min(n, len(pairs))]
+	var strength []float64 // evidence of the pairs, descending
+	for i := range a.Experts {
+		for j := i + 1; j < a.Experts; j++ {
+			p := Pair{i, j, int64(a.Count[i*a.Experts+j]), a.Expected(i, j), a.Ratio(i, j)}
+			if !(p.Ratio > 1) {
+				continue
+			}
+			v := evidence(p)
+			at, _ := slices.BinarySearchFunc(strength, v, func(x, v float64) int {
+				if x >= v { // of equal ones the first
+					return -1
+				}
+				return 1
+			})
+			if at < n {
+				strength, pairs = slices.Insert(strength, at, v), slices.Insert(pairs, at, p)
+				strength, pairs = strength[:min(n, len(strength))], pairs[:min(n, len(pairs))]
+			}
+		}
+	}
+	return pairs
 }
 
 // pairs counts for all pairs of experts [E][E] the tokens that chose both.

@@ -113,7 +113,7 @@ func TestInspectFitsTheTerminal(t *testing.T) {
 func TestVerdicts(t *testing.T) {
 	for want, change := range map[string]func(b *batchFound){
 		"noise.":                 func(b *batchFound) { b.MaxVio, b.Shuffled = 1.02*b.Floor, b.Floor },
-		"as if a batch held":     func(b *batchFound) { b.MaxVio, b.Shuffled = 3*b.Floor, b.Floor },
+		"that averages out.":     func(b *batchFound) { b.MaxVio, b.Shuffled = 3*b.Floor, b.Floor },
 		"structure.":             func(b *batchFound) { b.MaxVio, b.Shuffled = 2, 2 },
 		"both.":                  func(b *batchFound) { b.MaxVio, b.Shuffled = 0.5+2*b.Floor, 0.5+2*b.Floor },
 		"neighbours add little.": func(b *batchFound) { b.MaxVio, b.Shuffled = 2, 2 },
@@ -134,6 +134,10 @@ func TestVerdicts(t *testing.T) {
 	few := domainFound{Batches: []batchFound{{10, 1, 1, 1}}}
 	if got := few.verdict("0"); !strings.Contains(got, "too few tokens") {
 		t.Errorf("of one size: %q", got)
+	}
+	even := domainFound{Batches: []batchFound{{64, 1, 1, 1}, {256, 0, 0, 0.5}}}
+	if got := even.verdict("0"); !strings.Contains(got, "perfectly even") {
+		t.Errorf("of even loads: %q", got)
 	}
 }
 

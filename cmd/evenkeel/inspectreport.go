@@ -83,8 +83,8 @@ func (x *inspection) print(w io.Writer, shown []section, each bool, width int) e
 	}
 	if len(x.ByLayer) > 0 {
 		for _, s := range shown {
-			if s.name == "layers" && len(x.ByLayer) < 2 {
-				continue
+			if s.name == "layers" && len(x.ByLayer) <= fewLayers && len(shown) > 1 {
+				continue // each layer is printed
 			}
 			fmt.Fprintf(r, "\n%s\n", s.title)
 			if why := x.Absent[s.name]; why != "" {
@@ -238,8 +238,11 @@ func (d domainFound) verdict(layer string) string {
 		where = "The " + layer + " layers"
 	}
 	first, whole := d.Batches[0], d.Batches[len(d.Batches)-1]
-	if d.Slope == nil || d.FloorFall == nil || len(d.Batches) < 2 {
-		return fmt.Sprintf("%s: too few tokens to vary the size of a batch.", where)
+	switch {
+	case len(d.Batches) < 2:
+		return where + ": too few tokens to vary the size of a batch."
+	case d.Slope == nil || d.FloorFall == nil:
+		return where + ": batches of some size are perfectly even, so no slope can be fitted."
 	}
 	late, times := d.Batches[len(d.Batches)-2], whole.MaxVio/whole.Floor
 	s := fmt.Sprintf("%s: MaxVio falls with slope %.2f where noise falls with %.2f, and the whole trace is at %.1f times its floor: ", where, *d.Slope, *d.FloorFall, times)
@@ -247,7 +250,7 @@ func (d domainFound) verdict(layer string) string {
 	case times < 1.5 && fall > 0.7:
 		s += "noise. Larger batches are as even as chance allows."
 	case fall > 0.7:
-		s += "it falls as noise does, from higher up, as if a batch held fewer independent tokens."
+		s += "it falls as fast as noise, but from higher up. Batches differ, since their tokens resemble one another, and that averages out."
 	case fall < 0.3:
 		s += "structure. Some experts are wanted more, and larger batches of such text will not even them."
 	default:
