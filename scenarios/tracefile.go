@@ -48,6 +48,14 @@ func OpenTrace(name string, reading Reading) (*TraceFile, error) {
 	return f, nil
 }
 
+// Shape returns level, layers, tokens, experts, K and steps of the trace, without its data. Experts are not known where the
+// level is choices.
+func (f *TraceFile) Shape() (*Dump, error) {
+	r := &dumpReader{Dump: &Dump{Layers: 1}, file: f.Source, name: f.name}
+	r.shape()
+	return r.Dump, r.err
+}
+
 // Dump reads one layer, counted from 0.
 func (f *TraceFile) Dump(layer int) (*Dump, error) {
 	d, err := readDump(f.Source, f.name, layer)

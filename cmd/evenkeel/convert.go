@@ -118,8 +118,7 @@ func convert(name, out string, reading scenarios.Reading, stdout io.Writer) erro
 		return err
 	}
 	defer f.Close()
-	// What no command could read is not worth a file.
-	d, err := f.Dump(0)
+	d, err := f.Shape() // what no command could read is not worth a file
 	if err != nil {
 		return err
 	}

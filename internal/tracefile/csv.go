@@ -54,14 +54,17 @@ func readRows(r io.Reader, first []byte, t *rows) (*columns, error) {
 			c.Comma = d
 		}
 	}
+	line := 1
 	fail := func(err error) error {
 		var parse *csv.ParseError
 		if errors.As(err, &parse) {
 			return fmt.Errorf("%s:%d: %w", t.name, parse.Line, parse.Err)
 		}
-		line, _ := c.FieldPos(0)
 		if errors.Is(err, errLong) {
 			return fmt.Errorf("%s:%d: the record has more than %d MiB: a quote may be missing", t.name, line+1, maxValue>>20)
+		}
+		if err == io.EOF {
+			return fmt.Errorf("%s has no line that names columns", t.name)
 		}
 		return err
 	}
@@ -96,7 +99,7 @@ func readRows(r io.Reader, first []byte, t *rows) (*columns, error) {
 		if err != nil {
 			return cols, fail(err)
 		}
-		line, _ := c.FieldPos(0)
+		line, _ = c.FieldPos(0)
 		if len(cells) != len(plans) {
 			return cols, fmt.Errorf("%s:%d: it has %d cells, but the first line names %d columns: lists within a row must stand in quotes", t.name, line, len(cells), len(plans))
 		}

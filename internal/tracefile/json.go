@@ -84,7 +84,7 @@ func (j *jsonText) object(visit func(key string) error) error {
 			if j.keys == nil {
 				j.keys = map[string]string{}
 			}
-			if len(j.keys) < 1000 {
+			if len(j.keys) < 1000 && len(raw) < 256 {
 				j.keys[string(raw)] = key
 			}
 		}

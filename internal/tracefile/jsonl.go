@@ -402,21 +402,34 @@ func readBase64(r io.Reader, name string, o Options) (*arrays, error) {
 
 // eachLine calls visit with every line that is not blank.
 func eachLine(r io.Reader, name string, visit func(line []byte, n int) error) error {
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 64<<10), maxValue)
-	n := 0
-	for s.Scan() {
-		n++
-		line := bytes.TrimRight(bytes.TrimPrefix(s.Bytes(), []byte("\xef\xbb\xbf")), "\r")
-		if len(bytes.TrimSpace(line)) == 0 {
+	b := bufio.NewReaderSize(r, 256<<10)
+	var long []byte // the beginning of a line that the reader's buffer does not hold
+	for n := 1; ; {
+		part, err := b.ReadSlice('\n')
+		if err == bufio.ErrBufferFull {
+			if long = append(long, part...); len(long) > maxValue {
+				return fmt.Errorf("%s:%d: the line has more than %d MiB", name, n, maxValue>>20)
+			}
 			continue
 		}
-		if err := visit(line, n); err != nil {
+		if err != nil && err != io.EOF {
 			return err
 		}
+		line := part
+		if len(long) > 0 {
+			long = append(long, part...)
+			line = long
+		}
+		line = bytes.TrimRight(bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")), "\r\n")
+		if len(bytes.TrimSpace(line)) > 0 {
+			if err := visit(line, n); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		long = long[:0]
+		n++
 	}
-	if errors.Is(s.Err(), bufio.ErrTooLong) {
-		return fmt.Errorf("%s:%d: the line has more than %d MiB", name, n+1, maxValue>>20)
-	}
-	return s.Err()
 }

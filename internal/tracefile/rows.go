@@ -103,7 +103,7 @@ func (c *columns) find(path, name string) (int, bool) {
 	if filter {
 		c.found[path] = true
 	}
-	if len(c.known) < 10000 {
+	if len(c.known) < 10000 && len(path) < 256 {
 		c.known[path] = n
 		if len(c.seen) < 20 {
 			c.seen = append(c.seen, path)
@@ -709,6 +709,9 @@ func (c *counts) set(step, layer, expert int, n int64) error {
 		return fmt.Errorf("expert is %d: want 0 to %d", expert, maxID)
 	case layer < 0 || layer >= maxLayers:
 		return fmt.Errorf("layer is %d: want 0 to %d", layer, maxLayers-1)
+	}
+	if len(c.steps) > maxCells || c.auto > maxCells {
+		return fmt.Errorf("there are more than %d steps: sum some of them first", maxCells)
 	}
 	c.layers[layer] = true
 	c.experts = max(c.experts, expert+1)

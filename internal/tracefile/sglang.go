@@ -212,6 +212,10 @@ func newPassRecord(v any) (r passRecord, err error) {
 	switch {
 	case r.ids != nil && (len(r.ids.shape) != 3 || r.ids.dtype.Float()):
 		err = fmt.Errorf("topk_ids_of_layer has shape %v: want [layers, tokens, k] of integers", r.ids.shape)
+	case r.ids != nil && (r.ids.shape[0] > maxLayers || r.ids.shape[2] > maxID):
+		err = fmt.Errorf("topk_ids_of_layer has shape %v: want at most %d layers and %d experts per token", r.ids.shape, maxLayers, maxID)
+	case r.counts != nil && len(r.counts.shape) == 2 && (r.counts.shape[0] > maxLayers || r.counts.shape[1] > maxID):
+		err = fmt.Errorf("global_physical_count has shape %v: want at most %d layers and %d experts", r.counts.shape, maxLayers, maxID)
 	case r.ids == nil && r.counts == nil:
 		err = errors.New("it has neither global_physical_count nor topk_ids_of_layer")
 	case r.ids == nil && (len(r.counts.shape) != 2 || r.counts.dtype.Float()):

@@ -138,6 +138,11 @@ for rank in range(2):
 torch.save(dict(records=[dict(forward_pass_id=p, rank=0, gatherer_key="primary", input_ids=tokens[f:f + n], positions=place[f:f + n], extend_seq_lens=[n], forward_mode=1,
                               topk_ids_of_layer=detail(f, n), misc_objects=[], global_physical_count=counted(f, n)) for p, (f, n) in enumerate([(0, 3), (3, 2)])],
                 last_physical_to_logical_map=placement), "sglang-per-token.pt")
+os.makedirs("sglang-twins", exist_ok=True)
+for rank in range(2):  # tensor-parallel ranks, which see the same tokens; the second pass decodes
+    torch.save(dict(records=[dict(forward_pass_id=p, rank=rank, gatherer_key="primary", input_ids=tokens[f:f + n], positions=place[f:f + n], extend_seq_lens=[3] if p == 0 else None,
+                                  forward_mode=1 + p, topk_ids_of_layer=detail(f, n), misc_objects=[], global_physical_count=counted(f, n)) for p, (f, n) in enumerate([(0, 3), (3, 2)])],
+                    last_physical_to_logical_map=placement), "sglang-twins/expert_distribution_recorder_2.5_%d.pt" % rank)
 torch.save(tuple(torch.tensor(logits[l]) for l in range(L)), "router-logits.pt")
 torch.save(collections.OrderedDict(router_logits=torch.tensor(logits, dtype=torch.float16)), "ordered.pt")
 
