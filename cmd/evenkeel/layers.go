@@ -324,7 +324,7 @@ func floorOf(r *sim.Result, metric string) float64 {
 	return math.NaN()
 }
 
-// layers names the layers: the ends of a row of them, or all.
+// layers says which layers were run: the ends of a row of them, or all.
 func (r *layersReport) layers() string {
 	var names []string
 	row := true
@@ -332,15 +332,19 @@ func (r *layersReport) layers() string {
 		names = append(names, strconv.Itoa(run.layer))
 		row = row && (i == 0 || run.layer == r.runs[i-1].layer+1)
 	}
-	if row && len(names) > 2 {
-		return names[0] + " to " + names[len(names)-1]
+	if len(names) == 1 {
+		return "Layer " + names[0] + "."
 	}
-	return strings.Join(names, ", ")
+	list := strings.Join(names, ", ")
+	if row && len(names) > 2 {
+		list = names[0] + " to " + names[len(names)-1]
+	}
+	return "Layers " + list + ", each with the same strategies and seeds."
 }
 
 func (r *layersReport) print(w io.Writer, wall time.Duration, width int, quiet bool) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n", wrap(fmt.Sprintf("%s Each of the layers %s has the same strategies and seeds.", r.head, r.layers()), width))
+	fmt.Fprintf(&b, "%s\n", wrap(r.head+" "+r.layers(), width))
 	for _, c := range r.columns() {
 		fmt.Fprintf(&b, "\n%s, by layer\n%s", strings.ReplaceAll(c.title, "\n", " "), r.table(c, width))
 	}
