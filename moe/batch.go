@@ -1,6 +1,7 @@
 package moe
 
 import (
+	"math/bits"
 	"slices"
 
 	"evenkeel/internal/vec"
@@ -24,6 +25,7 @@ type Tile struct {
 	Z      []float32         // the oracle's logits z* [E][64]; its scores where the layer's Score is Stored
 	Token  [TileTokens]int32 // token ids; −1 where unknown
 	Domain [TileTokens]int32 // domain ids; −1 where unknown
+	Weight []int64           // tokens that each lane stands for [64], 0 past the last one; nil where each stands for itself
 	Key    uint64            // keys the random choices of a strategy for this tile
 	// Training: the tile belongs to a step of the run, not to an evaluation, so that noise meant for training acts.
 	Training bool
@@ -32,10 +34,35 @@ type Tile struct {
 // Live has a bit for each live token.
 func (t *Tile) Live() uint64 { return ^uint64(0) >> (TileTokens - t.Tokens) }
 
-// Batch is one step's tokens: whole sequences, grouped into micro-batches.
+// Sum returns Σ_t x[t] over the tokens that the tile stands for.
+func (t *Tile) Sum(x *vec.Row) (sum float64) {
+	if t.Weight == nil {
+		return vec.Total(x)
+	}
+	for l, n := range t.Weight {
+		sum += float64(float64(n) * float64(x[l]))
+	}
+	return sum
+}
+
+// Count returns how many tokens the given lanes stand for.
+func (t *Tile) Count(lanes uint64) int64 {
+	if t.Weight == nil {
+		return int64(bits.OnesCount64(lanes))
+	}
+	var n int64
+	for ; lanes != 0; lanes &= lanes - 1 {
+		n += t.Weight[bits.TrailingZeros64(lanes)]
+	}
+	return n
+}
+
+// Batch is one step's tokens: whole sequences, grouped into micro-batches. Where tokens that are alike are aggregated, a token of
+// the batch stands for as many as its tile's Weight says, and the whole batch is one sequence.
 type Batch struct {
 	Layer        Layer
 	Tokens       int
+	Total        int // T, tokens that the batch stands for; Tokens, unless they are aggregated
 	Tiles        []Tile
 	Sequences    []Span // in order, covering the batch
 	MicroBatches []Span // in order, covering the batch, of whole sequences
@@ -57,7 +84,7 @@ func NewBatch(layer Layer, tokens int) *Batch {
 
 // Resize lays the batch out for a number of tokens, at most that of NewBatch, in tiles without content.
 func (b *Batch) Resize(tokens int) {
-	b.Tokens = tokens
+	b.Tokens, b.Total = tokens, tokens
 	b.Tiles = b.Tiles[:(tokens+TileTokens-1)/TileTokens]
 	dx, dz := b.Layer.Width*TileTokens, b.Layer.Experts*TileTokens
 	for i := range b.Tiles {
@@ -70,12 +97,49 @@ func (b *Batch) Resize(tokens int) {
 	}
 }
 
+// Aggregate lays the batch out for tokens that stand for as many as weight says, which is of that length and longer by at least
+// 63 zeros, and that is kept.
+func (b *Batch) Aggregate(weight []int64, tokens int) {
+	b.Resize(tokens)
+	b.Total = 0
+	for i := range b.Tiles {
+		b.Tiles[i].Weight = weight[i*TileTokens : (i+1)*TileTokens]
+		for _, n := range b.Tiles[i].Weight {
+			b.Total += int(n)
+		}
+	}
+	b.Sequences = append(b.Sequences[:0], Span{0, tokens})
+	b.MicroBatches = append(b.MicroBatches[:0], Span{0, tokens})
+}
+
+// Size returns how many tokens a span of the batch's tokens stands for.
+func (b *Batch) Size(s Span) int {
+	switch {
+	case b.Total == b.Tokens:
+		return s.Len()
+	case s.Len() == b.Tokens:
+		return b.Total
+	}
+	n := 0
+	for t := s.From; t < s.To; t++ {
+		n += int(b.Tiles[t/TileTokens].Weight[t%TileTokens])
+	}
+	return n
+}
+
 // Truncate keeps the first tokens of a batch that has more, with their sequences and micro-batches.
 func (b *Batch) Truncate(tokens int) {
 	b.Tokens = tokens
 	b.Tiles = b.Tiles[:(tokens+TileTokens-1)/TileTokens]
 	last := &b.Tiles[len(b.Tiles)-1]
 	last.Tokens = tokens - last.Start
+	if b.Total = tokens; last.Weight != nil {
+		last.Weight = append(slices.Clone(last.Weight[:last.Tokens]), make([]int64, TileTokens-last.Tokens)...)
+		b.Total = 0
+		for i := range b.Tiles {
+			b.Total += int(b.Tiles[i].Count(b.Tiles[i].Live()))
+		}
+	}
 	for _, spans := range []*[]Span{&b.Sequences, &b.MicroBatches} {
 		n := 0
 		for n < len(*spans) && (*spans)[n].From < tokens {

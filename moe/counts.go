@@ -1,7 +1,5 @@
 package moe
 
-import "math/bits"
-
 // Assignment says which experts every token of a batch was sent to: bit t of Mask[tile·E+e] is token t of the tile and
 // expert e.
 type Assignment struct {
@@ -54,7 +52,7 @@ type Counts struct {
 // Count counts one set of masks (an Assignment's Mask or Fresh) of a batch.
 func (c *Counts) Count(b *Batch, masks []uint64) {
 	e := b.Layer.Experts
-	c.Experts, c.Tokens = e, b.Tokens
+	c.Experts, c.Tokens = e, b.Total
 	c.Sequence = resized(c.Sequence, len(b.Sequences)*e)
 	c.MicroBatch = resized(c.MicroBatch, len(b.MicroBatches)*e)
 	c.Global = resized(c.Global, e)
@@ -66,14 +64,14 @@ func (c *Counts) Count(b *Batch, masks []uint64) {
 	c.MicroBatchTokens = resized(c.MicroBatchTokens, len(b.MicroBatches)*groups)
 	c.GlobalTokens = resized(c.GlobalTokens, groups)
 	for i := range b.Tiles {
-		m := masks[i*e : (i+1)*e]
+		t, m := &b.Tiles[i], masks[i*e:(i+1)*e]
 		b.Segments(i, b.Sequences, func(unit, from, to int) {
 			n, lanes := c.Sequence[unit*e:(unit+1)*e], LaneMask(from, to)
 			for x, w := range m {
-				n[x] += int64(bits.OnesCount64(w & lanes))
+				n[x] += t.Count(w & lanes)
 			}
 			if groups > 0 {
-				countTokens(c.SequenceTokens[unit*groups:(unit+1)*groups], m, lanes)
+				countTokens(c.SequenceTokens[unit*groups:(unit+1)*groups], t, m, lanes)
 			}
 		})
 	}
@@ -92,14 +90,14 @@ func (c *Counts) Count(b *Batch, masks []uint64) {
 }
 
 // countTokens adds to n [G] the tokens among the lanes that chose an expert of each group.
-func countTokens(n []int64, mask []uint64, lanes uint64) {
+func countTokens(n []int64, t *Tile, mask []uint64, lanes uint64) {
 	size := len(mask) / len(n)
 	for g := range n {
 		var touched uint64
 		for _, w := range mask[g*size : (g+1)*size] {
 			touched |= w
 		}
-		n[g] += int64(bits.OnesCount64(touched & lanes))
+		n[g] += t.Count(touched & lanes)
 	}
 }
 

@@ -66,6 +66,8 @@ type Traits struct {
 	Drops      bool // it may leave choices out for want of capacity
 	Varies     bool // tokens may have more or fewer than K experts
 	Free       bool // it ignores the group limit
+	// Aggregates: it does to one token that stands for many what it would do to each of them; see Batch.
+	Aggregates bool
 	Sized      bool // the size of its gates is its own to learn, so that the task takes them as they are
 	// Idle experts, the last ones of the layer, compute nothing: masks leave them out, and loads are those of the others.
 	Idle int

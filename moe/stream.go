@@ -40,6 +40,7 @@ type Facts struct {
 	Layers    int
 	Latent    bool     // tokens have latent vectors x, so that a router can learn
 	Sequences bool     // sequence boundaries are known
+	Aggregate bool     // a token stands for many that are alike; see Batch
 	TokenIDs  bool     // token ids are known
 	Domains   []string // names of the domains in the order of their ids; nil where unknown
 	InSample  bool     // evaluation runs on the tokens of the run itself

@@ -1,6 +1,7 @@
 package plots
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -12,14 +13,15 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-const balanceQualityTitle = "What balance costs: affinity lost against global MaxVio"
+const balanceQualityTitle = "What balance costs: affinity lost, or task loss, against global MaxVio"
 
 // hasBalanceQuality reports whether a strategy that is no bound has both its balance and its quality measured.
 func hasBalanceQuality(r *sim.Result) bool {
 	return slices.ContainsFunc(tradesOf(r), func(t trade) bool { return !t.bound })
 }
 
-// BalanceQuality draws the affinity that every strategy loses against the imbalance that it leaves. Better is down and left.
+// BalanceQuality draws the affinity that every strategy loses, or its task loss where experts learn, against the imbalance that
+// it leaves. Better is down and left.
 func BalanceQuality(r *sim.Result, scenario string) (Picture, error) {
 	if !hasBalanceQuality(r) {
 		return Picture{}, errNothing
@@ -27,7 +29,8 @@ func BalanceQuality(r *sim.Result, scenario string) (Picture, error) {
 	trades := tradesOf(r)
 	floor := floorOf(r, "maxvio_global")
 	p := newPlot("", "")
-	setTradeAxes(p, trades, floor)
+	q := qualityOf(r)
+	setTradeAxes(p, trades, floor, q)
 	labels := tradeLabels{trades: trades, floor: floor}
 	p.Add(horizontalGrid{}, tradeGuides{trades, floor})
 	for _, line := range families(trades) {
@@ -39,21 +42,32 @@ func BalanceQuality(r *sim.Result, scenario string) (Picture, error) {
 	p.Add(tradeBars(trades), tradeGlyphs(trades), frame{}, labels)
 
 	return sheet{
-		title:   balanceQualityTitle,
+		title:   "What balance costs: " + q.title + " against global MaxVio",
 		caption: caption(r, scenario, tradeNotes(r, trades)...),
 		height:  420,
 		body: func(c draw.Canvas) {
 			drawLabelled(draw.Crop(c, 0, -4, 0, -lineHeight(eventText)-2), p,
-				"global MaxVio, max r − 1 over the evaluation (log scale)", "affinity lost, % of the oracle's")
+				"global MaxVio, max r − 1 over the evaluation (log scale)", q.axis)
 		},
 	}.picture(), nil
 }
 
 // tradeNotes are the sentences of the caption.
 func tradeNotes(r *sim.Result, trades []trade) []string {
-	notes := []string{"Loads and affinity: " + evaluation(r) + "."}
+	what := "affinity"
+	if r.ExpertsLearn {
+		what = "task loss"
+	}
+	notes := []string{"Loads and " + what + ": " + evaluation(r) + "."}
+	if first := r.Strategies[0]; r.ExpertsLearn {
+		notes = append(notes, fmt.Sprintf("The task loss of %s is %.3f of the target's energy.", oneLine(first.Traits.Spec), first.Metrics["task_loss"].Mean))
+	}
+	alone := " of each alone, not paired"
+	if r.ExpertsLearn {
+		alone = ", of MaxVio of each alone, of task loss of the paired difference"
+	}
 	if slices.ContainsFunc(trades, func(t trade) bool { return t.x.ranged() || t.y.ranged() }) {
-		notes = append(notes, "Points: mean over the seeds; bars: 95 % t-interval of each alone, not paired; a bar without a cap goes on beyond the axis.")
+		notes = append(notes, "Points: mean over the seeds; bars: 95 % t-interval"+alone+"; a bar without a cap goes on beyond the axis.")
 	}
 	if len(families(trades)) > 0 {
 		notes = append(notes, "Grey lines join strategies that differ in strength alone, in the order of the command line, from strength 0 where it is shown.")
@@ -75,8 +89,11 @@ func tradeNotes(r *sim.Result, trades []trade) []string {
 
 // setTradeAxes fits the axes to the points, their intervals and the floor. Zero gets a place of its own left of the
 // logarithmic scale if anything is there.
-func setTradeAxes(p *plot.Plot, trades []trade, floor float64) {
-	xmin, xmax, ymin, ymax := math.Inf(1), math.Inf(-1), 0.0, 0.0
+func setTradeAxes(p *plot.Plot, trades []trade, floor float64, q quality) {
+	xmin, xmax, ymin, ymax := math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
+	if q.zero {
+		ymin, ymax = 0, 0
+	}
 	zero := false
 	reach := func(x float64) {
 		if drawable(x, true) {
@@ -113,8 +130,8 @@ func setTradeAxes(p *plot.Plot, trades []trade, floor float64) {
 	if zero {
 		p.X.Scale, p.X.Tick.Marker = zeroLog{}, zeroLogTicks{}
 	}
-	room := max(0.08*(ymax-ymin), 0.05)
-	if ymin < 0 {
+	room := max(0.08*(ymax-ymin), q.least)
+	if ymin < 0 || !q.zero {
 		ymin -= room
 	}
 	// Below zero nothing can be lost; the room there is for the glyphs of those who lose nothing.

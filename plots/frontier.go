@@ -42,7 +42,8 @@ func Frontier(r *sim.Result, curves []*sim.Curve, scenario string) (Picture, err
 	}
 	floor := floorOf(r, "maxvio_global")
 	p := newPlot("", "")
-	setTradeAxes(p, all, floor)
+	q := qualityOf(r)
+	setTradeAxes(p, all, floor, q)
 	bounds := slices.DeleteFunc(slices.Clone(all), func(t trade) bool { return !t.bound })
 	p.Add(horizontalGrid{}, tradeGuides{bounds, floor})
 	for _, l := range lines {
@@ -57,7 +58,7 @@ func Frontier(r *sim.Result, curves []*sim.Curve, scenario string) (Picture, err
 		body: func(c draw.Canvas) {
 			side := legend.width()
 			drawLabelled(draw.Crop(c, 0, -side-10, 0, -lineHeight(eventText)-2), p,
-				"global MaxVio, max r − 1 over the evaluation (log scale)", "affinity lost, % of the oracle's")
+				"global MaxVio, max r − 1 over the evaluation (log scale)", q.axis)
 			legend.draw(draw.Crop(c, c.Max.X-c.Min.X-side, 0, 0, -lineHeight(eventText)-8))
 		},
 	}.picture(), nil

@@ -13,7 +13,22 @@ type trade struct {
 	spec, family, zero string
 	look               look
 	bound              bool
-	x, y               measured // global MaxVio; affinity lost in percent
+	x, y               measured // global MaxVio; quality lost
+}
+
+// quality is what a trade gives for balance.
+type quality struct {
+	title, axis string
+	least       float64 // the height of an empty axis
+	zero        bool    // the axis begins at 0
+}
+
+// qualityOf returns how the result measures quality.
+func qualityOf(r *sim.Result) quality {
+	if r.ExpertsLearn {
+		return quality{"task loss", "task loss minus that of " + oneLine(r.Strategies[0].Traits.Spec) + ", paired by seed", 0.002, false}
+	}
+	return quality{"affinity lost", "affinity lost, % of the oracle's", 0.05, true}
 }
 
 // measured is a mean with its interval, which is NaN where there is none.
@@ -27,6 +42,9 @@ func tradesOf(r *sim.Result) []trade {
 	for i, s := range r.Strategies {
 		if t, ok := tradeOf(s); ok {
 			t.look = lookOf(i)
+			if r.ExpertsLearn {
+				t.y = beyondFirst(r, i)
+			}
 			trades = append(trades, t)
 		}
 	}
@@ -39,6 +57,9 @@ func tradeOf(s *sim.StrategyResult) (trade, bool) {
 	t := trade{spec: s.Traits.Spec, family: s.Traits.Family, zero: s.Traits.Zero, label: heading(s, ""), bound: s.Traits.Bound, x: measuredOf(x)}
 	kept := measuredOf(y)
 	t.y = measured{100 * (1 - kept.mean), 100 * (1 - kept.high), 100 * (1 - kept.low)}
+	if loss, ok := s.Metrics["task_loss"]; ok {
+		t.y, hasY = measuredOf(loss), true
+	}
 	if s.Traits.Varies {
 		return t, false // the affinity of more experts, or of fewer, is no quality to compare
 	}
@@ -50,6 +71,21 @@ func tradeOf(s *sim.StrategyResult) (trade, bool) {
 		t.label = heading(s, "MaxVio 0")
 	}
 	return t, hasX && hasY && drawable(t.x.mean, false) && drawable(t.y.mean, false)
+}
+
+// beyondFirst is the task loss of a strategy minus that of the first one. Seeds differ more in how hard their task is than
+// strategies do in how well they learn it, so only the paired difference has an interval worth drawing.
+func beyondFirst(r *sim.Result, i int) measured {
+	m := measured{0, math.NaN(), math.NaN()}
+	for _, d := range r.Differences {
+		if d.Metric == "task_loss" && d.A == r.Strategies[0].Traits.Spec && d.B == r.Strategies[i].Traits.Spec {
+			m.mean = -d.Mean
+			if d.Low != nil {
+				m.low, m.high = -*d.High, -*d.Low
+			}
+		}
+	}
+	return m
 }
 
 // exactlyEven is the MaxVio below which a strategy is drawn at 0.

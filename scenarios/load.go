@@ -23,7 +23,7 @@ var shipped embed.FS
 
 // order lists the shipped scenarios as a newcomer should read them.
 var order = []string{"pretraining", "tinymoe", "cold-start", "shift", "drift", "burst", "day-night", "curriculum", "fine-tuning", "benchmark-mix", "packed",
-	"many-ranks", "decode", "deepseek-v3", "sparse", "uniform", "independent"}
+	"many-ranks", "decode", "learned-experts", "collapse", "deepseek-v3", "huge-batch", "sparse", "uniform", "independent"}
 
 // Names lists the shipped scenarios.
 func Names() []string { return slices.Clone(order) }
@@ -173,7 +173,9 @@ func (s *Scenario) readTrace() error {
 		return fmt.Errorf("%s has changed: its SHA-256 is %s, and the scenario was made with %s", s.Trace.File, sum, s.Trace.SHA256)
 	}
 	s.Trace.data, s.Trace.SHA256 = d, sum
-	s.EvaluationTokens = d.Tokens
+	if !s.Aggregate || !s.given("evaluation_tokens") {
+		s.EvaluationTokens = d.Tokens
+	}
 	for _, k := range []struct {
 		key   string
 		value *int
@@ -247,6 +249,7 @@ func (s *Scenario) validate(p *problems) {
 			p.add(s.lines[key], key, "%s", strings.TrimPrefix(rest, "is "))
 		}
 	}
+	s.validateAggregate(p)
 	if s.MicroBatches%s.Ranks != 0 {
 		p.add(s.lines["ranks"], "ranks", "%d does not divide micro_batches, which is %d", s.Ranks, s.MicroBatches)
 	}
@@ -260,6 +263,30 @@ func (s *Scenario) validate(p *problems) {
 		s.oneOf(p, "independent.means", y.Means, "quantiles", "normal", "uniform")
 	}
 	s.validateEvents(p)
+}
+
+// mostTokens is the largest number of tokens that a batch may hold one by one.
+const mostTokens = 1 << 24
+
+func (s *Scenario) validateAggregate(p *problems) {
+	if !s.Aggregate {
+		for key, n := range map[string]int{"tokens": s.Tokens, "evaluation_tokens": s.EvaluationTokens} {
+			if n > mostTokens {
+				p.add(s.lines[key], key, "%d is more than %d, the most that are drawn one by one: aggregate=true draws any number, from a trace or from token types", n, mostTokens)
+			}
+		}
+		return
+	}
+	at := s.lines["aggregate"]
+	switch y := s.Synthetic; {
+	case y == nil && s.Trace == nil:
+		p.add(at, "aggregate", "the tokens of an independent stream are all different: use a synthetic stream or a trace")
+	case y != nil && (y.Energy.Noise > 0 || y.Energy.Sequence > 0):
+		p.add(at, "aggregate", "tokens with parts of noise and sequence are all different: set synthetic.energy.noise and synthetic.energy.sequence to 0, and give their shares to type and domain")
+	case s.Synthetic != nil && slices.ContainsFunc(s.Events, func(e Event) bool { return e.Kind == burst }):
+		p.add(at, "aggregate", "a burst is of a sequence, and aggregated tokens have none: leave out the event or aggregate")
+	}
+	s.MicroBatches, s.Ranks = 1, 1 // such tokens have no place in a batch
 }
 
 func (s *Scenario) validateSeeds(p *problems) {

@@ -5,6 +5,9 @@
 package scenarios
 
 import (
+	"fmt"
+	"slices"
+
 	"evenkeel/moe"
 )
 
@@ -23,14 +26,15 @@ type Scenario struct {
 	GateScale  float64 `json:"gate_scale" range:"1e-6 1e6 times the gate"`
 	Width      int     `json:"width" range:"1 65536 numbers in a latent vector"`
 
-	Tokens           int      `json:"tokens" range:"1 16777216 tokens a step"`
+	Tokens           int      `json:"tokens" range:"1 1000000000 tokens a step"`
+	Aggregate        bool     `json:"aggregate"` // tokens that are alike are routed once, and counted as often as they come
 	SequenceLength   int      `json:"sequence_length" range:"1 16777216 tokens"`
 	MicroBatches     int      `json:"micro_batches" range:"1 65536 micro-batches a step"`
 	Ranks            int      `json:"ranks" range:"1 65536 data-parallel ranks"`
 	Steps            int      `json:"steps" range:"1 100000000 steps"`
 	Seeds            []uint64 `json:"seeds"`
 	WorldSeed        uint64   `json:"world_seed"` // 0: every seed draws its own world
-	EvaluationTokens int      `json:"evaluation_tokens" range:"1 16777216 tokens"`
+	EvaluationTokens int      `json:"evaluation_tokens" range:"1 1000000000 tokens"`
 
 	Router Router `json:"router"`
 	Task   Task   `json:"task"`
@@ -87,7 +91,7 @@ func (s *Scenario) Layer() moe.Layer {
 
 // Facts returns what the scenario's streams carry.
 func (s *Scenario) Facts() moe.Facts {
-	f := moe.Facts{Sequences: true}
+	f := moe.Facts{Sequences: !s.Aggregate, Aggregate: s.Aggregate}
 	switch {
 	case s.Synthetic != nil:
 		f.Latent, f.TokenIDs = true, true
@@ -101,6 +105,13 @@ func (s *Scenario) Facts() moe.Facts {
 		}
 	case s.Trace != nil:
 		f = s.Trace.facts()
+		f.Sequences, f.Aggregate = f.Sequences && !s.Aggregate, s.Aggregate
+	}
+	if s.Aggregate {
+		if most := s.mostFrequent() * float64(s.Experts) / float64(s.TopK); most > 1 {
+			f.Notes = append(slices.Clone(f.Notes), fmt.Sprintf("%.2g %% of the tokens are of one kind, which all choose the same experts: no choice by scores and a bias has a MaxVio below %.2f", 100*s.mostFrequent(), most-1))
+		}
+		f.Notes = append(slices.Clone(f.Notes), fmt.Sprintf("tokens are aggregated: a batch is a multinomial draw of how many are of each of %d kinds, so tokens are independent, and effects of sequences and micro-batches are absent", s.Distinct()))
 	}
 	for _, e := range s.Events {
 		f.Events = append(f.Events, e.mark())
@@ -120,10 +131,52 @@ func (s *Scenario) Stream(seed uint64) moe.Stream {
 	switch {
 	case s.Independent != nil:
 		return newIndependentStream(s, seed, world)
+	case s.Trace != nil && s.Aggregate:
+		return newAggregatedTrace(newTraceStream(s, seed))
 	case s.Trace != nil:
 		return newTraceStream(s, seed)
+	case s.Aggregate:
+		return newAggregatedTypes(newSyntheticStream(s, seed, world))
 	}
 	return newSyntheticStream(s, seed, world)
+}
+
+// mostFrequent is the share of the most frequent kind of aggregated tokens at the start.
+func (s *Scenario) mostFrequent() float64 {
+	switch {
+	case s.Trace != nil && s.Trace.data != nil:
+		return 1 / float64(s.Trace.data.Tokens)
+	case s.Synthetic == nil:
+		return 0
+	}
+	most, frequency := 0.0, s.Synthetic.frequency()
+	var all float64
+	for _, f := range frequency {
+		all += f
+	}
+	for _, d := range s.Synthetic.Domains {
+		most = max(most, d.Share*(1-s.Synthetic.DomainTilt)*frequency[0]/all, d.Share*s.Synthetic.DomainTilt*frequency[0]/all)
+	}
+	return most
+}
+
+// Distinct is the number of tokens that a batch holds at most where they are aggregated, and 0 where they are not.
+func (s *Scenario) Distinct() int {
+	switch {
+	case !s.Aggregate:
+		return 0
+	case s.Trace != nil && s.Trace.data != nil:
+		return min(s.Trace.data.Tokens, max(s.Tokens, s.EvaluationTokens))
+	case s.Synthetic != nil:
+		domains := len(s.Synthetic.Domains)
+		for _, e := range s.Events {
+			if e.Kind == newDomain {
+				domains++
+			}
+		}
+		return min(domains*s.Synthetic.Vocabulary, max(s.Tokens, s.EvaluationTokens))
+	}
+	return 0
 }
 
 // layout lays out a batch of equal sequences, the last one cut where the batch ends.

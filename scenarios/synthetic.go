@@ -103,11 +103,7 @@ func newSyntheticStream(s *Scenario, seed, world uint64) *syntheticStream {
 	for i := range g.types {
 		g.types[i] *= amplitude
 	}
-	frequency := make([]float64, y.Vocabulary)
-	for v := range frequency {
-		frequency[v] = vec.Exp64(-y.Zipf * vec.Log64(float64(v+1)))
-	}
-	g.rank, _ = rng.NewAlias(frequency) // positive and finite, so it cannot fail
+	g.rank, _ = rng.NewAlias(y.frequency()) // positive and finite, so it cannot fail
 	domains := len(s.Facts().Domains)
 	g.centroids = normals(rng.Key(world, rng.World, drawCentroids), domains*d)
 	g.order = make([][]int32, domains)
@@ -118,6 +114,15 @@ func newSyntheticStream(s *Scenario, seed, world uint64) *syntheticStream {
 	}
 	g.offset = make([]float32, s.Experts)
 	return g
+}
+
+// frequency is how often each rank of the token types comes, in units of the first.
+func (y *Synthetic) frequency() []float64 {
+	f := make([]float64, y.Vocabulary)
+	for v := range f {
+		f[v] = vec.Exp64(-y.Zipf * vec.Log64(float64(v+1)))
+	}
+	return f
 }
 
 // normals draws n standard normal numbers of a key.
@@ -217,7 +222,7 @@ func (g *syntheticStream) drawBases() {
 
 // Fill implements moe.Stream.
 func (g *syntheticStream) Fill(b *moe.Batch, tile int, w *moe.Scratch) {
-	t, m, d := &b.Tiles[tile], g.moment, g.s.Width
+	t, m := &b.Tiles[tile], g.moment
 	t.Key = rng.Key(g.seed, rng.Choice, uint64(m.Purpose), uint64(m.Index), uint64(tile))
 	vec.Normals(t.X, rng.Key(g.seed, rng.Noise, uint64(m.Purpose), uint64(m.Index), uint64(tile)))
 	ids := rng.Key(g.seed, rng.Token, uint64(m.Purpose), uint64(m.Index))
@@ -241,10 +246,16 @@ func (g *syntheticStream) Fill(b *moe.Batch, tile int, w *moe.Scratch) {
 		t.Token[l], t.Domain[l] = id, int32(dc.domain)
 		w.Source[l] = int32(doc)
 	}
+	g.assemble(t, aNoise, w)
+}
+
+// assemble makes the latent vectors and logits of a tile from the parts that w.Source and its tokens name, and from its noise.
+func (g *syntheticStream) assemble(t *moe.Tile, noise float32, w *moe.Scratch) {
+	d := g.s.Width
 	bases, kinds, factor := w.Parts[0], w.Parts[1], &w.Rows[0]
 	vec.Gather(bases, g.base, w.Source[:], d)
 	vec.Gather(kinds, g.types, t.Token[:], d)
-	vec.Mix(factor, t.X, bases, kinds, aNoise, d)
+	vec.Mix(factor, t.X, bases, kinds, noise, d)
 	for l, e := range factor {
 		factor[l] = 0
 		if l < t.Tokens {

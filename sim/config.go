@@ -7,6 +7,7 @@ type Config struct {
 	Layer        moe.Layer
 	Facts        moe.Facts
 	Tokens       int // T, tokens a step
+	Distinct     int // tokens that a batch holds at most where they are aggregated; 0 where each stands for itself
 	MicroBatches int
 	Ranks        int
 	Steps        int
@@ -23,7 +24,7 @@ type Config struct {
 // for every strategy its choices and, unless it shares the oracle's, its scores. Where experts learn, also the parameters of
 // all, each with its gradient, Adam's moments and what products need, and what they made of every choice.
 func (c *Config) Memory() int64 {
-	tokens, e, d := int64(c.Tokens), int64(c.Layer.Experts), int64(c.Layer.Width)
+	tokens, e, d := int64(c.places()), int64(c.Layer.Experts), int64(c.Layer.Width)
 	n := int64(len(c.Strategies))
 	replicate := tokens * (2*(4*d+4*e+4*e) + n*(4*e+e/8+e/8))
 	if x := c.Experts; x.Learn {
@@ -32,6 +33,14 @@ func (c *Config) Memory() int64 {
 		replicate += n * 4 * (14*e*h*d + tokens*d + (tokens*int64(c.Layer.TopK)+64*e)*(d+h+2))
 	}
 	return replicate * int64(min(max(1, c.Workers), len(c.Seeds)))
+}
+
+// places is how many tokens a batch must have room for.
+func (c *Config) places() int {
+	if c.Distinct > 0 {
+		return c.Distinct
+	}
+	return c.Tokens
 }
 
 // ExpertsConfig says how experts learn, if they do. Where they do not, their outputs are fixed, and useful to a token by its

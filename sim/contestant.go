@@ -11,15 +11,16 @@ import (
 
 // contestant is one strategy with its router in one replicate.
 type contestant struct {
-	strategy moe.Strategy
-	traits   moe.Traits
-	learner  *learner
-	experts  *experts // where they learn
-	noise    *learner // sets the strength of noise, where the strategy has one that learns
-	shared   bool     // its scores are the oracle's
-	sized    bool     // the task takes its gates as they are, undivided
-	layer    moe.Layer
-	real     int // experts that compute, the first ones of the layer
+	strategy  moe.Strategy
+	traits    moe.Traits
+	learner   *learner
+	experts   *experts // where they learn
+	noise     *learner // sets the strength of noise, where the strategy has one that learns
+	shared    bool     // its scores are the oracle's
+	aggregate bool     // its tokens stand for many
+	sized     bool     // the task takes its gates as they are, undivided
+	layer     moe.Layer
+	real      int // experts that compute, the first ones of the layer
 
 	scores        []float32 // [tile][E][64]; the oracle's own where shared
 	logits        []float32 // the same of logits, where the strategy asks for them and its router learns
@@ -49,7 +50,7 @@ type contestant struct {
 func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []float32) *contestant {
 	t := s.Traits()
 	x := &contestant{strategy: s, traits: t, layer: c.Layer, real: c.Layer.Experts - t.Idle,
-		assigned: moe.NewAssignment(c.Layer, c.Tokens, t), run: &Run{Seed: seed, Values: map[string]float64{}}}
+		assigned: moe.NewAssignment(c.Layer, c.places(), t), run: &Run{Seed: seed, Values: map[string]float64{}}}
 	x.start = append(x.start, s.Bias()...)
 	if c.Router.Mode != Frozen && !t.Oracle {
 		x.learner = newLearner(c, seed, weights)
@@ -57,6 +58,7 @@ func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []
 	if o.task != nil {
 		x.experts = newExperts(c, o.task, seed)
 	}
+	x.aggregate = c.Facts.Aggregate
 	x.sized = t.Sized || c.Layer.TopK == 1
 	x.shared = x.learner == nil && t.Score == c.Layer.Score && !t.Transforms
 	x.scores = o.scores
@@ -113,7 +115,7 @@ func (x *contestant) routeTile(b *moe.Batch, o *oracle, i int, w *moe.Scratch) {
 	x.score(&b.Tiles[i], s, x.tileOf(x.logits, i), w)
 	x.strategy.Route(&b.Tiles[i], s, w, x.assigned.Tile(i), x.assigned.FreshTile(i))
 	if !x.traits.Whole {
-		x.affinity[i] = x.tileAffinity(o, i, w)
+		x.affinity[i] = x.tileAffinity(b, o, i, w)
 	}
 }
 
@@ -124,7 +126,7 @@ func (x *contestant) routeWhole(b *moe.Batch, o *oracle, w *moe.Scratch) {
 	}
 	x.err = x.strategy.RouteBatch(b, x.scores, x.assigned)
 	for i := range b.Tiles {
-		x.affinity[i] = x.tileAffinity(o, i, w)
+		x.affinity[i] = x.tileAffinity(b, o, i, w)
 	}
 }
 
@@ -158,14 +160,14 @@ func (x *contestant) count(b *moe.Batch, o *oracle, step int) {
 
 // learn adds the gradients of the task and of the strategy's losses on one chunk of the batch's tiles.
 func (x *contestant) learn(b *moe.Batch, o *oracle, step, chunk int, w *moe.Scratch) {
-	weight := float32(1 / (float64(b.Tokens) * o.target))
+	weight := float32(1 / (float64(b.Total) * o.target))
 	from, to := chunkOf(chunk, len(b.Tiles))
 	for i := from; i < to; i++ {
 		s := x.tileScores(i)
 		if x.experts != nil {
 			x.task[i] = x.experts.error(b, i, chunk, s, x.assigned.Tile(i), x.gate(), weight, w)
 		} else {
-			x.task[i] = layerError(o, i, s, x.assigned.Tile(i), x.sized, weight, w)
+			x.task[i] = layerError(o, &b.Tiles[i], i, s, x.assigned.Tile(i), x.sized, weight, w)
 		}
 		if !x.learns(step) {
 			continue
@@ -219,7 +221,7 @@ func (x *contestant) move(step int) {
 func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 	step := x.row.Step
 	if x.learns(step) || x.experts != nil {
-		x.row.LayerError = sum(x.task[:len(b.Tiles)]) / (float64(b.Tokens) * o.target)
+		x.row.LayerError = sum(x.task[:len(b.Tiles)]) / (float64(b.Total) * o.target)
 	}
 	if x.learns(step) {
 		x.row.BalanceLoss = sum(x.balance[:len(b.Tiles)]) + x.weightLoss
@@ -248,7 +250,7 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 	if x.traits.Drops {
 		row.DropRate = dropRate(x.assigned, len(b.Tiles))
 		if !x.traits.Varies {
-			row.MaxVio = float64((1+row.MaxVio)*nominal(n.Global, float64(b.Tokens)*float64(x.layer.TopK))) - 1
+			row.MaxVio = float64((1+row.MaxVio)*nominal(n.Global, float64(b.Total)*float64(x.layer.TopK))) - 1
 		}
 	}
 	if x.layer.Groups > 1 && x.traits.Idle == 0 {
@@ -271,10 +273,10 @@ func dropRate(a *moe.Assignment, tiles int) float64 {
 }
 
 // tileAffinity is Σ s* over the chosen of one tile.
-func (x *contestant) tileAffinity(o *oracle, i int, w *moe.Scratch) float64 {
+func (x *contestant) tileAffinity(b *moe.Batch, o *oracle, i int, w *moe.Scratch) float64 {
 	row := &w.Rows[0]
 	vec.SumChosen(row, o.tileScores(i), x.assigned.Tile(i))
-	return vec.Total(row)
+	return b.Tiles[i].Sum(row)
 }
 
 // spread returns max b − min b and the mean of b.
@@ -336,8 +338,9 @@ func (x *contestant) observe(b *moe.Batch, o *oracle, w *moe.Scratch) error {
 	}
 	if p.seen {
 		for i, m := range p.now.Mask {
-			p.all += int64(bits.OnesCount64(m))
-			p.changed += int64(bits.OnesCount64(m &^ p.before.Mask[i]))
+			t := &b.Tiles[i/x.layer.Experts]
+			p.all += t.Count(m)
+			p.changed += t.Count(m &^ p.before.Mask[i])
 		}
 	}
 	p.seen = true

@@ -22,6 +22,8 @@ type tally struct {
 	error, own float64 // Σ squared layer error, of the strategy and of the oracle
 	target     float64 // Σ_e ĝ², summed over tokens
 	gates      float64 // Σ of gate weights
+	scores     float64 // Σ s of its own router over the chosen
+	chosen     int64   // choices
 	unserved   int64   // tokens without any expert
 	regret     float64 // on the first batch
 }
@@ -42,9 +44,9 @@ func (r *replicate) evaluate(ctx context.Context) error {
 			return ctx.Err()
 		}
 		r.load(r.batch, r.oracle, moe.Moment{Step: r.c.Steps - 1, Purpose: moe.Evaluate, Index: index})
-		at += r.batch.Tokens
+		at += r.batch.Total
 		var best float64
-		if index == 0 && !r.c.Experts.Learn {
+		if index == 0 && !r.c.Experts.Learn && !r.c.Facts.Aggregate {
 			var err error
 			if best, err = r.solver.Solve(r.oracle.scores, r.batch.Tokens, e, r.c.Layer.TopK, r.optimum); err != nil {
 				return err
@@ -72,35 +74,39 @@ func (r *replicate) evaluate(ctx context.Context) error {
 
 // tally adds a routed batch.
 func (x *contestant) tally(y *tally, b *moe.Batch, o *oracle, w *moe.Scratch) {
-	y.tokens += b.Tokens
+	y.tokens += b.Total
 	y.best += o.total
 	y.own += o.own
-	y.target += float64(o.target * float64(b.Tokens))
+	y.target += float64(o.target * float64(b.Total))
 	for i := range b.Tiles {
 		mask, s := x.assigned.Tile(i), x.tileScores(i)
 		y.affinity += x.affinity[i]
 		if x.experts != nil {
 			y.error += x.experts.error(b, i, 0, s, mask, x.gate(), 0, w)
 		} else {
-			y.error += layerError(o, i, s, mask, x.sized, 0, w)
+			y.error += layerError(o, &b.Tiles[i], i, s, mask, x.sized, 0, w)
 		}
-		y.displaced += displaced(o.tileScores(i), mask, o.tileMask(i), x.layer.TopK, b.Tiles[i].Live())
+		y.displaced += displaced(&b.Tiles[i], o.tileScores(i), mask, o.tileMask(i), x.layer.TopK)
 		var served uint64
 		for e, m := range o.tileMask(i) {
-			y.agreed += int64(bits.OnesCount64(m & mask[e]))
-			y.load[e] += int64(bits.OnesCount64(mask[e]))
+			y.agreed += b.Tiles[i].Count(m & mask[e])
+			n := b.Tiles[i].Count(mask[e])
+			y.load[e] += n
+			y.chosen += n
 			served |= mask[e]
 		}
-		y.unserved += int64(bits.OnesCount64(b.Tiles[i].Live() &^ served))
+		y.unserved += b.Tiles[i].Count(b.Tiles[i].Live() &^ served)
 		y.addDomains(&b.Tiles[i], mask)
 		sum := &w.Rows[0]
 		vec.SumChosen(sum, s, mask)
-		for t := range b.Tiles[i].Tokens {
-			if served>>t&1 == 0 {
-				continue
-			}
-			y.gates += float64(x.traits.Gate.Sum(sum[t]))
+		gates := &w.Rows[1]
+		*gates = vec.Row{}
+		for m := served; m != 0; m &= m - 1 {
+			t := bits.TrailingZeros64(m)
+			gates[t] = x.traits.Gate.Sum(sum[t])
 		}
+		y.gates += b.Tiles[i].Sum(gates)
+		y.scores += b.Tiles[i].Sum(sum)
 	}
 }
 
@@ -123,29 +129,33 @@ func (y *tally) addDomains(t *moe.Tile, mask []uint64) {
 		}
 		n := y.domain[int(d)*len(mask) : (int(d)+1)*len(mask)]
 		for e, m := range mask {
-			n[e] += int64(bits.OnesCount64(m & lanes))
+			n[e] += t.Count(m & lanes)
 		}
 	}
 }
 
-// displaced adds up, over the chosen experts of a tile, how many experts the oracle ranks above them, ties to the lower
-// expert. Tokens that choose as the oracle does, best, have 0 + 1 + … + K−1.
-func displaced(s []float32, mask, best []uint64, k int, live uint64) (sum int64) {
+// displaced adds up, over the chosen experts of a tile, how many experts the oracle ranks above them by its scores s, ties to the
+// lower expert. Tokens that choose as the oracle does, best, have 0 + 1 + … + K−1.
+func displaced(tile *moe.Tile, s []float32, mask, best []uint64, k int) (sum int64) {
 	var differ uint64
 	for e, m := range mask {
 		differ |= m ^ best[e]
 	}
-	sum = int64(bits.OnesCount64(live&^differ)) * int64(k*(k-1)/2)
+	sum = tile.Count(tile.Live()&^differ) * int64(k*(k-1)/2)
 	for e, m := range mask {
 		for m &= differ; m != 0; m &= m - 1 {
 			t := bits.TrailingZeros64(m)
-			own := s[e*vec.Lanes+t]
+			own, above := s[e*vec.Lanes+t], int64(0)
 			for i := t; i < e*vec.Lanes; i += vec.Lanes {
-				sum += 1 - negative(s[i]-own)
+				above += 1 - negative(s[i]-own)
 			}
 			for i := e*vec.Lanes + t; i < len(s); i += vec.Lanes {
-				sum += negative(own - s[i])
+				above += negative(own - s[i])
 			}
+			if tile.Weight != nil {
+				above *= tile.Weight[t]
+			}
+			sum += above
 		}
 	}
 	return sum
@@ -175,18 +185,17 @@ func (x *contestant) conclude(y *tally, domains int) {
 		v["affinity_kept"] = y.affinity / y.best
 		v["choice_agreement"] = float64(y.agreed) / (tokens * k)
 		v["output_error"] = (y.error - y.own) / y.target
-		v["regret_to_optimum"] = y.regret
+		if !x.aggregate {
+			v["regret_to_optimum"] = y.regret
+		}
 	}
 	if x.traits.Drops || x.traits.Varies {
-		var chosen int64
-		for _, n := range y.load {
-			chosen += n
-		}
-		v["experts_per_token"], v["tokens_unserved"] = float64(chosen)/tokens, float64(y.unserved)/tokens
+		v["experts_per_token"], v["tokens_unserved"] = float64(y.chosen)/tokens, float64(y.unserved)/tokens
 	} else if x.experts == nil {
 		v["rank_displacement"] = (float64(y.displaced)/tokens - float64(k*(k-1)/2)) / k
 	}
 	v["gate_sum"] = y.gates / tokens
+	v["score_chosen"] = y.scores / float64(y.chosen)
 	if domains > 0 {
 		v["domain_information"] = metrics.DomainInformation(y.domain, domains)
 		for d := range domains {

@@ -126,9 +126,9 @@ func (x *experts) forward(e int, w *moe.Scratch) {
 	tile, act, rows := w.Floats(0, d*vec.Lanes), w.Floats(1, x.hidden*vec.Lanes), w.Floats(2, d*vec.Lanes)
 	list := x.source[x.first[e]:x.first[e+1]]
 	for from := 0; from < len(list); from += vec.Lanes {
-		tokens, source := piece(list, from)
+		tokens, source := piece(list, from, w)
 		pre := x.preOf(e, from)
-		vec.Gather(tile, x.rows, source[:], d)
+		vec.Gather(tile, x.rows, source, d)
 		x.in[e].Times(pre, tile, w.Product)
 		sigmoids(act, pre)
 		for i, u := range pre {
@@ -193,7 +193,7 @@ func (x *experts) error(b *moe.Batch, tile, chunk int, s []float32, mask []uint6
 	}
 	if x.shared != nil {
 		vec.Load(answer, delta, d)
-		x.shared.accumulate(chunk, &moe.Tile{X: t.X}, answer, w)
+		x.shared.accumulate(chunk, t, answer, w)
 	}
 	// g = γ·scale with γ = s/Σs: ∂L/∂s_e = (∂L/∂g_e − Σ_j γ_j·∂L/∂g_j)·scale/Σs; of raw gates the sum does not enter.
 	clear(w.Grad)
@@ -246,17 +246,29 @@ func product(a, b []float32) float32 {
 }
 
 // learn moves one expert by the gradient of its tokens.
-func (x *experts) learn(e int, p *pace, w *moe.Scratch) {
+func (x *experts) learn(e int, w *moe.Scratch) {
+	x.backward(e, w)
+	n := x.hidden * x.width
+	for i := range x.hidden {
+		x.adam.move(x.theta, x.gradIn[e].Row(i), 2*e*n+i*x.width, &x.pace)
+		x.adam.move(x.theta, x.gradOut[e].Row(i), (2*e+1)*n+i*x.width, &x.pace)
+	}
+	x.gradIn[e].Clear()
+	x.gradOut[e].Clear()
+	x.pack(e, w)
+}
+
+// backward adds ∂L/∂W and ∂L/∂V of one expert's tokens to its gradients.
+func (x *experts) backward(e int, w *moe.Scratch) {
 	d, h := x.width, x.hidden
 	tile, act, back, rows := w.Floats(0, d*vec.Lanes), w.Floats(1, h*vec.Lanes), w.Floats(2, h*vec.Lanes), w.Floats(3, d*vec.Lanes)
 	list := x.source[x.first[e]:x.first[e+1]]
-	in, out := x.gradIn[e], x.gradOut[e]
 	for from := 0; from < len(list); from += vec.Lanes {
-		tokens, source := piece(list, from)
+		tokens, source := piece(list, from, w)
 		gates := &w.Rows[0]
 		*gates = vec.Row{} // 0 past the last slot, so that what fills a piece up teaches nothing
 		copy(gates[:], x.gate[int(x.first[e])+from:][:len(tokens)])
-		vec.Gather(tile, x.delta, source[:], d)
+		vec.Gather(tile, x.delta, source, d)
 		vec.Scale(tile, gates, d)
 		x.back[e].Times(back, tile, w.ForProduct(d))
 		pre := x.preOf(e, from)
@@ -267,17 +279,10 @@ func (x *experts) learn(e int, p *pace, w *moe.Scratch) {
 			act[i] = a
 			back[i] *= σ + float32(float32(1.702*a)*(1-σ))
 		}
-		out.Add(act, tile, w.ForProduct(d))
+		x.gradOut[e].Add(act, tile, w.ForProduct(d))
 		for i, t := range source {
 			copy(rows[i*d:(i+1)*d], x.rows[int(t)*d:])
 		}
-		in.AddRows(back, rows, w.ForProduct(d))
+		x.gradIn[e].AddRows(back, rows, w.ForProduct(d))
 	}
-	for i := range h {
-		x.adam.move(x.theta, in.Row(i), e*2*h*d+i*d, p)
-		x.adam.move(x.theta, out.Row(i), e*2*h*d+(h+i)*d, p)
-	}
-	in.Clear()
-	out.Clear()
-	x.pack(e, w)
 }

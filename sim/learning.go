@@ -141,11 +141,12 @@ func (l *learner) step(step int, more []float32) {
 // layerError is the task of a layer whose experts are fixed. Expert outputs are orthonormal and every expert is useful to
 // a token by its affinity, so the layer's target holds ĝ_te = s*_te / Σ_{j∈TopK(s*_t)} s*_tj of every expert and its
 // squared error is Σ_e (g_te − ĝ_te)², with g the gates divided by their sum over the chosen, zero where not chosen. Sized
-// gates, and all where K = 1, are g = s_te/Σ_{j∈TopK(s*_t)} s*_tj. It returns the error of a tile's tokens, summed.
+// gates, and all where K = 1, are g = s_te/Σ_{j∈TopK(s*_t)} s*_tj. It returns the error of the tokens that a tile stands for,
+// summed.
 //
 // w.Grad receives ∂/∂s of weight times that sum at the chosen experts, which are the only ones that a sparse layer can
 // teach, and 0 elsewhere.
-func layerError(o *oracle, tile int, s []float32, mask []uint64, sized bool, weight float32, w *moe.Scratch) float64 {
+func layerError(o *oracle, t *moe.Tile, tile int, s []float32, mask []uint64, sized bool, weight float32, w *moe.Scratch) float64 {
 	invIdeal := (*vec.Row)(o.inverse[tile*vec.Lanes:])
 	inv, err, mean := &w.Rows[0], &w.Rows[1], &w.Rows[2]
 	if sized {
@@ -159,5 +160,11 @@ func layerError(o *oracle, tile int, s []float32, mask []uint64, sized bool, wei
 		*mean = vec.Row{}
 	}
 	vec.GateGradient(w.Grad, mean, inv, mask)
-	return vec.Total(err) + vec.Total((*vec.Row)(o.energy[tile*vec.Lanes:]))
+	if t.Weight != nil {
+		for l, n := range t.Weight {
+			inv[l] = float32(n)
+		}
+		vec.Scale(w.Grad, inv, len(mask))
+	}
+	return t.Sum(err) + t.Sum((*vec.Row)(o.energy[tile*vec.Lanes:]))
 }

@@ -84,7 +84,7 @@ func TestWeightGradientMatchesCentralDifferences(t *testing.T) {
 			s, g := make([]float32, 9*vec.Lanes), scratch.Grad
 			l.logits(s, &b.Tiles[0], scratch)
 			score.Apply(s, s, 9)
-			got := layerError(o, 0, s, mask, c.sized, weight, scratch)
+			got := layerError(o, &b.Tiles[0], 0, s, mask, c.sized, weight, scratch)
 			score.Backward(g, s, 9)
 			l.accumulate(0, &b.Tiles[0], scratch.Grad, scratch)
 
@@ -135,7 +135,7 @@ func TestTaskOfTheOracle(t *testing.T) {
 	layer := moe.Layer{Experts: 12, TopK: 4, Width: 3, Groups: 1, GroupsKept: 1}
 	b, o, _ := oneTile(rand.New(rand.NewPCG(3, 4)), layer, 64)
 	scratch := moe.NewScratch(layer)
-	if got := layerError(o, 0, o.scores, o.mask, false, 1, scratch); math.Abs(got-o.own) > 1e-5*o.own {
+	if got := layerError(o, &b.Tiles[0], 0, o.scores, o.mask, false, 1, scratch); math.Abs(got-o.own) > 1e-5*o.own {
 		t.Errorf("the oracle's choice leaves %v, want %v", got, o.own)
 	}
 	for i, v := range scratch.Grad {

@@ -51,16 +51,16 @@ func (o *oracle) tile(i int, t *moe.Tile, w *moe.Scratch) {
 	*sum = w.Select.Sum
 	vec.SumSquares(all, s, len(mask))
 	p := &o.parts[i]
-	p.total = vec.Total(sum)
+	p.total = t.Sum(sum)
 	inverse, energy := (*vec.Row)(o.inverse[i*vec.Lanes:]), (*vec.Row)(o.energy[i*vec.Lanes:])
 	*inverse = *sum
 	vec.Invert(inverse)
 	for l, v := range inverse {
 		energy[l] = float32(all[l] * float32(v*v)) // 0 past the last token, whose inverse is 0
 	}
-	p.target = vec.Total(energy)
+	p.target = t.Sum(energy)
 	vec.GateError(sum, all, w.Grad, s, s, mask, inverse, inverse, 0)
-	p.own = p.target + vec.Total(sum)
+	p.own = p.target + t.Sum(sum)
 }
 
 // finish adds up the parts of a batch's tiles once all are in.
@@ -74,5 +74,5 @@ func (o *oracle) finish(b *moe.Batch) {
 	if o.task != nil {
 		o.target, o.own = sum(o.task.energy), 0
 	}
-	o.target /= float64(b.Tokens)
+	o.target /= float64(b.Total)
 }

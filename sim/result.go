@@ -13,6 +13,7 @@ type Result struct {
 	Evaluation   int // tokens of the evaluation
 	Seeds        []uint64
 	Router       string // what moved: frozen, learned, offsets
+	ExpertsLearn bool   // so that quality is a task loss, and no oracle knows which expert suits a token
 	Incomplete   bool   // interrupted: figures cover the seeds that finished
 	Strategies   []*StrategyResult
 	Differences  []Difference

@@ -24,9 +24,10 @@ func configure(t testing.TB, scenario string, settings []string, mode string, sp
 		t.Fatal(err)
 	}
 	s.SettleSteps(mode == sim.Frozen)
-	c := &sim.Config{Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, MicroBatches: s.MicroBatches, Ranks: s.Ranks,
+	c := &sim.Config{Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, Distinct: s.Distinct(), MicroBatches: s.MicroBatches, Ranks: s.Ranks,
 		Steps: s.Steps, Seeds: s.Seeds, Router: sim.RouterConfig{Mode: mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
-		Stream: s.Stream}
+		Stream: s.Stream, Experts: sim.ExpertsConfig{Learn: s.Task.Experts == "learned", Rate: s.Task.Rate, Hidden: s.Task.Hidden,
+			Regions: s.Task.Regions, Shared: s.Task.Shared}}
 	for _, text := range specs {
 		spec, err := strategies.Parse(text)
 		if err != nil {

@@ -94,6 +94,9 @@ func Check(c *Config) error {
 			return err
 		}
 	}
+	if c.Experts.Learn && c.Facts.Aggregate {
+		return errors.New("experts learn token by token, and here a token stands for many that are alike: use aggregate=false with fewer tokens")
+	}
 	if c.Experts.Learn && c.Layer.Width == 0 {
 		return errors.New("experts cannot learn without latent vectors: use a synthetic scenario, or a trace with hidden")
 	}
@@ -108,6 +111,8 @@ func (c *Config) Refuse(t moe.Traits) error {
 	switch {
 	case t.Oracle && c.Experts.Learn:
 		return fmt.Errorf("%s chooses by the stream's true affinities, which say nothing about experts that learn: leave it out, or use --experts fixed", t.Spec)
+	case c.Facts.Aggregate && (!t.Aggregates || t.Oracle):
+		return fmt.Errorf("%s works token by token, and here a token stands for many that are alike: use aggregate=false with fewer tokens, or a rule of whole batches such as loss-free", t.Spec)
 	case t.Loss && c.Router.Mode == Frozen && c.Layer.Score == moe.Stored:
 		return fmt.Errorf("%s has a loss, which needs logits to act on, and this stream carries scores: dump logits, or use a bias such as loss-free", t.Spec)
 	case t.Loss && c.Router.Mode == Frozen:
@@ -129,7 +134,7 @@ func (c *Config) Refuse(t moe.Traits) error {
 
 // layout is the first step of a seed without its content.
 func (c *Config) layout(seed uint64) *moe.Batch {
-	b := moe.NewBatch(c.Layer, c.Tokens)
+	b := moe.NewBatch(c.Layer, c.places())
 	c.Stream(seed).Layout(b, moe.Moment{})
 	return b
 }
@@ -169,8 +174,8 @@ type replicate struct {
 }
 
 func newReplicate(c *Config, seed uint64, w *workers, s *moe.Scratch) (*replicate, error) {
-	r := &replicate{c: c, seed: seed, workers: w, scratch: s, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.Tokens),
-		oracle: newOracle(c.Layer, c.Tokens)}
+	r := &replicate{c: c, seed: seed, workers: w, scratch: s, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.places()),
+		oracle: newOracle(c.Layer, c.places())}
 	if c.Experts.Learn {
 		r.oracle.task = newTask(c, seed)
 	}
@@ -202,10 +207,7 @@ func (r *replicate) prepareRounds() {
 	}
 	r.answer = func(region int, w *moe.Scratch) { r.judge.task.answer(region, w) }
 	r.forward = func(item int, w *moe.Scratch) { r.active[item%len(r.active)].experts.forward(item/len(r.active), w) }
-	r.teach = func(item int, w *moe.Scratch) {
-		x := r.active[item%len(r.active)].experts
-		x.learn(item/len(r.active), &x.pace, w)
-	}
+	r.teach = func(item int, w *moe.Scratch) { r.active[item%len(r.active)].experts.learn(item/len(r.active), w) }
 	r.route = func(item int, w *moe.Scratch) {
 		n := len(r.active) // a tile's contestants follow each other, while it is in the cache
 		r.active[item%n].routeTile(r.batch, r.oracle, item/n, w)
@@ -264,7 +266,7 @@ func (r *replicate) run(ctx context.Context, report func()) ([]*Run, error) {
 // step is one step of every strategy on the same tokens: route with the old state, count, then move.
 func (r *replicate) step(step int) error {
 	begin := time.Now()
-	solved := !r.c.Experts.Learn && solvedAt(step, r.c.Steps)
+	solved := !r.c.Experts.Learn && !r.c.Facts.Aggregate && solvedAt(step, r.c.Steps)
 	if err := r.compute(step, solved); err != nil {
 		return err
 	}
@@ -335,8 +337,8 @@ func (r *replicate) routeAll() error {
 // observe measures churn on the probe tokens, which it draws when first asked.
 func (r *replicate) observe(step int) error {
 	if r.probeBatch == nil {
-		r.probeBatch = moe.NewBatch(r.c.Layer, r.c.Tokens)
-		r.probeOracle = newOracle(r.c.Layer, r.c.Tokens)
+		r.probeBatch = moe.NewBatch(r.c.Layer, r.c.places())
+		r.probeOracle = newOracle(r.c.Layer, r.c.places())
 		r.load(r.probeBatch, r.probeOracle, moe.Moment{Step: r.c.Steps - 1, Purpose: moe.Probe})
 		if r.probeBatch.Tokens > probeTokens {
 			r.probeBatch.Truncate(probeTokens)

@@ -16,7 +16,7 @@ func MetricKeys() []string {
 	return []string{
 		"maxvio_batch", "maxvio_global", "maxvio_sequence", "maxvio_device", "load_variance", "load_cv", "load_entropy",
 		"load_gini", "load_jain", "load_min", "experts_dead", "experts_starved", "task_loss", "affinity_kept", "affinity_total",
-		"choice_agreement", "output_error", "rank_displacement", "regret_to_optimum", "gate_sum", "drop_rate",
+		"choice_agreement", "output_error", "rank_displacement", "regret_to_optimum", "gate_sum", "score_chosen", "drop_rate",
 		"experts_per_token", "tokens_unserved", "settled_step",
 		"recovery_steps", "churn", "oscillation", "bias_spread", "bias_mean", "domain_information",
 	}
@@ -25,7 +25,7 @@ func MetricKeys() []string {
 // summarise turns the runs of the seeds that finished into a result.
 func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
 	r := &Result{Layer: c.Layer, Facts: c.Facts, Steps: c.Steps, Tokens: c.Tokens, MicroBatches: c.MicroBatches,
-		Ranks: c.Ranks, Router: c.Router.Mode}
+		Ranks: c.Ranks, Router: c.Router.Mode, ExpertsLearn: c.Experts.Learn}
 	for i := range traits {
 		s := &StrategyResult{Traits: traits[i], Learned: c.Router.Mode, Notes: slices.Clone(traits[i].Notes), Warnings: slices.Clone(traits[i].Warnings), Metrics: map[string]Estimate{}}
 		switch {
@@ -64,12 +64,18 @@ func summarise(c *Config, traits []moe.Traits, runs [][]*Run) *Result {
 		r.Warnings = append(r.Warnings, "the stream has no latent vectors, so a router learns one offset per expert only: a loss can shift popularity and nothing else")
 	}
 	normalised := slices.ContainsFunc(r.Strategies, func(s *StrategyResult) bool { return s.Traits.Gate.Normalised && s.Learned != "nothing" })
+	unlike := "the score as a share of the oracle's best"
+	if c.Experts.Learn {
+		unlike = "the score itself as the gate"
+	}
 	if c.Layer.TopK == 1 && normalised {
-		r.Warnings = append(r.Warnings, "K is 1, where a normalised gate is 1 whatever the logits: a real router would get no gradient from its task (Megatron-LM forbids it after softmax), and the task here takes the score as a share of the oracle's best instead")
+		r.Warnings = append(r.Warnings, "K is 1, where a normalised gate is 1 whatever the logits: a real router would get no gradient from its task (Megatron-LM forbids it after softmax), and the task here takes "+unlike+" instead")
 	}
 	r.Warnings = append(r.Warnings, c.Facts.Notes...)
 	r.differences()
-	r.compare()
+	if !r.ExpertsLearn {
+		r.compare()
+	}
 	return r
 }
 
@@ -177,7 +183,7 @@ func floorsOf(c *Config, evaluation int) map[string]float64 {
 		f["domain_information"] = metrics.DomainInformationFloor(e, k, d, evaluation)
 	}
 	if c.Facts.Sequences {
-		b := moe.NewBatch(c.Layer, c.Tokens)
+		b := moe.NewBatch(c.Layer, c.places())
 		c.Stream(c.Seeds[0]).Layout(b, moe.Moment{Step: c.Steps - 1, Purpose: moe.Train, Index: c.Steps - 1})
 		var lengths []int
 		for _, s := range b.Sequences {

@@ -21,7 +21,8 @@ type task struct {
 	rows    []float32     // x of the batch, [T][d]
 	target  []float32     // y of the same
 	region  []int32       // r of the same
-	members [][]int32     // tokens by region
+	members []int32       // tokens, region after region
+	first   []int32       // the first member of each region, and the end [R+1]
 	energy  []float64     // Σ ‖y‖² by region, so that the sum has one order
 }
 
@@ -33,7 +34,7 @@ const (
 
 func newTask(c *Config, seed uint64) *task {
 	d, n := c.Layer.Width, c.Experts.Regions
-	k := &task{width: d, centres: vec.NewMatrix(n, d), maps: make([]*vec.Matrix, n), members: make([][]int32, n), energy: make([]float64, n)}
+	k := &task{width: d, centres: vec.NewMatrix(n, d), maps: make([]*vec.Matrix, n), first: make([]int32, n+1), energy: make([]float64, n)}
 	centres := normals(rng.Key(seed, rng.Task, drawRegions), n*d, 1)
 	for r := range n {
 		c := centres[r*d : (r+1)*d]
@@ -49,7 +50,8 @@ func newTask(c *Config, seed uint64) *task {
 	}
 	k.centres.Set(centres)
 	tokens := (c.Tokens + vec.Lanes - 1) / vec.Lanes * vec.Lanes
-	k.rows, k.target, k.region = make([]float32, tokens*d), make([]float32, tokens*d), make([]int32, tokens)
+	k.rows, k.target = make([]float32, tokens*d), make([]float32, tokens*d)
+	k.region, k.members = make([]int32, tokens), make([]int32, tokens)
 	return k
 }
 
@@ -71,12 +73,19 @@ func (k *task) locate(i int, t *moe.Tile, w *moe.Scratch) {
 
 // gather lists the tokens of each region.
 func (k *task) gather(tokens int) {
-	for r := range k.members {
-		k.members[r] = k.members[r][:0]
+	clear(k.first)
+	for _, r := range k.region[:tokens] {
+		k.first[r+1]++
+	}
+	for r := range k.maps {
+		k.first[r+1] += k.first[r]
 	}
 	for t, r := range k.region[:tokens] {
-		k.members[r] = append(k.members[r], int32(t))
+		k.members[k.first[r]] = int32(t)
+		k.first[r]++
 	}
+	copy(k.first[1:], k.first) // each is now where the next one begins
+	k.first[0] = 0
 }
 
 // answer computes the targets of the tokens of one region.
@@ -84,9 +93,10 @@ func (k *task) answer(r int, w *moe.Scratch) {
 	d := k.width
 	x, y, rows := w.Floats(0, d*vec.Lanes), w.Floats(1, d*vec.Lanes), w.Floats(2, d*vec.Lanes)
 	k.energy[r] = 0
-	for from := 0; from < len(k.members[r]); from += vec.Lanes {
-		tokens, source := piece(k.members[r], from)
-		vec.Gather(x, k.rows, source[:], d)
+	members := k.members[k.first[r]:k.first[r+1]]
+	for from := 0; from < len(members); from += vec.Lanes {
+		tokens, source := piece(members, from, w)
+		vec.Gather(x, k.rows, source, d)
 		k.maps[r].Times(y, x, w.Product)
 		vec.Unload(rows, y, d)
 		for i, t := range tokens {
@@ -99,10 +109,11 @@ func (k *task) answer(r int, w *moe.Scratch) {
 	}
 }
 
-// piece returns up to 64 tokens of a list from one on, and the same filled up with the first of them.
-func piece(list []int32, from int) (tokens []int32, source [vec.Lanes]int32) {
+// piece returns up to 64 tokens of a list from one on, and the same, filled up with the first of them, as a source of rows.
+func piece(list []int32, from int, w *moe.Scratch) (tokens, source []int32) {
 	tokens = list[from:min(len(list), from+vec.Lanes)]
-	for i := copy(source[:], tokens); i < vec.Lanes; i++ {
+	source = w.Source[:]
+	for i := copy(source, tokens); i < vec.Lanes; i++ {
 		source[i] = tokens[0]
 	}
 	return tokens, source

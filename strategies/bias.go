@@ -86,7 +86,7 @@ func (c *biasController) update(o *moe.Outcome) {
 		return
 	}
 	for i, m := range o.Batch.MicroBatches {
-		c.step(o.Chosen.MicroBatch[i*c.experts:(i+1)*c.experts], m.Len(), o.Step)
+		c.step(o.Chosen.MicroBatch[i*c.experts:(i+1)*c.experts], o.Batch.Size(m), o.Step)
 	}
 }
 

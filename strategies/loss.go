@@ -38,8 +38,8 @@ func (u *units) split(b *moe.Batch) {
 }
 
 // share is what one token of a unit weighs in coeff times a mean over units of means over tokens.
-func (u *units) share(coeff float64, unit int) float64 {
-	return coeff / (float64(len(u.spans)) * float64(u.spans[unit].Len()))
+func (u *units) share(b *moe.Batch, coeff float64, unit int) float64 {
+	return coeff / (float64(len(u.spans)) * float64(b.Size(u.spans[unit])))
 }
 
 // grouping says of what the price of an expert is made.
@@ -120,9 +120,9 @@ func (l *balanceLoss) prepare(o *moe.Outcome) {
 	}
 	l.prices = l.prices[:len(l.spans)*e]
 	for u, span := range l.spans {
-		tokens := span.Len()
+		tokens := b.Size(span)
 		if l.running {
-			tokens = b.MicroBatches[min((u/b.Ranks+1)*b.Ranks, len(l.spans))-1].To
+			tokens = b.Size(moe.Span{From: 0, To: b.MicroBatches[min((u/b.Ranks+1)*b.Ranks, len(l.spans))-1].To})
 		}
 		l.setPrices(l.prices[u*e:(u+1)*e], n[u*width:(u+1)*width], b.Layer, tokens)
 	}
@@ -192,18 +192,22 @@ func (l *balanceLoss) setPrices(w []float32, n []int64, layer moe.Layer, tokens 
 func (l *balanceLoss) addGradient(b *moe.Batch, tile int, s, g []float32, w *moe.Scratch) (loss float64) {
 	e := b.Layer.Experts
 	b.Segments(tile, l.spans, func(unit, from, to int) {
-		share := l.share(l.coeff, unit)
-		loss += addPriced(l.prices[unit*e:(unit+1)*e], share, l.plain, s, g, from, to, w)
+		share := l.share(b, l.coeff, unit)
+		loss += addPriced(l.prices[unit*e:(unit+1)*e], share, l.plain, &b.Tiles[tile], s, g, from, to, w)
 	})
 	return loss
 }
 
 // addPriced adds ∂L/∂s of L = share · Σ_t Σ_e price_e·q_te over the lanes from to to−1 of a tile to g, and returns L. q is
-// s where it is plain, or else s divided by its sum over all experts.
-func addPriced(prices []float32, share float64, plain bool, s, g []float32, from, to int, w *moe.Scratch) (loss float64) {
+// s where it is plain, or else s divided by its sum over all experts. Tokens count as often as they stand for others.
+func addPriced(prices []float32, share float64, plain bool, tile *moe.Tile, s, g []float32, from, to int, w *moe.Scratch) (loss float64) {
 	price, sum := &w.Rows[0], &w.Rows[1] // Σ_e price_e·s_te and Z_t, then the offset and scale of the gradient
 	vec.WeightedSum(price, sum, s, prices)
+	one := share
 	for t := range price {
+		if tile.Weight != nil {
+			share = float64(one * float64(tile.Weight[t]))
+		}
 		switch {
 		case t < from || t >= to:
 			price[t], sum[t] = 0, 0

@@ -19,7 +19,11 @@
 // help and checks follow from there. What a batch is lives in package moe, the step loop in package sim.
 package strategies
 
-import "evenkeel/moe"
+import (
+	"slices"
+
+	"evenkeel/moe"
+)
 
 // strategy is a composition of parts. Parts that a preset leaves out are nil.
 type strategy struct {
@@ -166,6 +170,18 @@ func defaultGate(l moe.Layer) moe.Gate {
 	return l.Gate
 }
 
+// aggregates reports whether a part does to a token that stands for many what it would do to each: it chooses by scores and state
+// alone, and what it sums it weighs.
+func aggregates(part any) bool {
+	switch part := part.(type) {
+	case nil, topK, groupTopK, perGroup, product, *balanceLoss, zLoss, *biasController:
+		return true
+	case idle:
+		return aggregates(part.selection)
+	}
+	return false
+}
+
 // compose finishes a composition: it derives the traits that follow from the parts.
 func compose(r *strategy) *strategy {
 	t := &r.traits
@@ -191,6 +207,7 @@ func compose(r *strategy) *strategy {
 	for _, c := range r.controllers {
 		parts = append(parts, c)
 	}
+	t.Aggregates = !slices.ContainsFunc(parts, func(part any) bool { return !aggregates(part) })
 	for _, p := range parts {
 		if p, ok := p.(declarer); ok {
 			p.declare(t)

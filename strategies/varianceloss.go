@@ -43,7 +43,7 @@ func (l *varianceLoss) prepare(o *moe.Outcome) {
 func (l *varianceLoss) addGradient(b *moe.Batch, tile int, s, g []float32, _ *moe.Scratch) (loss float64) {
 	e := b.Layer.Experts
 	b.Segments(tile, l.spans, func(unit, from, to int) {
-		share := l.share(l.coeff, unit) / float64(e)
+		share := l.share(b, l.coeff, unit) / float64(e)
 		for x := range e {
 			s, g, mean := row(s, x), row(g, x), l.means[unit*e+x]
 			for t := from; t < to; t++ {

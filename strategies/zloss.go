@@ -31,8 +31,13 @@ func (l zLoss) addLogitGradient(b *moe.Batch, tile int, z, g []float32, w *moe.S
 		}
 	}
 	*scale = vec.Row{}
-	share := l.coeff / float64(b.Tokens)
-	for t := range b.Tiles[tile].Tokens {
+	tokens := &b.Tiles[tile]
+	one := l.coeff / float64(b.Total)
+	for t := range tokens.Tokens {
+		share := one
+		if tokens.Weight != nil {
+			share = float64(one * float64(tokens.Weight[t]))
+		}
 		lse := top[t] - vec.Log(best[t])
 		loss += float64(share * float64(float32(lse*lse)))
 		scale[t] = float32(2*share) * lse

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -235,6 +236,9 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 	return nil
 }
 
+// learnedExperts is the value of task.experts where experts learn.
+const learnedExperts = "learned"
+
 // plan is a comparison, resolved: everything that a manifest must hold to repeat it.
 type plan struct {
 	scenario *scenarios.Scenario
@@ -278,6 +282,9 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(q.strategies) == 0 && s.Task.Experts == learnedExperts {
+		specs = slices.DeleteFunc(specs, func(spec strategies.Spec) bool { return spec.Preset.Family == "bounds" })
+	}
 	return newPlan(s, specs)
 }
 
@@ -315,7 +322,7 @@ func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
 		settings = append(settings, "router.mode="+q.router)
 	}
 	if q.experts != "" {
-		if q.experts != "fixed" && q.experts != "learned" {
+		if q.experts != "fixed" && q.experts != learnedExperts {
 			return nil, fmt.Errorf("--experts is %q: it must be fixed or learned", q.experts)
 		}
 		settings = append(settings, "task.experts="+q.experts)
@@ -448,9 +455,9 @@ func (p *plan) config(workers int) (*sim.Config, error) {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	c := &sim.Config{
-		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
+		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, Distinct: s.Distinct(), MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
 		Seeds: s.Seeds, Stream: s.Stream, Workers: workers,
-		Experts: sim.ExpertsConfig{Learn: s.Task.Experts == "learned", Rate: s.Task.Rate, Hidden: s.Task.Hidden, Regions: s.Task.Regions, Shared: s.Task.Shared},
+		Experts: sim.ExpertsConfig{Learn: s.Task.Experts == learnedExperts, Rate: s.Task.Rate, Hidden: s.Task.Hidden, Regions: s.Task.Regions, Shared: s.Task.Shared},
 		Router:  sim.RouterConfig{Mode: p.mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
 	}
 	for _, spec := range p.specs {

@@ -200,6 +200,9 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 	if err != nil {
 		return err
 	}
+	if stream.Task.Experts == learnedExperts {
+		return errors.New("a frontier is of affinity at equal imbalance, and experts that learn have no true affinity: use --experts fixed, or evenkeel compare --experts learned with several strengths")
+	}
 	p, err := newPlan(stream, fresh(first, nil))
 	if err != nil {
 		return err

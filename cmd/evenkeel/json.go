@@ -45,6 +45,7 @@ type scenarioJSON struct {
 	Ranks        int        `json:"ranks"`
 	Evaluation   int        `json:"evaluation_tokens"`
 	InSample     bool       `json:"evaluation_in_sample"`
+	ExpertsLearn bool       `json:"experts_learn,omitempty"`
 	Trace        *traceJSON `json:"trace,omitempty"`
 	Events       []moe.Mark `json:"events,omitempty"`
 }
@@ -119,7 +120,7 @@ func newSummary(p *plan, r *sim.Result) *summary {
 	s := &summary{
 		Version: 1, Seeds: r.Seeds, Kernel: vec.Kernel(), Router: r.Router, Incomplete: r.Incomplete,
 		Scenario: scenarioJSON{p.scenario.Name, r.Tokens, r.Layer.Experts, r.Layer.TopK, r.Layer.Groups, r.Layer.GroupsKept,
-			r.Layer.Score.String(), r.Layer.Width, r.Steps, r.MicroBatches, r.Ranks, r.Evaluation, r.Facts.InSample, nil, r.Facts.Events},
+			r.Layer.Score.String(), r.Layer.Width, r.Steps, r.MicroBatches, r.Ranks, r.Evaluation, r.Facts.InSample, r.ExpertsLearn, nil, r.Facts.Events},
 		Differences: []differenceJSON{}, Comparisons: []comparisonJSON{}, Warnings: append(append([]string{}, r.Incomparable...), r.Warnings...),
 	}
 	if f := r.Facts; f.Trace {

@@ -84,14 +84,6 @@ func (q *request) onLayer(layer int, flags *pflag.FlagSet) (*plan, *sim.Config, 
 	return p, c, err
 }
 
-// layersView is the view of --layers: without --columns it shows balance and its price.
-func layersView(names, sort string) (view, error) {
-	if names == "" {
-		names = "maxvio_global,affinity_kept"
-	}
-	return newView(names, sort)
-}
-
 // runLayers runs the comparison on each layer. One layer is in memory at a time, so every layer is read twice: all are
 // checked before the first step.
 func (q *request) runLayers(ctx context.Context, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
@@ -99,7 +91,7 @@ func (q *request) runLayers(ctx context.Context, flags *pflag.FlagSet, stdout, s
 	if err != nil {
 		return err
 	}
-	v, err := layersView(q.columns, q.sort)
+	v, err := newView(q.columns, q.sort)
 	if err != nil {
 		return err
 	}
@@ -262,6 +254,20 @@ func (r *layersReport) order() []int {
 	return places
 }
 
+// columns are the metrics asked for, or else balance and its price as far as the strategies have them.
+func (r *layersReport) columns() (list []column) {
+	if r.view.columns != nil {
+		return r.view.columns
+	}
+	for _, c := range columns {
+		has := func(s *sim.StrategyResult) bool { _, ok := s.Metrics[c.metric]; return ok }
+		if slices.Contains([]string{"maxvio_global", "affinity_kept", "task_loss"}, c.metric) && slices.ContainsFunc(r.runs[0].result.Strategies, has) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
 // table is one metric: a row for each strategy, a column for each layer that fits, and percentiles across layers.
 func (r *layersReport) table(c column, width int) string {
 	header := func(n int) []string {
@@ -318,7 +324,7 @@ func floorOf(r *sim.Result, metric string) float64 {
 	return math.NaN()
 }
 
-// layers names the layers: the ends of a row of them, or all.
+// layers says which layers were run: the ends of a row of them, or all.
 func (r *layersReport) layers() string {
 	var names []string
 	row := true
@@ -326,16 +332,20 @@ func (r *layersReport) layers() string {
 		names = append(names, strconv.Itoa(run.layer))
 		row = row && (i == 0 || run.layer == r.runs[i-1].layer+1)
 	}
-	if row && len(names) > 2 {
-		return names[0] + " to " + names[len(names)-1]
+	if len(names) == 1 {
+		return "Layer " + names[0] + "."
 	}
-	return strings.Join(names, ", ")
+	list := strings.Join(names, ", ")
+	if row && len(names) > 2 {
+		list = names[0] + " to " + names[len(names)-1]
+	}
+	return "Layers " + list + ", each with the same strategies and seeds."
 }
 
 func (r *layersReport) print(w io.Writer, wall time.Duration, width int, quiet bool) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n", wrap(fmt.Sprintf("%s Each of the layers %s has the same strategies and seeds.", r.head, r.layers()), width))
-	for _, c := range r.view.columns {
+	fmt.Fprintf(&b, "%s\n", wrap(r.head+" "+r.layers(), width))
+	for _, c := range r.columns() {
 		fmt.Fprintf(&b, "\n%s, by layer\n%s", strings.ReplaceAll(c.title, "\n", " "), r.table(c, width))
 	}
 	b.WriteString(leftOut(r.left, width))

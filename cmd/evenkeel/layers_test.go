@@ -92,7 +92,7 @@ func TestLayersTable(t *testing.T) {
 		if code != 0 {
 			t.Fatalf("exit %d: %s", code, stderr)
 		}
-		for _, want := range []string{"layers 0 to 11 ", "MaxVio global, by layer", "affinity lost, %, by layer", "sampling floor", "p95", "(11)"} {
+		for _, want := range []string{"Layers 0 to 11,", "MaxVio global, by layer", "affinity lost, %, by layer", "sampling floor", "p95", "(11)"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("at %d columns there is no %q in %s", width, want, out)
 			}

@@ -30,6 +30,7 @@ type column struct {
 var columns = []column{
 	{"MaxVio\nglobal", "maxvio_global", "%.3f", 1, true},
 	{"MaxVio\nbatch", "maxvio_batch", "%.3f", 1, true},
+	{"task\nloss", "task_loss", "%.4f", 1, false},
 	{"affinity\nlost, %", "affinity_kept", "%.2f", -100, false},
 	{"output\nerror", "output_error", "%.4f", 1, false},
 	{"dropped,\n%", "drop_rate", "%.2f", 100, false},
@@ -183,12 +184,20 @@ func heading(p *plan, r *sim.Result) string {
 	for _, e := range r.Facts.Events {
 		events += fmt.Sprintf(" Step %d: %s.", e.Step, e.Label)
 	}
+	experts := ""
+	if t := p.scenario.Task; r.ExpertsLearn {
+		experts = fmt.Sprintf(" Experts: learned (hidden width %d, a task of %d regions", t.Hidden, t.Regions)
+		if t.Shared {
+			experts += ", beside a shared linear expert"
+		}
+		experts += ")."
+	}
 	router := r.Router
 	if router == sim.Offsets {
 		router = "learned, one offset per expert"
 	}
-	return fmt.Sprintf("Scenario %s%s: E = %d experts, K = %d per token%s, %s scores; T = %d tokens a step, %d steps, %d %s. Router: %s (%s).%s%s",
-		p.scenario.Name, level, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, router, p.why, events, state)
+	return fmt.Sprintf("Scenario %s%s: E = %d experts, K = %d per token%s, %s scores; T = %d tokens a step, %d steps, %d %s. Router: %s (%s).%s%s%s",
+		p.scenario.Name, level, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, router, p.why, experts, events, state)
 }
 
 // mainTable renders the table with as many columns as fit, and names the others.
@@ -333,7 +342,50 @@ func conclusions(r *sim.Result) (lines []string) {
 		lines = append(lines, fmt.Sprintf("At equal quality: losing %.2f %% of the affinity, %s has a global MaxVio of %.3f, and %s, interpolated between %s, %.3f: %s.",
 			100*(1-c.Kept), c.Strategy, c.MaxVio, c.Family, strengths, c.OnCurve, verdict))
 	}
+	if r.ExpertsLearn && len(r.Strategies) > 1 {
+		lines = append(lines, lowestTaskLoss(r))
+	}
 	return lines
+}
+
+// lowestTaskLoss says which strategy had the lowest task loss, and which others these seeds do not tell apart from it.
+func lowestTaskLoss(r *sim.Result) string {
+	best := slices.MinFunc(r.Strategies, func(a, b *sim.StrategyResult) int {
+		return cmp.Compare(a.Metrics["task_loss"].Mean, b.Metrics["task_loss"].Mean)
+	})
+	var near, far []string
+	for _, d := range r.Differences {
+		if d.Metric != "task_loss" || d.A != best.Traits.Spec && d.B != best.Traits.Spec {
+			continue
+		}
+		other, mean, low, high := d.A, d.Mean, d.Low, d.High
+		if other == best.Traits.Spec {
+			other, mean = d.B, -mean
+			if low != nil {
+				a, b := -*high, -*low
+				low, high = &a, &b
+			}
+		}
+		switch {
+		case low == nil:
+			near = append(near, fmt.Sprintf("%s (%+.4f)", other, mean))
+		case *low > 0:
+			far = append(far, fmt.Sprintf("%s (%+.4f, interval %+.4f to %+.4f)", other, mean, *low, *high))
+		default:
+			near = append(near, fmt.Sprintf("%s (%+.4f, interval %+.4f to %+.4f)", other, mean, *low, *high))
+		}
+	}
+	s := fmt.Sprintf("Lowest task loss: %s, %.4f.", best.Traits.Spec, best.Metrics["task_loss"].Mean)
+	switch {
+	case len(r.Seeds) == 1:
+		return s + " One seed gives no interval. The others: " + strings.Join(near, ", ") + "."
+	case len(far) > 0:
+		s += " Higher: " + strings.Join(far, ", ") + "."
+	}
+	if len(near) > 0 {
+		s += " Not told apart from it by these seeds: " + strings.Join(near, ", ") + "."
+	}
+	return s + fmt.Sprintf(" Differences are paired by seed, with 95 %% intervals of each pair alone, not widened for the choice of the best of %d.", len(r.Strategies))
 }
 
 // recoveries says for each strategy how many steps it took after every event, where there are several.
@@ -363,7 +415,11 @@ func recoveries(rows []*sim.StrategyResult) (lines []string) {
 
 // legend explains the columns; intervals says that the table holds some.
 func legend(r *sim.Result, intervals bool) string {
-	s := "MaxVio is the largest relative load minus 1: global over the evaluation's tokens, batch over one step's. The floor is what K experts chosen at random give; it is noise, not imbalance. Affinity lost and output error are proxies for quality from the stream's own affinities, not perplexity."
+	quality := " Affinity lost and output error are proxies for quality from the stream's own affinities, not perplexity."
+	if r.ExpertsLearn {
+		quality = " Task loss is the squared error of the layer's output on fresh tokens, of the target's energy, after experts and router learned a synthetic task together from scratch: 0 is perfect, 1 is what no output earns; it is no language model's loss."
+	}
+	s := "MaxVio is the largest relative load minus 1: global over the evaluation's tokens, batch over one step's. The floor is what K experts chosen at random give; it is noise, not imbalance." + quality
 	if slices.ContainsFunc(r.Strategies, func(x *sim.StrategyResult) bool { return x.Traits.Varies }) {
 		s += fmt.Sprintf(" A rule that gives tokens more or fewer than K = %d experts is marked with their mean: its affinity lost compares with the oracle's K all the same, so that more experts buy affinity, and the balanced optimum, with K each, does not bound it.", r.Layer.TopK)
 	}
