@@ -8,6 +8,9 @@
 // so that 1 is perfect balance. Routing that favours no expert still has unequal loads, because T tokens are a finite
 // sample: what it would show is the sampling floor, and only the excess over it is imbalance.
 //
+// [Choices] holds who chose whom, and from it batches of any size, overflow, what token ids explain, and which experts
+// are chosen together. [Balances] lists the balance numbers of other frameworks.
+//
 // Every figure of one seed has the same bits on every platform: sums run in a fixed order, products are rounded before
 // they are added, and logarithms are our own. Floors and the ends of intervals are rounded to six significant digits.
 package metrics

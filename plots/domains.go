@@ -68,7 +68,7 @@ func Domains(r *sim.Result, scenario string) (Picture, error) {
 		height: max(g.height(), 210),
 		body: func(c draw.Canvas) {
 			g.draw(draw.Crop(c, 0, -colorBarSpace, c.Size().Y-g.height(), 0))
-			drawLoadBar(c)
+			drawLoadBar(c, scaleLabel)
 		},
 	}.picture(), nil
 }

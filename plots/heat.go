@@ -160,8 +160,8 @@ func (frame) Plot(c draw.Canvas, _ *plot.Plot) {
 // colorBarSpace is the width that a colour bar takes at the right of a body.
 const colorBarSpace = 78 * vg.Length(1)
 
-// drawLoadBar draws the scale of relative loads along the right edge of a canvas.
-func drawLoadBar(c draw.Canvas) {
+// drawLoadBar draws the scale of relative loads, or of another ratio, along the right edge of a canvas.
+func drawLoadBar(c draw.Canvas, title string) {
 	const thickness, most = 12, 300
 	height := min(most, c.Size().Y-20)
 	mid := c.Center().Y
@@ -183,7 +183,7 @@ func drawLoadBar(c draw.Canvas) {
 		c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.5}, bar.Max.X, y, bar.Max.X+3, y)
 		c.FillText(style, vg.Point{X: bar.Max.X + 5, Y: y + style.FontExtents().Descent}, label)
 	}
-	writeUpwards(c, tickText, vg.Point{X: c.Max.X, Y: mid}, shorten(scaleLabel, tickText, c.Size().Y))
+	writeUpwards(c, tickText, vg.Point{X: c.Max.X, Y: mid}, shorten(title, tickText, c.Size().Y))
 }
 
 var _ plot.DataRanger = heat{}

@@ -57,7 +57,7 @@ func LoadHeatmap(r *sim.Result, scenario string) (Picture, error) {
 		height: g.height(),
 		body: func(c draw.Canvas) {
 			g.draw(draw.Crop(c, 0, -colorBarSpace, 0, 0))
-			drawLoadBar(c)
+			drawLoadBar(c, scaleLabel)
 		},
 	}.picture(), nil
 }

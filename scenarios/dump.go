@@ -11,17 +11,22 @@ import (
 
 // Dump is one layer of a router's trace in memory. Tokens are in the order of the file.
 //
-// As an npz file it holds logits [T,E] or scores [T,E] (used as they are), or only topk_ids [T,K]; and, where known,
-// hidden [T,d], router [E,d], bias [E], topk_weights [T,K], token_id [T], domain [T], seq_lens [sequences]. All but the
-// last three may have a leading dimension L of layers.
+// As an npz file it holds logits [T,E] or scores [T,E] (used as they are), or only topk_ids [T,K], or only counts
+// [steps,L,E]; and, where known, hidden [T,d], router [E,d], bias [E], topk_weights [T,K], token_id [T], domain [T], seq_lens
+// [sequences], layers [L]. Those per layer may have a leading dimension L. Other formats are brought to the same arrays: see
+// Formats.
 type Dump struct {
-	Layers, Tokens, Experts, TopK, Width int       // TopK 0 where the file does not say, Width 0 without hidden
-	Level                                string    // scores (every expert's) or choices (only who was chosen)
+	Layers, Tokens, Experts, TopK, Width int       // TopK 0 where the file does not say, Width 0 without hidden, Tokens 0 of counts
+	Level                                string    // scores (every expert's), choices (only who was chosen) or counts (only how often)
 	Scores                               []float32 // logits, or scores if Stored, [T][E]
 	Hidden                               []float32 // [T][d]
 	Router                               []float32 // [E][d]
 	Bias                                 []float32 // [E]
-	Choices                              []int32   // topk_ids [T][K]
+	Choices                              []int32   // topk_ids [T][K], -1 where fewer than K were chosen
+	Weights                              []float32 // topk_weights [T][K], where the level is choices and the file has them
+	Counts                               []int64   // [Steps][E], where the level is counts
+	Steps                                int       // of counts, 0 otherwise
+	LayerNumbers                         []int32   // number in the model of each of the Layers; nil where unknown
 	Token, Domain                        []int32
 	Sequences                            []moe.Span // nil where the file does not say
 	Notes                                []string
@@ -31,9 +36,19 @@ type Dump struct {
 
 // Levels of detail of a trace.
 const (
-	LevelScores  = "scores"
-	LevelChoices = "choices"
+	LevelScores    = "scores"
+	LevelChoices   = "choices"
+	LevelCounts    = "counts"
+	LevelCompleted = "completed choices" // choices whose unseen scores are assumed: see Reading.Complete
 )
+
+// arraysByName is what a dump is read from.
+type arraysByName interface {
+	Names() []string
+	Header(array string) (npz.Header, bool)
+	Float32s(array string, from, to int) ([]float32, error)
+	Int32s(array string, from, to int) ([]int32, error)
+}
 
 // Domains returns the number of domains, 0 where unknown.
 func (d *Dump) Domains() int {
@@ -46,20 +61,22 @@ func (d *Dump) Domains() int {
 // dumpReader collects a dump from the arrays of one file.
 type dumpReader struct {
 	*Dump
-	file  *npz.File
+	file  arraysByName
 	name  string
 	layer int
 	err   error
 }
 
 // readDump reads one layer of a trace file.
-func readDump(file *npz.File, name string, layer int) (*Dump, error) {
+func readDump(file arraysByName, name string, layer int) (*Dump, error) {
 	r := &dumpReader{Dump: &Dump{Layers: 1}, file: file, name: name, layer: layer}
 	r.shape()
 	r.readScores()
 	r.readChoices()
+	r.readWeights()
 	r.readLatent()
 	r.readTokens()
+	r.readCounts()
 	return r.Dump, r.err
 }
 
@@ -74,6 +91,7 @@ func (r *dumpReader) shape() {
 	_, logits := r.file.Header("logits")
 	_, scores := r.file.Header("scores")
 	_, ids := r.file.Header("topk_ids")
+	_, counts := r.file.Header("counts")
 	switch {
 	case logits && scores:
 		r.fail("it holds both logits and scores: keep one of them")
@@ -87,8 +105,11 @@ func (r *dumpReader) shape() {
 	case ids:
 		r.Level = LevelChoices
 		r.dims("topk_ids")
+	case counts:
+		r.Level = LevelCounts
+		r.dims("counts")
 	default:
-		r.fail("it holds none of logits, scores and topk_ids: rename an array of %v", r.file.Names())
+		r.fail("it holds none of logits, scores, topk_ids and counts: name an array of %v by --map, such as --map logits=NAME", r.file.Names())
 		return
 	}
 	if r.err == nil && (r.layer < 0 || r.layer >= r.Layers) {
@@ -99,6 +120,14 @@ func (r *dumpReader) shape() {
 // dims takes the layers and tokens from the array that leads.
 func (r *dumpReader) dims(array string) {
 	h, _ := r.file.Header(array)
+	if array == "counts" {
+		if len(h.Shape) == 2 { // of one layer
+			h.Shape = []int{h.Shape[0], 1, h.Shape[1]}
+		}
+		if len(h.Shape) == 3 {
+			h.Shape = []int{h.Shape[1], h.Shape[0], h.Shape[2]}
+		}
+	}
 	switch len(h.Shape) {
 	case 2:
 		r.Tokens = h.Shape[0]
@@ -114,6 +143,8 @@ func (r *dumpReader) dims(array string) {
 		r.fail("%s has shape %v: every dimension must be at least 1", array, h.Shape)
 	case array == "topk_ids":
 		r.TopK = last
+	case array == "counts" && last >= 2 && last <= moe.MaxExperts:
+		r.Experts, r.Steps, r.Tokens = last, r.Tokens, 0
 	case last < 2 || last > moe.MaxExperts:
 		r.fail("%s has %d experts: want 2 to %d", array, last, moe.MaxExperts)
 	default:
@@ -182,6 +213,9 @@ func (r *dumpReader) readScores() {
 }
 
 func (r *dumpReader) readChoices() {
+	if r.Level == LevelCounts {
+		return
+	}
 	rows, k, from, ok := r.slot("topk_ids")
 	if !ok {
 		return
@@ -217,8 +251,55 @@ func (r *dumpReader) readChoices() {
 	}
 }
 
+// readCounts reads the counts of a layer, and the numbers of all layers.
+func (r *dumpReader) readCounts() {
+	if h, ok := r.file.Header("layers"); ok && r.err == nil {
+		if h.Len() != r.Layers {
+			r.fail("layers has %d numbers, but there are %d layers", h.Len(), r.Layers)
+			return
+		}
+		r.LayerNumbers, r.err = r.file.Int32s("layers", 0, r.Layers)
+	}
+	if r.Level != LevelCounts || r.err != nil {
+		return
+	}
+	r.Counts = make([]int64, 0, r.Steps*r.Experts)
+	for step := range r.Steps {
+		from := (step*r.Layers + r.layer) * r.Experts
+		n, err := r.file.Int32s("counts", from, from+r.Experts)
+		if err != nil {
+			r.err = err
+			return
+		}
+		for e, v := range n {
+			if v < 0 {
+				r.fail("counts of layer %d is %d at step %d, expert %d: a count cannot be negative", r.layer, v, step, e)
+				return
+			}
+			r.Counts = append(r.Counts, int64(v))
+		}
+	}
+}
+
+// readWeights reads the weights of the chosen.
+func (r *dumpReader) readWeights() {
+	if _, ok := r.file.Header("topk_weights"); !ok || r.Level != LevelChoices {
+		return
+	}
+	r.Weights, _ = r.table("topk_weights", r.Tokens, r.TopK, "tokens", "choices")
+	for i, w := range r.Weights {
+		if w < 0 {
+			r.fail("topk_weights of layer %d is %v at token %d, choice %d: a weight cannot be negative", r.layer, w, i/r.TopK, i%r.TopK)
+			return
+		}
+	}
+}
+
 // readLatent reads the hidden vectors and what belongs to them, and brings the vectors to an RMS near 1.
 func (r *dumpReader) readLatent() {
+	if r.Level == LevelCounts {
+		return
+	}
 	r.Hidden, r.Width = r.table("hidden", r.Tokens, 0, "tokens", "widths")
 	if r.Hidden != nil {
 		r.Router, _ = r.table("router", r.Experts, r.Width, "experts", "widths")
@@ -262,6 +343,9 @@ func (r *dumpReader) normalise() {
 }
 
 func (r *dumpReader) readTokens() {
+	if r.Level == LevelCounts {
+		return
+	}
 	r.Token = r.perToken("token_id")
 	r.Domain = r.perToken("domain")
 	for t, d := range r.Domain {

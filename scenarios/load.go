@@ -1,14 +1,10 @@
 package scenarios
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -19,7 +15,7 @@ import (
 	"strings"
 
 	"evenkeel/internal/nearest"
-	"evenkeel/internal/npz"
+	"evenkeel/internal/tracefile"
 	"evenkeel/moe"
 )
 
@@ -43,7 +39,7 @@ func Source(name string) ([]byte, error) {
 	return text, nil
 }
 
-// Load returns the scenario of a reference: the name of a shipped one, a YAML file, or trace:FILE.npz. Settings are
+// Load returns the scenario of a reference: the name of a shipped one, a YAML file, or trace:FILE with a file of any format of traces. Settings are
 // key=value with the path of a key and win over the file. layer, if not negative, picks the layer of a trace.
 // The error names every mistake with its file and line.
 func Load(reference string, settings []string, layer int) (*Scenario, error) {
@@ -54,7 +50,7 @@ func Load(reference string, settings []string, layer int) (*Scenario, error) {
 	switch trace, isTrace := strings.CutPrefix(reference, "trace:"); {
 	case isTrace:
 		if trace == "" {
-			return nil, errors.New("--scenario trace: names no file: write trace:FILE.npz")
+			return nil, errors.New("--scenario trace: names no file: write trace:FILE")
 		}
 		file, name = trace, "trace:"+filepath.Base(trace)
 		text, _ = json.Marshal(map[string]any{"trace": map[string]any{"file": trace}})
@@ -69,10 +65,11 @@ func Load(reference string, settings []string, layer int) (*Scenario, error) {
 		if text, err = os.ReadFile(reference); err != nil {
 			return nil, unwrapPath(err)
 		}
-	case strings.HasSuffix(reference, ".npz"):
-		return nil, fmt.Errorf("%s is a trace: write --scenario trace:%s", reference, reference)
 	default:
 		if text, err = Source(reference); err != nil {
+			if _, there := os.Stat(reference); there == nil || strings.HasSuffix(reference, ".npz") {
+				return nil, fmt.Errorf("%s is a trace: write --scenario trace:%s", reference, reference)
+			}
 			return nil, err
 		}
 		file = reference + ".yaml"
@@ -181,9 +178,20 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 
 // readTrace loads the trace's file and takes from it what the scenario does not say.
 func (s *Scenario) readTrace() error {
-	d, sum, err := ReadDump(s.Trace.File, s.Trace.Layer)
+	reading := Reading{Options: tracefile.Options{Map: s.Trace.Map, Where: s.Trace.Where, Layers: s.Trace.Layers, Padding: s.Trace.Padding},
+		Complete: s.Trace.Complete, Mass: s.Trace.Mass}
+	if s.given("topk") {
+		reading.TopK = s.TopK
+	}
+	if s.given("experts") {
+		reading.Experts = s.Experts
+	}
+	d, sum, err := readLayer(s.Trace.File, s.Trace.Layer, reading)
 	if err != nil {
 		return err
+	}
+	if d.Level == LevelCounts {
+		return fmt.Errorf("%s holds counts only, which say nothing of any token: record each token's choices with their weights, or the router's logits; evenkeel inspect shows the counts", s.Trace.File)
 	}
 	if s.Trace.SHA256 != "" && s.Trace.SHA256 != sum {
 		return fmt.Errorf("%s has changed: its SHA-256 is %s, and the scenario was made with %s", s.Trace.File, sum, s.Trace.SHA256)
@@ -235,49 +243,6 @@ func (s *Scenario) SettleSteps(frozen bool) {
 
 // embedded begins the name of a trace that the program carries.
 const embedded = "embedded:"
-
-// ReadDump reads one layer of a trace file, or of an embedded one, and returns it with the SHA-256 of the file.
-func ReadDump(name string, layer int) (*Dump, string, error) {
-	var source interface {
-		io.ReaderAt
-		io.Reader
-	}
-	var size int64
-	if inside, ok := strings.CutPrefix(name, embedded); ok {
-		text, err := shipped.ReadFile("shipped/" + inside)
-		if err != nil || !strings.HasSuffix(inside, ".npz") {
-			return nil, "", fmt.Errorf("there is no %s: the embedded trace is embedded:tinymoe.npz", name)
-		}
-		source, size = bytes.NewReader(text), int64(len(text))
-	} else {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, "", unwrapPath(err)
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return nil, "", unwrapPath(err)
-		}
-		if info.IsDir() {
-			return nil, "", fmt.Errorf("%s is a folder: want an .npz file", name)
-		}
-		source, size = f, info.Size()
-	}
-	file, err := npz.NewReader(source, size, name)
-	if err != nil {
-		return nil, "", err
-	}
-	d, err := readDump(file, name, layer)
-	if err != nil {
-		return nil, "", err
-	}
-	h := sha256.New()
-	if _, err := io.Copy(h, io.NewSectionReader(source, 0, size)); err != nil {
-		return nil, "", err
-	}
-	return d, hex.EncodeToString(h.Sum(nil)), nil
-}
 
 // oneOf reports a value that is none of the allowed ones.
 func (s *Scenario) oneOf(p *problems, path, value string, allowed ...string) {

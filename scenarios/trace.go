@@ -13,13 +13,23 @@ import (
 // the end of a step cuts a sequence, each part counts as a sequence; where sequences are unknown, micro-batches are even cuts. The evaluation is the whole trace once, in an order of
 // its own.
 type Trace struct {
-	File    string   `json:"file"` // an .npz file, or embedded:NAME.npz
+	File    string   `json:"file"` // of any format that is known, a folder of one, or embedded:NAME.npz
 	Layer   int      `json:"layer" range:"0 65535 (slot of L, from 0)"`
 	Domains []string `json:"domains,omitempty"` // names of the domain ids, in order
 	SHA256  string   `json:"sha256,omitempty"`  // checksum of the file; checked if given
 
+	Map      []string `json:"map,omitempty"`   // name=column, where the file names its columns, arrays or tensors otherwise
+	Where    []string `json:"where,omitempty"` // column=value: only such rows
+	Layers   int      `json:"layers,omitempty" range:"0 4096 layers of routed experts in base64, which do not say"`
+	Padding  int      `json:"padding,omitempty" range:"0 2147483647 (an id that stands for no expert)"`
+	Complete string   `json:"complete,omitempty"`                                              // none, flat or popularity: the unseen scores of choices with weights
+	Mass     float64  `json:"mass,omitempty" range:"0 1 of the softmax that is on the chosen"` // where weights were renormalised
+
 	data *Dump
 }
+
+// Weighted reports whether the trace holds the weights of its choices, so that Complete can complete it.
+func (t *Trace) Weighted() bool { return t.data != nil && t.data.Weights != nil }
 
 func (t *Trace) facts() moe.Facts {
 	f := moe.Facts{Trace: true, InSample: true}

@@ -36,6 +36,8 @@ type request struct {
 	seeds      int
 	settings   []string
 	layer      int
+	layers     string
+	mapping    columnFlags
 	out        string
 	from       string
 	workers    int
@@ -60,6 +62,7 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
   evenkeel compare --all --sort output_error
   evenkeel compare -s loss-free -s smebu --scenario shift --columns maxvio_batch,settled_step,recovery_steps,churn
   evenkeel compare --scenario trace:router.npz --layer 3 --set topk=8 --out results
+  evenkeel compare --scenario trace:router.npz --layers all --set topk=8
   evenkeel compare --from results/manifest.json`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -72,6 +75,7 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 	f.StringArrayVarP(&q.strategies, "strategy", "s", nil, "a strategy, name:knob=value,...; may be repeated")
 	f.BoolVar(&q.all, "all", false, "every strategy, at its defaults, that the scenario permits; says which are left out and why")
 	q.streamFlags(f)
+	f.StringVar(&q.layers, "layers", "", "layers of a trace, all or such as 0,3,5: one run for each, and one column, with\npercentiles across layers; --columns picks the metrics, a table for each")
 	f.StringVar(&q.columns, "columns", "", "metrics of the table in order, such as maxvio_global,settled_step,churn (names as in --json)")
 	f.StringVar(&q.sort, "sort", "", "metric by which the rows are sorted, the smallest first (affinity_kept: the largest)")
 	f.StringVar(&q.from, "from", "", "repeat the run of a manifest.json")
@@ -82,7 +86,7 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
 
 // streamFlags are the flags of every command that runs strategies on a stream.
 func (q *request) streamFlags(f *pflag.FlagSet) {
-	f.StringVar(&q.scenario, "scenario", "pretraining", "a shipped scenario, a YAML file, or trace:FILE.npz")
+	f.StringVar(&q.scenario, "scenario", "pretraining", "a shipped scenario, a YAML file, or trace:FILE of any known format")
 	f.StringVar(&q.model, "model", "", "give the scenario a model's experts, K, groups, score and gate, such as deepseek-v3")
 	f.StringVar(&q.router, "router", "", "frozen or learned (default: learned, but frozen on streams without latent\nvectors and on traces when no strategy has a loss)")
 	f.StringVar(&q.experts, "experts", "", "fixed or learned: learned ones train with the router from scratch, and the\ntask loss is measured (default: the scenario's, mostly fixed)")
@@ -91,6 +95,7 @@ func (q *request) streamFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&q.settings, "set", nil, "key=value of the scenario, such as experts=128 or synthetic.zipf=1.3; may be repeated")
 	f.IntVar(&q.layer, "layer", -1, "layer of a trace, from 0")
 	f.Lookup("layer").DefValue = "0"
+	q.mapping.add(f)
 	f.StringVar(&q.out, "out", "", "folder for tables, manifest and pictures")
 	f.IntVar(&q.workers, "workers", 0, "workers: they take seeds, then share the steps of others (default: one for each processor)")
 	f.StringVar(&q.kernel, "kernel", "auto", "arithmetic: auto, avx512, avx2 or portable; all give the same bits")
@@ -156,6 +161,9 @@ func complete(c *cobra.Command) {
 func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
 	if err := vec.Use(q.kernel); err != nil {
 		return err
+	}
+	if flags.Changed("layers") {
+		return q.runLayers(ctx, flags, stdout, stderr)
 	}
 	p, err := q.plan(flags)
 	if err != nil {
@@ -249,7 +257,7 @@ type refusal struct {
 // plan resolves the request of compare.
 func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if q.from != "" {
-		for _, name := range []string{"strategy", "all", "scenario", "model", "router", "experts", "steps", "seeds", "set", "layer"} {
+		for _, name := range []string{"strategy", "all", "scenario", "model", "router", "experts", "steps", "seeds", "set", "layer", "map", "where"} {
 			if flags.Changed(name) {
 				return nil, fmt.Errorf("--from repeats a run as it was: leave out --%s", name)
 			}
@@ -319,6 +327,11 @@ func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
 		}
 		settings = append(settings, "task.experts="+q.experts)
 	}
+	columns := q.mapping.settings()
+	if len(columns) > 0 && !strings.HasPrefix(q.scenario, "trace:") {
+		return nil, errors.New("--map and --where say where a trace holds what: use them with --scenario trace:FILE")
+	}
+	settings = append(settings, columns...)
 	if flags.Changed("layer") && q.layer < 0 {
 		return nil, fmt.Errorf("--layer is %d: layers are counted from 0", q.layer)
 	}
@@ -389,7 +402,11 @@ func newPlan(s *scenarios.Scenario, specs []strategies.Spec) (*plan, error) {
 	}
 	facts, layer := s.Facts(), s.Layer()
 	if facts.Level == scenarios.LevelChoices {
-		return nil, fmt.Errorf("%s cannot be compared: measuring what a choice costs needs the scores of all experts, and %s holds choices only; dump the router's logits, or look at it with evenkeel inspect", p.specs[0], s.Trace.File)
+		out := "dump the router's logits, or look at it with evenkeel inspect"
+		if s.Trace.Weighted() {
+			out = "dump the router's logits, assume the unseen scores by --set trace.complete=flat or popularity, or look at it with evenkeel inspect"
+		}
+		return nil, fmt.Errorf("%s cannot be compared: measuring what a choice costs needs the scores of all experts, and %s holds choices only; %s", p.specs[0], s.Trace.File, out)
 	}
 	if s.Router.Mode == sim.Learned && layer.Score == moe.Stored {
 		return nil, errors.New("--router learned: this stream carries scores, not logits, so no router can learn on it; leave it out or use --router frozen")

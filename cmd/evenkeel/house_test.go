@@ -16,19 +16,20 @@ import (
 // scenarios and strategies through sim and metrics to plots; who meets only in moe's interfaces may not know the other.
 var mayImport = map[string][]string{
 	"moe":                {"internal/vec", "internal/rng"},
-	"scenarios":          {"moe", "internal/vec", "internal/rng", "internal/npz", "internal/nearest"},
+	"scenarios":          {"moe", "internal/vec", "internal/rng", "internal/npz", "internal/nearest", "internal/tracefile"},
 	"scenarios/cut":      {"internal/npz"},
 	"strategies":         {"moe", "internal/vec", "internal/rng", "internal/nearest", "internal/order", "internal/transport"},
 	"metrics":            {"moe", "internal/vec", "internal/rng"},
 	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
 	"plots":              {"moe", "metrics", "sim"},
 	"bench":              {"moe", "internal/vec", "internal/rng"},
-	"cmd/evenkeel":       {"bench", "internal/npz", "moe", "scenarios", "strategies", "metrics", "sim", "plots", "internal/vec", "internal/nearest"},
+	"cmd/evenkeel":       {"bench", "internal/npz", "internal/tracefile", "moe", "scenarios", "strategies", "metrics", "sim", "plots", "internal/vec", "internal/nearest"},
 	"internal/vec":       {"internal/rng"},
 	"internal/vec/gen":   {},
 	"internal/rng":       {},
 	"internal/npz":       {},
 	"internal/nearest":   {},
+	"internal/tracefile": {"internal/npz"},
 	"internal/order":     {},
 	"internal/transport": {"internal/order", "internal/vec"},
 }

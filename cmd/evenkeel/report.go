@@ -116,20 +116,7 @@ func writeReport(w io.Writer, p *plan, r *sim.Result, v view, wall time.Duration
 	if len(hidden) > 0 && !quiet {
 		fmt.Fprintf(&b, "%s\n", wrap(fmt.Sprintf("Not shown in %d columns: %s; --json, --out and a wider terminal have them.", width, strings.Join(hidden, ", ")), width))
 	}
-	if len(p.left) > 0 {
-		b.WriteString("\n" + wrap("Left out, since this scenario does not permit them:", width) + "\n")
-		var reasons []string
-		names := map[string][]string{}
-		for _, x := range p.left {
-			if names[x.reason()] == nil {
-				reasons = append(reasons, x.reason())
-			}
-			names[x.reason()] = append(names[x.reason()], x.spec)
-		}
-		for _, reason := range reasons {
-			b.WriteString(wrap("- "+strings.Join(names[reason], ", ")+": "+reason, width) + "\n")
-		}
-	}
+	b.WriteString(leftOut(p.left, width))
 	if len(r.Strategies) <= many {
 		for _, line := range conclusions(r) {
 			fmt.Fprintf(&b, "\n%s\n", wrap(line, width))
@@ -141,7 +128,7 @@ func writeReport(w io.Writer, p *plan, r *sim.Result, v view, wall time.Duration
 		}
 	}
 	if !quiet {
-		b.WriteString("\n" + wrap(legend(r), width) + "\n")
+		b.WriteString("\n" + wrap(legend(r, len(r.Seeds) > 1), width) + "\n")
 		for _, n := range notes(r) {
 			b.WriteString(wrap("- "+n, width) + "\n")
 		}
@@ -149,6 +136,27 @@ func writeReport(w io.Writer, p *plan, r *sim.Result, v view, wall time.Duration
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// leftOut says which strategies --all left out, and why.
+func leftOut(left []refusal, width int) string {
+	if len(left) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("\n" + wrap("Left out, since this scenario does not permit them:", width) + "\n")
+	var reasons []string
+	names := map[string][]string{}
+	for _, x := range left {
+		if names[x.reason()] == nil {
+			reasons = append(reasons, x.reason())
+		}
+		names[x.reason()] = append(names[x.reason()], x.spec)
+	}
+	for _, reason := range reasons {
+		b.WriteString(wrap("- "+strings.Join(names[reason], ", ")+": "+reason, width) + "\n")
+	}
+	return b.String()
 }
 
 func heading(p *plan, r *sim.Result) string {
@@ -243,19 +251,7 @@ func renderTable(r *sim.Result, v view, shown []column) string {
 	t.SetColumnConfigs(configs)
 	t.AppendHeader(header)
 	for _, s := range v.rows(r) {
-		name := s.Traits.Spec
-		switch {
-		case s.Traits.Bound:
-			name += " (bound)"
-		case s.Traits.TrainingOnly:
-			name += " (in training only)"
-		case !s.Traits.Causal:
-			name += " (not causal)"
-		}
-		if k, ok := s.Metrics["experts_per_token"]; ok && s.Traits.Varies {
-			name += fmt.Sprintf(" (%.3g experts a token)", k.Mean)
-		}
-		row := table.Row{name}
+		row := table.Row{label(s)}
 		for _, c := range shown {
 			row = append(row, cell(s, c))
 		}
@@ -269,20 +265,47 @@ func renderTable(r *sim.Result, v view, shown []column) string {
 	return strings.Join(lines, "\n")
 }
 
+// label is the spec of a strategy with what sets it apart from one that could be used.
+func label(s *sim.StrategyResult) string {
+	name := s.Traits.Spec
+	switch {
+	case s.Traits.Bound:
+		name += " (bound)"
+	case s.Traits.TrainingOnly:
+		name += " (in training only)"
+	case !s.Traits.Causal:
+		name += " (not causal)"
+	}
+	if k, ok := s.Metrics["experts_per_token"]; ok && s.Traits.Varies {
+		name += fmt.Sprintf(" (%.3g experts a token)", k.Mean)
+	}
+	return name
+}
+
+// shown is the value of a metric as it is printed.
+func (c column) shown(value float64) float64 {
+	if c.scale < 0 { // kept is shown as lost
+		return float64(value*c.scale) - c.scale
+	}
+	return value * c.scale
+}
+
+// figure prints a number, without the sign of one that is printed as zero.
+func figure(format string, v float64) string {
+	s := fmt.Sprintf(format, v)
+	if strings.Trim(s, "-0.") == "" {
+		s = strings.TrimPrefix(s, "-")
+	}
+	return s
+}
+
 // cell is a mean with the half width of its interval.
 func cell(s *sim.StrategyResult, c column) string {
 	e, ok := s.Metrics[c.metric]
 	if !ok || math.IsNaN(e.Mean) {
 		return "-"
 	}
-	mean := e.Mean * c.scale
-	if c.scale < 0 { // kept is shown as lost
-		mean += -c.scale
-	}
-	text := fmt.Sprintf(c.format, mean)
-	if strings.Trim(text, "-0.") == "" {
-		text = strings.TrimPrefix(text, "-")
-	}
+	text := figure(c.format, c.shown(e.Mean))
 	if e.Low == nil || e.High == nil {
 		return text
 	}
@@ -391,7 +414,8 @@ func recoveries(rows []*sim.StrategyResult) (lines []string) {
 	return lines
 }
 
-func legend(r *sim.Result) string {
+// legend explains the columns; intervals says that the table holds some.
+func legend(r *sim.Result, intervals bool) string {
 	quality := " Affinity lost and output error are proxies for quality from the stream's own affinities, not perplexity."
 	if r.ExpertsLearn {
 		quality = " Task loss is the squared error of the layer's output on fresh tokens, of the target's energy, after experts and router learned a synthetic task together from scratch: 0 is perfect, 1 is what no output earns; it is no language model's loss."
@@ -403,7 +427,7 @@ func legend(r *sim.Result) string {
 	if r.Layer.Limited() {
 		s += " Under group limits the floor is approximate."
 	}
-	if len(r.Seeds) > 1 {
+	if intervals {
 		s += " ± is half of the 95 % interval over seeds."
 	}
 	if r.Facts.InSample {

@@ -7,7 +7,7 @@ import "fmt"
 func Name(name string, known []string) string {
 	best, least := "", len(name)/2+2
 	for _, k := range known {
-		if d := distance(name, k); d < least {
+		if d := distance(name, k); d < least && d < len(k)/2+2 {
 			best, least = k, d
 		}
 	}

@@ -47,9 +47,8 @@ func Write(w io.Writer, arrays []Array) error {
 }
 
 func (a Array) check() error {
-	// Python ends a zip name at a NUL byte.
-	if a.Name == "" || !utf8.ValidString(a.Name) || strings.IndexByte(a.Name, 0) >= 0 {
-		return errors.New("name must be non-empty UTF-8 without NUL")
+	if err := checkName(a.Name); err != nil {
+		return err
 	}
 	if !a.DType.valid() {
 		return fmt.Errorf("%s is not a type, %s", a.DType, accepted)
@@ -64,16 +63,30 @@ func (a Array) check() error {
 	return nil
 }
 
-func (a Array) write(zw *zip.Writer) error {
-	w, err := zw.CreateHeader(&zip.FileHeader{Name: a.Name + ".npy", Method: zip.Deflate})
-	if err != nil {
-		return err
+// checkName refuses names that an archive cannot hold: Python ends a zip name at a NUL byte.
+func checkName(name string) error {
+	if name == "" || !utf8.ValidString(name) || strings.IndexByte(name, 0) >= 0 {
+		return errors.New("name must be non-empty UTF-8 without NUL")
 	}
-	if _, err := w.Write(a.header()); err != nil {
+	return nil
+}
+
+func (a Array) write(zw *zip.Writer) error {
+	w, err := a.create(zw, zip.Deflate)
+	if err != nil {
 		return err
 	}
 	_, err = w.Write(a.Data)
 	return err
+}
+
+// create begins the zip entry and writes its header.
+func (a Array) create(zw *zip.Writer, method uint16) (io.Writer, error) {
+	w, err := zw.CreateHeader(&zip.FileHeader{Name: a.Name + ".npy", Method: method})
+	if err == nil {
+		_, err = w.Write(a.header())
+	}
+	return w, err
 }
 
 // header returns the version 1.0 header, padded so that data mapped into

@@ -1,0 +1,822 @@
+package tracefile
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"evenkeel/internal/npz"
+)
+
+// Columns that a record of JSONL or CSV may have.
+const (
+	colIDs = iota + 1
+	colWeights
+	colLogits
+	colScores
+	colLayer
+	colToken
+	colSequence
+	colStep
+	colDomain
+	colTokenID
+	colExpert
+	colCount
+	colLoads // a list of counts, one for each expert
+	colMegatron
+	colWhere
+)
+
+// aliases are the names that programs give to columns, without case and with _ for blanks.
+var aliases = map[string]int{
+	"topk_ids": colIDs, "experts": colIDs, "expert_ids": colIDs, "topk_experts": colIDs, "top_indices": colIDs, "topk_indices": colIDs,
+	"selected_experts": colIDs, "routed_experts": colIDs, "activated_expert_ids": colIDs, "activated_experts": colIDs, "chosen_experts": colIDs, "expert_indices": colIDs,
+	"topk_weights": colWeights, "gating_probs": colWeights, "expert_weights": colWeights, "topk_probs": colWeights, "routing_weights": colWeights, "gate_weights": colWeights, "topk_scores": colWeights,
+	"logits": colLogits, "router_logits": colLogits, "gate_logits": colLogits,
+	"scores": colScores, "router_probs": colScores, "router_scores": colScores,
+	"layer": colLayer, "layer_id": colLayer, "layer_idx": colLayer, "layer_index": colLayer, "layer_slot": colLayer, "moe_layer": colLayer,
+	"token": colToken, "token_idx": colToken, "token_index": colToken, "token_position": colToken, "token_pos": colToken, "position": colToken,
+	"sequence": colSequence, "req_id": colSequence, "request_id": colSequence, "problem_id": colSequence, "seq_id": colSequence, "sample_id": colSequence, "prompt_id": colSequence, "batch_id": colSequence, "batch_number": colSequence,
+	"step": colStep, "step_id": colStep, "iteration": colStep, "forward_pass_id": colStep,
+	"domain": colDomain, "dataset": colDomain, "subject": colDomain,
+	"token_id": colTokenID, "input_id": colTokenID,
+	"expert": colExpert, "expert_id": colExpert,
+	"count": colCount, "expert_count": colCount, "token_count": colCount,
+	"counts": colLoads, "logical_expert_load": colLoads, "logical_count": colLoads, "expert_load": colLoads, "expert_counts": colLoads, "tokens_per_expert": colLoads,
+}
+
+// mapped are the columns that the names of Options.Map stand for.
+var mapped = map[string]int{"topk_ids": colIDs, "topk_weights": colWeights, "logits": colLogits, "scores": colScores, "layer": colLayer, "token": colToken,
+	"sequence": colSequence, "step": colStep, "domain": colDomain, "token_id": colTokenID, "expert": colExpert, "count": colCount, "counts": colLoads}
+
+// columns finds what a column's name stands for.
+type columns struct {
+	known map[string]int    // by the name in the file
+	given map[int]bool      // mapped by Options: no alias stands for these
+	where map[string]string // column → value
+	found map[string]bool   // names of Options that were met
+	seen  []string          // the first names that were met, for errors
+}
+
+func newColumns(o Options) *columns {
+	c := &columns{known: map[string]int{}, given: map[int]bool{}, where: map[string]string{}, found: map[string]bool{}}
+	m, _ := o.mapping() // checked when the trace was opened
+	for name, column := range m {
+		if n := mapped[name]; n != 0 {
+			c.known[column] = n
+			c.given[n] = true
+			c.found[column] = false
+		}
+	}
+	for _, w := range o.Where {
+		column, value, _ := strings.Cut(w, "=")
+		c.where[column] = value
+		c.found[column] = false
+	}
+	return c
+}
+
+// find returns the column of a name, 0 for one that means nothing here. path is the name with those above it.
+func (c *columns) find(path, name string) (int, bool) {
+	_, filter := c.where[path]
+	if n, ok := c.known[path]; ok {
+		if _, asked := c.found[path]; asked {
+			c.found[path] = true
+		}
+		return n, filter
+	}
+	n, ok := c.known[name]
+	if ok && path != name {
+		if _, asked := c.found[name]; asked {
+			c.found[name] = true
+		}
+	} else if !ok {
+		n = aliases[strings.ReplaceAll(strings.ToLower(strings.TrimSpace(name)), " ", "_")]
+		if c.given[n] {
+			n = 0
+		}
+	}
+	if filter {
+		c.found[path] = true
+	}
+	if len(c.known) < 10000 && len(path) < 256 {
+		c.known[path] = n
+		if len(c.seen) < 20 {
+			c.seen = append(c.seen, path)
+		}
+	}
+	return n, filter
+}
+
+// missing is an error if a column of Options was never met.
+func (c *columns) missing(name string) error {
+	for _, column := range slices.Sorted(maps.Keys(c.found)) {
+		if !c.found[column] {
+			return fmt.Errorf("%s has no column %q, which --map or --where names: it has %q", name, column, c.seen)
+		}
+	}
+	return nil
+}
+
+// record is one row of a text format: the choices of one token or several in one layer or all, or counts.
+type record struct {
+	ids                     numbers
+	weights, logits, scores numbers
+	loads                   numbers
+	tokenID                 numbers
+	layer, expert, count    int64
+	token                   int64 // its place, if it is a number
+	tokenKey, sequence      uint64
+	step                    uint64
+	domain                  string
+	has                     [colWhere + 1]bool
+	excluded                bool // by Options.Where
+	routed                  bool // ids came in base64, one request a record
+	side                    sidecar
+}
+
+func (r *record) reset() {
+	r.has = [colWhere + 1]bool{}
+	r.excluded, r.routed, r.side = false, false, sidecar{}
+}
+
+// data reports whether the record holds more than names.
+func (r *record) data() bool {
+	return r.has[colIDs] || r.has[colLogits] || r.has[colScores] || r.has[colLoads] || r.has[colCount]
+}
+
+// hash is FNV-1a. Nothing depends on it but whether two keys are the same.
+func hash(b []byte) uint64 {
+	h := uint64(14695981039346656037)
+	for _, c := range b {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}
+
+const (
+	maxLayers = 1 << 16
+	maxID     = math.MaxInt16
+	maxKeys   = 1 << 22 // sequences that are told apart
+	maxCells  = 1 << 23 // counts in long form
+)
+
+// layerRows are the rows of one layer.
+type layerRows struct {
+	ids, weights, logits, scores *spool
+	k, experts                   int
+	weighted                     int // tokens that have weights
+	tokens                       int
+	hash                         uint64 // of the tokens' keys, to see that layers list the same tokens
+	places, hidden               []place
+}
+
+// place is a matrix of bfloat16 in a sidecar file.
+type place struct {
+	segment
+	width int
+}
+
+// rows collects records and becomes a Source.
+type rows struct {
+	name string
+	o    Options
+	pool *pool
+
+	layers map[int]*layerRows
+	last   int // layer of the last record
+	cached *layerRows
+	lead   *layerRows // the first layer, whose rows name the tokens
+	line   int
+
+	hasLayer, routed bool
+	short            int // rows with fewer than K ids
+	tokenIDs         *spool
+	domains          map[string]int
+	domainNames      []string
+	domain           *spool
+	lengths          *spool
+	length           int
+	sequence         uint64
+	previous         int64
+	keyed, numbered  bool
+	mixed            bool // sequences come back after they had ended
+	keys             map[uint64]bool
+
+	counts *counts
+}
+
+func newRows(name string, o Options) *rows {
+	p := newPool()
+	return &rows{name: name, o: o, pool: p, layers: map[int]*layerRows{}, last: -1, tokenIDs: p.spool(), domains: map[string]int{}, domain: p.spool(),
+		lengths: p.spool(), keys: map[uint64]bool{}, counts: newCounts(p)}
+}
+
+func (t *rows) errorf(line int, format string, args ...any) error {
+	return fmt.Errorf("%s:%d: %s", t.name, line, fmt.Sprintf(format, args...))
+}
+
+// add takes a record, which the caller may use again.
+func (t *rows) add(r *record, line int) error {
+	t.line = line
+	if r.excluded {
+		return nil
+	}
+	if r.has[colLayer] && (r.layer < 0 || r.layer >= maxLayers) {
+		return t.errorf(line, "layer is %d: want 0 to %d", r.layer, maxLayers-1)
+	}
+	if r.has[colLoads] || r.has[colCount] {
+		t.counts.domains = t.counts.domains || r.has[colDomain]
+		if err := t.counts.add(r); err != nil {
+			return t.errorf(line, "%s", err)
+		}
+		return nil
+	}
+	// The list that leads gives the tokens.
+	lead, what := &r.ids, "topk_ids"
+	switch {
+	case r.has[colIDs]:
+	case r.has[colLogits]:
+		lead, what = &r.logits, "logits"
+	default:
+		lead, what = &r.scores, "scores"
+	}
+	for _, other := range []struct {
+		has bool
+		n   *numbers
+		who string
+	}{{r.has[colWeights], &r.weights, "topk_weights"}, {r.has[colLogits], &r.logits, "logits"}, {r.has[colScores], &r.scores, "scores"}} {
+		if other.has && (len(other.n.ends) != len(lead.ends) || len(other.n.groups) != len(lead.groups)) {
+			return t.errorf(line, "%s has %d rows, but %s has %d", other.who, len(other.n.ends), what, len(lead.ends))
+		}
+	}
+	t.routed = t.routed || r.routed
+	n := len(lead.ends)
+	switch {
+	case lead.depth == 3: // [tokens][layers][k]
+		if r.has[colLayer] {
+			return t.errorf(line, "%s is three lists deep, [tokens][layers][k], and layer is given too", what)
+		}
+		begin, layers := 0, 0
+		for token, end := range lead.groups {
+			if token > 0 && end-begin != layers {
+				return t.errorf(line, "%s has %d layers at token %d, but %d before", what, end-begin, token, layers)
+			}
+			layers = end - begin
+			for l := range layers {
+				if err := t.row(r, l, begin+l, token); err != nil {
+					return err
+				}
+			}
+			begin = end
+		}
+		t.tokens(r, len(lead.groups))
+		return t.written()
+	case lead.depth == 2 && !r.has[colLayer] && t.o.Layers > 1 && n == t.o.Layers: // [layers][k] of one token
+		for l := range n {
+			if err := t.row(r, l, l, 0); err != nil {
+				return err
+			}
+		}
+		t.tokens(r, 1)
+		return t.written()
+	}
+	layer := 0
+	if r.has[colLayer] {
+		layer, t.hasLayer = int(r.layer), true
+	}
+	for i := range n {
+		if err := t.row(r, layer, i, i); err != nil {
+			return err
+		}
+	}
+	l := t.layers[layer]
+	if l == nil {
+		return nil // a record of no tokens
+	}
+	if r.side.logits.width > 0 {
+		l.places = append(l.places, r.side.logits)
+	}
+	if r.side.hidden.width > 0 {
+		l.hidden = append(l.hidden, r.side.hidden)
+	}
+	if l == t.lead {
+		t.tokens(r, n)
+	}
+	return t.written()
+}
+
+// written returns an error of writing that a spool has kept.
+func (t *rows) written() error {
+	if l := t.cached; l != nil {
+		for _, s := range []*spool{l.ids, l.weights, l.logits, l.scores, t.tokenIDs, t.domain, t.lengths} {
+			if s.err != nil {
+				return s.err
+			}
+		}
+	}
+	return nil
+}
+
+// row appends row i of a record, the token-th of its tokens, to a layer.
+func (t *rows) row(r *record, layer, i, token int) error {
+	l := t.cached
+	if layer != t.last || l == nil {
+		if l = t.layers[layer]; l == nil {
+			if len(t.layers) >= 4096 {
+				return t.errorf(t.line, "it has more than 4096 layers: map layer to another column")
+			}
+			l = &layerRows{ids: t.pool.spool(), weights: t.pool.spool(), logits: t.pool.spool(), scores: t.pool.spool()}
+			if t.o.TopK > 0 {
+				l.k = t.o.TopK
+			}
+			t.layers[layer] = l
+			if t.lead == nil {
+				t.lead = l
+			}
+		}
+		t.cached, t.last = l, layer
+	}
+	if r.has[colIDs] {
+		if err := t.choices(r, l, i); err != nil {
+			return err
+		}
+	}
+	for _, x := range []struct {
+		has bool
+		n   *numbers
+		s   *spool
+		who string
+	}{{r.has[colLogits], &r.logits, l.logits, "logits"}, {r.has[colScores], &r.scores, l.scores, "scores"}} {
+		if !x.has {
+			continue
+		}
+		from, to := x.n.row(i)
+		if l.experts == 0 {
+			l.experts = to - from
+		}
+		if to-from != l.experts || to == from {
+			return t.errorf(t.line, "%s has %d numbers for a token, but %d before: want one for each expert", x.who, to-from, l.experts)
+		}
+		for _, v := range x.n.floats[from:to] {
+			x.s.float32(v)
+		}
+	}
+	l.tokens++
+	if r.has[colToken] || r.has[colSequence] || r.has[colStep] {
+		l.hash = (l.hash ^ r.tokenKey ^ r.sequence*3 ^ r.step*5 ^ uint64(token)) * 1099511628211
+	}
+	return nil
+}
+
+// choices appends the ids and weights of one token.
+func (t *rows) choices(r *record, l *layerRows, i int) error {
+	from, to := r.ids.row(i)
+	k := to - from
+	if l.k == 0 {
+		if k == 0 {
+			return t.errorf(t.line, "the first token of a layer has no experts, so it does not say how many there are per token: add --set topk=K")
+		}
+		l.k = k
+	}
+	if k > l.k {
+		return t.errorf(t.line, "a token has %d experts, but %d were expected after the tokens before it: add --set topk=%d", k, l.k, k)
+	}
+	for _, id := range r.ids.ints[from:to] {
+		if t.o.Padding > 0 && id == int64(t.o.Padding) {
+			id = -1
+		}
+		if id < -1 || id > maxID {
+			return t.errorf(t.line, "expert id is %d: want 0 to %d, or -1 for padding; --set padding=%d (trace.padding in a scenario) makes that padding", id, maxID, id)
+		}
+		l.ids.int16(int16(id))
+	}
+	for range l.k - k {
+		l.ids.int16(-1)
+	}
+	if k < l.k {
+		t.short++
+	}
+	if !r.has[colWeights] {
+		return nil
+	}
+	if a, b := r.weights.row(i); b-a != k {
+		return t.errorf(t.line, "a token has %d weights for %d experts", b-a, k)
+	} else {
+		for _, w := range r.weights.floats[a:b] {
+			l.weights.float32(w)
+		}
+	}
+	for range l.k - k {
+		l.weights.float32(0)
+	}
+	l.weighted++
+	return nil
+}
+
+// tokens notes what a record says of n tokens themselves: sequence, domain, token id.
+func (t *rows) tokens(r *record, n int) {
+	fresh := t.lengths.size == 0 && t.length == 0
+	switch {
+	case r.has[colSequence]:
+		t.keyed = true
+		if fresh || r.sequence != t.sequence {
+			if t.keys[r.sequence] || len(t.keys) >= maxKeys {
+				t.mixed = true
+			}
+			if !t.mixed {
+				t.keys[r.sequence] = true
+			}
+			t.begin()
+		}
+		t.sequence = r.sequence
+	case r.routed || len(r.ids.groups) > 0:
+		t.keyed = true
+		t.begin()
+	case r.has[colToken]:
+		t.numbered = true
+		if fresh || r.token <= t.previous {
+			t.begin()
+		}
+		t.previous = r.token
+	}
+	t.length += n
+	if r.has[colTokenID] && len(r.tokenID.ints) == n {
+		for _, id := range r.tokenID.ints {
+			t.tokenIDs.int32(int32(max(-1, min(id, math.MaxInt32))))
+		}
+	}
+	if r.has[colDomain] {
+		d, ok := t.domains[r.domain]
+		if !ok && len(t.domainNames) < 256 {
+			d = len(t.domainNames)
+			t.domains[r.domain] = d
+			t.domainNames = append(t.domainNames, r.domain)
+		} else if !ok {
+			d = -1
+		}
+		for range n {
+			t.domain.int16(int16(d))
+		}
+	}
+}
+
+// begin ends the sequence under way.
+func (t *rows) begin() {
+	if t.length > 0 {
+		t.lengths.int32(int32(min(t.length, math.MaxInt32)))
+		t.length = 0
+	}
+}
+
+// source brings the rows to arrays. It closes the pool where it fails.
+func (t *rows) source(format string) (*arrays, error) {
+	s := newArrays(format, t.name)
+	s.closers = append(s.closers, t.pool.close)
+	var err error
+	switch {
+	case len(t.layers) > 0 && t.counts.any():
+		err = fmt.Errorf("%s holds choices of tokens and counts of experts: keep one of them, by --where column=value", t.name)
+	case t.counts.any():
+		err = t.counts.source(s)
+	case len(t.layers) == 0:
+		err = fmt.Errorf("%s holds no record", t.name)
+	default:
+		err = t.fill(s)
+	}
+	if err != nil {
+		t.pool.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (t *rows) fill(s *arrays) error {
+	numbers := slices.Sorted(maps.Keys(t.layers))
+	lead := t.lead
+	first := slices.IndexFunc(numbers, func(n int) bool { return t.layers[n] == lead })
+	var ids, weights, logits, scores []segment
+	for _, n := range numbers {
+		l := t.layers[n]
+		switch {
+		case l.tokens != lead.tokens:
+			return fmt.Errorf("%s has %d tokens in layer %d, but %d in layer %d: every layer must list the same tokens, so the file may be cut off", t.name, l.tokens, n, lead.tokens, numbers[first])
+		case l.hash != lead.hash:
+			return fmt.Errorf("%s lists other tokens in layer %d than in layer %d, or in another order: sort each layer's rows alike", t.name, n, numbers[first])
+		case l.k != lead.k || l.experts != lead.experts:
+			return fmt.Errorf("%s has %d ids and %d scores a token in layer %d, but %d and %d in layer %d", t.name, l.k, l.experts, n, lead.k, lead.experts, numbers[first])
+		}
+		ids = append(ids, segment{l.ids, 0, l.tokens * l.k})
+		weights = append(weights, segment{l.weights, 0, l.tokens * l.k})
+		logits = append(logits, segment{l.logits, 0, l.tokens * l.experts})
+		scores = append(scores, segment{l.scores, 0, l.tokens * l.experts})
+	}
+	L, T := len(numbers), lead.tokens
+	whole := func(get func(l *layerRows) int64, want int) bool {
+		for _, l := range t.layers {
+			if get(l) != int64(want) {
+				return false
+			}
+		}
+		return want > 0
+	}
+	for _, x := range []struct {
+		name     string
+		width    int
+		size     int
+		dtype    npz.DType
+		segments []segment
+		bytes    func(l *layerRows) int64
+	}{
+		{"topk_ids", lead.k, 2, npz.Int16, ids, func(l *layerRows) int64 { return l.ids.size }},
+		{"topk_weights", lead.k, 4, npz.Float32, weights, func(l *layerRows) int64 { return l.weights.size }},
+		{"logits", lead.experts, 4, npz.Float32, logits, func(l *layerRows) int64 { return l.logits.size }},
+		{"scores", lead.experts, 4, npz.Float32, scores, func(l *layerRows) int64 { return l.scores.size }},
+	} {
+		some := slices.ContainsFunc(numbers, func(n int) bool { return x.bytes(t.layers[n]) > 0 })
+		switch {
+		case whole(x.bytes, T*x.width*x.size):
+			s.list[x.name] = &array{[]int{L, T, x.width}, x.dtype, x.segments}
+		case some && x.name == "topk_ids":
+			return fmt.Errorf("%s has %s at some tokens only: want them at every token", t.name, x.name)
+		case some:
+			s.note("%s is left out: it is given at some tokens only", x.name)
+		}
+	}
+	for _, x := range []struct {
+		name string
+		get  func(l *layerRows) []place
+	}{{"logits", func(l *layerRows) []place { return l.places }}, {"hidden", func(l *layerRows) []place { return l.hidden }}} {
+		if err := t.sidecars(s, x.name, numbers, x.get); err != nil {
+			return err
+		}
+	}
+	if t.hasLayer {
+		t.layerNumbers(s, numbers)
+	}
+	t.perToken(s, T)
+	if t.short > 0 {
+		s.note("rows with fewer than %d experts: %d; what they lack counts as padding", lead.k, t.short)
+	}
+	return nil
+}
+
+// sidecars adds an array whose layers lie in pieces in sidecar files.
+func (t *rows) sidecars(s *arrays, name string, numbers []int, get func(l *layerRows) []place) error {
+	width, some, whole := 0, false, true
+	var segments []segment
+	for _, n := range numbers {
+		l := t.layers[n]
+		count := 0
+		for _, p := range get(l) {
+			some = true
+			if width == 0 {
+				width = p.width
+			}
+			if p.width != width {
+				return fmt.Errorf("%s has %s of width %d and %d", t.name, name, p.width, width)
+			}
+			count += p.n
+			segments = append(segments, p.segment)
+		}
+		whole = whole && count == l.tokens*width
+	}
+	switch {
+	case some && whole:
+		s.list[name] = &array{[]int{len(numbers), t.lead.tokens, width}, bfloat16, segments}
+	case some:
+		s.note("%s is left out: it is given at some records only", name)
+	}
+	return nil
+}
+
+// layerNumbers adds the numbers of the layers in the model.
+func (t *rows) layerNumbers(s *arrays, numbers []int) {
+	p := t.pool.spool()
+	mtp := false
+	for i, n := range numbers {
+		if n >= mtpLayers { // numbered on from the decoder's last
+			mtp = true
+			n = i
+			if i > 0 {
+				n = t.number(numbers, i-1) + 1
+			}
+		}
+		p.int32(int32(n))
+	}
+	if mtp {
+		s.note("layers of multi-token prediction come last and are numbered on from the decoder's")
+	}
+	s.list["layers"] = &array{[]int{len(numbers)}, npz.Int32, []segment{{p, 0, len(numbers)}}}
+	noteLayers(s, numbers)
+}
+
+func (t *rows) number(numbers []int, i int) int {
+	back := 0
+	for i > 0 && numbers[i] >= mtpLayers {
+		i--
+		back++
+	}
+	if numbers[i] >= mtpLayers {
+		return back
+	}
+	return numbers[i] + back
+}
+
+// noteLayers says where slots are not the numbers of layers.
+func noteLayers(s *arrays, numbers []int) {
+	if len(numbers) > 0 && numbers[0] > 0 {
+		s.note("slot 0 is layer %d of the model: the layers before it are dense or were not recorded", numbers[0])
+	}
+}
+
+// perToken adds what is known of the tokens themselves.
+func (t *rows) perToken(s *arrays, tokens int) {
+	if t.tokenIDs.size == int64(tokens)*4 {
+		s.list["token_id"] = &array{[]int{tokens}, npz.Int32, []segment{{t.tokenIDs, 0, tokens}}}
+	}
+	switch {
+	case t.domain.size != int64(tokens)*2:
+	case len(t.domains) >= 256:
+		s.note("domains are left out: there are more than 256")
+	default:
+		s.list["domain"] = &array{[]int{tokens}, npz.Int16, []segment{{t.domain, 0, tokens}}}
+		s.note("domains are numbered in the order of the file: %s", enumerate(t.domainNames))
+	}
+	t.begin()
+	switch n := int(t.lengths.size / 4); {
+	case t.mixed:
+		s.note("tokens of different sequences are interleaved: sequences are not known")
+	case t.keyed || t.numbered:
+		s.list["seq_lens"] = &array{[]int{n}, npz.Int32, []segment{{t.lengths, 0, n}}}
+		if !t.keyed {
+			s.note("a sequence begins where the token's index does not rise")
+		}
+	}
+	if t.routed {
+		s.note("routed experts of a request cover its tokens but the last, which no router saw")
+	}
+}
+
+func enumerate(names []string) string {
+	var b strings.Builder
+	for i, n := range names {
+		if i == 20 {
+			fmt.Fprintf(&b, ", ... (%d in all)", len(names))
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		if len(n) > 40 {
+			n = n[:40] + "..."
+		}
+		fmt.Fprintf(&b, "%d %s", i, strings.ToValidUTF8(n, "?"))
+	}
+	return b.String()
+}
+
+// counts collects the level counts, as lists over experts or in long form.
+type counts struct {
+	cells   map[cell]int64
+	steps   map[uint64]int
+	layers  map[int]bool
+	experts int
+	named   bool // layers have numbers
+	domains bool // there is a domain, which was summed over
+	auto    int  // steps of records that name none
+	pool    *pool
+}
+
+type cell struct{ step, layer, expert int32 }
+
+func newCounts(p *pool) *counts {
+	return &counts{cells: map[cell]int64{}, steps: map[uint64]int{}, layers: map[int]bool{}, pool: p}
+}
+
+func (c *counts) any() bool { return len(c.cells) > 0 || len(c.layers) > 0 }
+
+// set adds n to a cell; counts of the same cell are summed.
+func (c *counts) set(step, layer, expert int, n int64) error {
+	switch {
+	case n < 0:
+		return fmt.Errorf("the count of expert %d is %d: it cannot be negative", expert, n)
+	case expert < 0 || expert > maxID:
+		return fmt.Errorf("expert is %d: want 0 to %d", expert, maxID)
+	case layer < 0 || layer >= maxLayers:
+		return fmt.Errorf("layer is %d: want 0 to %d", layer, maxLayers-1)
+	}
+	if len(c.steps) > maxCells || c.auto > maxCells {
+		return fmt.Errorf("there are more than %d steps: sum some of them first", maxCells)
+	}
+	c.layers[layer] = true
+	c.experts = max(c.experts, expert+1)
+	key := cell{int32(step), int32(layer), int32(expert)}
+	if n == 0 {
+		return nil
+	}
+	sum := c.cells[key] + n
+	if sum < 0 {
+		return errors.New("counts overflow")
+	}
+	c.cells[key] = sum
+	if len(c.cells) > maxCells {
+		return fmt.Errorf("there are more than %d counts of step, layer and expert: sum some of them first", maxCells)
+	}
+	return nil
+}
+
+func (c *counts) step(key uint64) int {
+	n, ok := c.steps[key]
+	if !ok {
+		n = len(c.steps)
+		c.steps[key] = n
+	}
+	return n
+}
+
+func (c *counts) add(r *record) error {
+	step := 0
+	switch {
+	case r.has[colStep]:
+		step = c.step(r.step)
+	case r.has[colLoads] && (r.loads.depth == 2 || !r.has[colLayer]):
+		step = c.auto
+		c.auto++
+	}
+	c.named = c.named || r.has[colLayer]
+	layer := 0
+	if r.has[colLayer] {
+		layer = int(r.layer)
+	}
+	if !r.has[colLoads] {
+		if !r.has[colExpert] {
+			return errors.New("a count has no expert: map the column that has it, by --map expert=COLUMN")
+		}
+		if r.expert < 0 || r.expert > maxID {
+			return fmt.Errorf("expert is %d: want 0 to %d", r.expert, maxID)
+		}
+		return c.set(step, layer, int(r.expert), r.count)
+	}
+	if r.loads.depth == 2 && r.has[colLayer] || r.loads.depth == 3 {
+		return errors.New("counts are lists within lists, and the layer is given too: want one list over experts")
+	}
+	for i := range r.loads.ends {
+		from, to := r.loads.row(i)
+		for e, n := range r.loads.ints[from:to] {
+			if err := c.set(step, layer+i, e, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// source writes the counts as [steps, L, E].
+func (c *counts) source(s *arrays) error {
+	layers := slices.Sorted(maps.Keys(c.layers))
+	steps := max(1, len(c.steps), c.auto)
+	if c.experts == 0 {
+		return fmt.Errorf("%s counts no choice of any expert", s.name)
+	}
+	if total := steps * len(layers) * c.experts; total > 1<<28 {
+		return fmt.Errorf("%s has counts of %d steps, %d layers and %d experts: at most %d are accepted", s.name, steps, len(layers), c.experts, 1<<28)
+	}
+	cells := slices.SortedFunc(maps.Keys(c.cells), func(a, b cell) int {
+		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.layer, b.layer), cmp.Compare(a.expert, b.expert))
+	})
+	out := c.pool.spool()
+	next := 0
+	for step := range steps {
+		for _, layer := range layers {
+			for e := range c.experts {
+				var n int64
+				if next < len(cells) && cells[next] == (cell{int32(step), int32(layer), int32(e)}) {
+					n = c.cells[cells[next]]
+					next++
+				}
+				out.int64(n)
+			}
+		}
+	}
+	if out.err != nil {
+		return out.err
+	}
+	if c.domains {
+		s.note("counts are summed over domains: --map step=COLUMN keeps them apart, --where COLUMN=VALUE picks one")
+	}
+	s.list["counts"] = &array{[]int{steps, len(layers), c.experts}, npz.Int64, []segment{{out, 0, steps * len(layers) * c.experts}}}
+	if c.named {
+		p := c.pool.spool()
+		for _, l := range layers {
+			p.int32(int32(l))
+		}
+		s.list["layers"] = &array{[]int{len(layers)}, npz.Int32, []segment{{p, 0, len(layers)}}}
+		noteLayers(s, layers)
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package tracefile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// arrayNames are the names that the columns of text formats have as arrays.
+var arrayNames = map[int]string{colIDs: "topk_ids", colWeights: "topk_weights", colLogits: "logits", colScores: "scores", colTokenID: "token_id", colLoads: "counts"}
+
+// view is a Source whose arrays have the names of this package, and whose ids have no padding but -1.
+type view struct {
+	*arrays
+	padding int32 // an id that stands for no expert; 0: none
+}
+
+// Int32s implements Source.
+func (v *view) Int32s(name string, from, to int) ([]int32, error) {
+	x, err := v.arrays.Int32s(name, from, to)
+	if name == "topk_ids" && v.padding > 0 {
+		for i := range x {
+			if x[i] == v.padding {
+				x[i] = -1
+			}
+		}
+	}
+	return x, err
+}
+
+// newView names the arrays of a file and closes it where that fails.
+func newView(s *arrays, o Options) (Source, error) {
+	if s.named {
+		if err := s.rename(o); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	if h, ok := s.Header("layers"); ok && h.DType.Float() {
+		s.Close()
+		return nil, s.errorf("layers", "dtype is %s, want integers: the numbers of the layers", h.DType)
+	}
+	return &view{s, int32(min(o.Padding, 1<<31-1))}, nil
+}
+
+// rename gives the arrays of a format with names of its own the names of this package: as Options.Map says, else by what
+// other programs call them, else, where there is a single array, by its type.
+func (s *arrays) rename(o Options) error {
+	m, _ := o.mapping()
+	taken, renamed := map[string]bool{}, map[string]*array{}
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		column := m[name]
+		if !slices.Contains(canonical, name) {
+			return fmt.Errorf("%s holds arrays, not rows: --map %s=%s names a column of JSONL or CSV", s.name, name, column)
+		}
+		a := s.list[column]
+		if a == nil {
+			return fmt.Errorf("%s has no array %q, which --map names: it has %q", s.name, column, s.Names())
+		}
+		renamed[name] = a // below, after all have been found: names may be swapped
+		taken[column] = true
+	}
+	maps.Copy(s.list, renamed)
+	if len(o.Where) > 0 {
+		return fmt.Errorf("%s holds arrays, not rows: --where picks rows of JSONL or CSV", s.name)
+	}
+	for _, leader := range []string{"logits", "scores", "topk_ids", "counts"} {
+		if s.list[leader] != nil || m[leader] != "" {
+			return nil
+		}
+	}
+	for _, name := range s.Names() {
+		known := arrayNames[aliases[strings.ToLower(name)]]
+		if known == "" || taken[name] || s.list[known] != nil {
+			continue
+		}
+		a := s.list[name]
+		if strings.EqualFold(name, "routed_experts") && len(a.shape) == 3 {
+			if err := s.transpose(name); err != nil {
+				return err
+			}
+			a = s.list[name]
+			s.note("routed_experts was read as [tokens, layers, k]")
+		}
+		delete(s.list, name)
+		s.list[known] = a
+		s.note("array %s was read as %s", name, known)
+	}
+	if a := s.list["arr_0"]; a != nil && len(s.list) == 1 && len(a.shape) >= 2 {
+		known := "topk_ids"
+		if a.dtype.Float() || a.dtype == bfloat16 {
+			known = "logits"
+		}
+		delete(s.list, "arr_0")
+		s.list[known] = a
+		s.note("the single array, of shape %v, was read as %s; --map NAME=arr_0 says otherwise", a.shape, known)
+	}
+	return nil
+}
+
+// transpose turns [tokens, layers, k] into [layers, tokens, k].
+func (s *arrays) transpose(name string) error {
+	a := s.list[name]
+	tokens, layers, k := a.shape[0], a.shape[1], a.shape[2]
+	if layers < 1 || layers > 4096 || k < 1 {
+		return s.errorf(name, "shape is %v: want [tokens, layers, k]", a.shape)
+	}
+	p := newPool()
+	s.closers = append(s.closers, p.close)
+	out := make([]*spool, layers)
+	var segments []segment
+	for l := range out {
+		out[l] = p.spool()
+		segments = append(segments, segment{out[l], 0, tokens * k})
+	}
+	row := k * sizeOf(a.dtype)
+	layer, in := 0, 0
+	err := s.scan(name, a, 0, a.len(), func(_ int, b []byte) error {
+		for len(b) > 0 {
+			n := min(len(b), row-in)
+			if _, err := out[layer].Write(b[:n]); err != nil {
+				return err
+			}
+			b = b[n:]
+			if in += n; in == row {
+				in, layer = 0, (layer+1)%layers
+			}
+		}
+		return nil
+	})
+	s.list[name] = &array{[]int{layers, tokens, k}, a.dtype, segments}
+	return err
+}
