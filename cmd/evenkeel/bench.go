@@ -179,7 +179,7 @@ func (q *benchRequest) compareStep(ctx context.Context, s bench.Shape) (bench.Ti
 	if err != nil {
 		return bench.Timing{}, err
 	}
-	c, err := p.config(1)
+	c, err := p.Config(1)
 	if err != nil {
 		return bench.Timing{}, err
 	}

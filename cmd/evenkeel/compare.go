@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"evenkeel/experiment"
 	"evenkeel/internal/nearest"
 	"evenkeel/internal/vec"
-	"evenkeel/moe"
 	"evenkeel/scenarios"
 	"evenkeel/sim"
 	"evenkeel/strategies"
@@ -181,7 +180,7 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 			return err
 		}
 	}
-	c, err := p.config(q.workers)
+	c, err := p.Config(q.workers)
 	if err != nil {
 		return err
 	}
@@ -236,16 +235,10 @@ func (q *request) run(ctx context.Context, flags *pflag.FlagSet, stdout, stderr 
 	return nil
 }
 
-// learnedExperts is the value of task.experts where experts learn.
-const learnedExperts = "learned"
-
-// plan is a comparison, resolved: everything that a manifest must hold to repeat it.
+// plan is a comparison, and what --all left out of it.
 type plan struct {
-	scenario *scenarios.Scenario
-	specs    []strategies.Spec
-	mode     string
-	why      string // why the router learns or does not
-	left     []refusal
+	*experiment.Experiment
+	left []refusal
 }
 
 // refusal is a strategy that the scenario does not permit.
@@ -282,7 +275,7 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f := s.Facts(); len(q.strategies) == 0 && (s.Task.Experts == learnedExperts || f.Waste || f.Aggregate) {
+	if f := s.Facts(); len(q.strategies) == 0 && (s.Task.Experts == experiment.LearnedExperts || f.Waste || f.Aggregate) {
 		specs = slices.DeleteFunc(specs, func(spec strategies.Spec) bool { return spec.Preset.Family == "bounds" })
 	}
 	return newPlan(s, specs)
@@ -322,7 +315,7 @@ func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
 		settings = append(settings, "router.mode="+q.router)
 	}
 	if q.experts != "" {
-		if q.experts != "fixed" && q.experts != learnedExperts {
+		if q.experts != "fixed" && q.experts != experiment.LearnedExperts {
 			return nil, fmt.Errorf("--experts is %q: it must be fixed or learned", q.experts)
 		}
 		settings = append(settings, "task.experts="+q.experts)
@@ -361,11 +354,11 @@ func planAll(s *scenarios.Scenario) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := bare.config(0)
+	c, err := bare.Config(0)
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{scenario: s, mode: bare.mode, why: bare.why}
+	p := &plan{Experiment: &experiment.Experiment{Scenario: s, Mode: bare.Mode, Why: bare.Why}}
 	var others []refusal
 	for _, preset := range strategies.Presets() {
 		spec, err := strategies.Parse(preset.Name)
@@ -384,87 +377,14 @@ func planAll(s *scenarios.Scenario) (*plan, error) {
 			p.left = append(p.left, refusal{spec.String(), err})
 			continue
 		}
-		p.specs = append(p.specs, spec)
+		p.Specs = append(p.Specs, spec)
 	}
 	p.left = append(p.left, others...)
 	return p, nil
 }
 
-// newPlan decides what learns.
+// newPlan plans a comparison.
 func newPlan(s *scenarios.Scenario, specs []strategies.Spec) (*plan, error) {
-	p := &plan{scenario: s, specs: specs}
-	seen := map[string]bool{}
-	for _, spec := range specs {
-		if seen[spec.String()] {
-			return nil, fmt.Errorf("strategy %s is asked for twice: a comparison has each once", spec)
-		}
-		seen[spec.String()] = true
-	}
-	facts, layer := s.Facts(), s.Layer()
-	if facts.Level == scenarios.LevelChoices {
-		out := "dump the router's logits, or look at it with evenkeel inspect"
-		if s.Trace.Weighted() {
-			out = "dump the router's logits, assume the unseen scores by --set trace.complete=flat or popularity, or look at it with evenkeel inspect"
-		}
-		return nil, fmt.Errorf("%s cannot be compared: measuring what a choice costs needs the scores of all experts, and %s holds choices only; %s", p.specs[0], s.Trace.File, out)
-	}
-	if s.Router.Mode == sim.Learned && layer.Score == moe.Stored {
-		return nil, errors.New("--router learned: this stream carries scores, not logits, so no router can learn on it; leave it out or use --router frozen")
-	}
-	loss := false
-	for _, spec := range p.specs {
-		r, err := spec.Build(layer)
-		if err != nil {
-			return nil, err
-		}
-		loss = loss || r.Traits().Loss
-	}
-	p.decide(facts, layer, loss)
-	s.SettleSteps(p.mode == sim.Frozen)
-	return p, nil
-}
-
-// decide fixes what moves; see section "What learns" of the README.
-func (p *plan) decide(f moe.Facts, l moe.Layer, loss bool) {
-	learned := sim.Learned
-	if !f.Latent {
-		learned = sim.Offsets
-	}
-	switch mode := p.scenario.Router.Mode; {
-	case mode == sim.Frozen:
-		p.mode, p.why = sim.Frozen, "as asked"
-	case l.Score == moe.Stored:
-		p.mode, p.why = sim.Frozen, "the stream carries scores, so nothing can learn"
-	case mode == sim.Learned:
-		p.mode, p.why = learned, "as asked"
-	case loss:
-		p.mode, p.why = learned, "a strategy has a loss"
-	case f.Trace:
-		p.mode, p.why = sim.Frozen, "a trace, and no strategy has a loss"
-	case !f.Latent:
-		p.mode, p.why = sim.Frozen, "no latent vectors, and no strategy has a loss"
-	default:
-		p.mode, p.why = learned, "the default"
-	}
-}
-
-// config turns the plan into what the step loop runs.
-func (p *plan) config(workers int) (*sim.Config, error) {
-	s := p.scenario
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
-	c := &sim.Config{
-		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, Distinct: s.Distinct(), MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
-		Seeds: s.Seeds, Stream: s.Stream, Workers: workers,
-		Experts: sim.ExpertsConfig{Learn: s.Task.Experts == learnedExperts, Rate: s.Task.Rate, Hidden: s.Task.Hidden, Regions: s.Task.Regions, Shared: s.Task.Shared},
-		Router:  sim.RouterConfig{Mode: p.mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
-	}
-	for _, spec := range p.specs {
-		c.Strategies = append(c.Strategies, func() (moe.Strategy, error) { return spec.Build(c.Layer) })
-	}
-	if c.Router.Oracle && c.Router.Mode == sim.Learned && s.Stream(s.Seeds[0]).OracleRouter() == nil {
-		return nil, errors.New("router.init is oracle, but this stream knows no router: use router.init=random")
-	}
-	return c, nil
+	x, err := experiment.New(s, specs)
+	return &plan{Experiment: x}, err
 }

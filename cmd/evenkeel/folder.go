@@ -85,7 +85,7 @@ func writeWhole(name string, text []byte) error {
 // writeFolder writes all files of a comparison.
 func writeFolder(dir string, p *plan, r *sim.Result, wall time.Duration) error {
 	return writeFiles(dir, p, r, wall, func(folder string) error {
-		_, err := plots.WriteAll(folder, r, p.scenario.Name)
+		_, err := plots.WriteAll(folder, r, p.Scenario.Name)
 		return err
 	})
 }
@@ -230,8 +230,8 @@ type manifest struct {
 
 func newManifest(p *plan, r *sim.Result, wall time.Duration) *manifest {
 	m := &manifest{Version: version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Kernel: vec.Kernel(),
-		Seconds: math.Round(wall.Seconds()*1000) / 1000, Router: p.mode, Seeds: r.Seeds, Incomplete: r.Incomplete}
-	for _, s := range p.specs {
+		Seconds: math.Round(wall.Seconds()*1000) / 1000, Router: p.Mode, Seeds: r.Seeds, Incomplete: r.Incomplete}
+	for _, s := range p.Specs {
 		m.Strategies = append(m.Strategies, s.Full())
 		if text := s.Preset.Source(); text != nil {
 			if m.Files == nil {
@@ -240,7 +240,7 @@ func newManifest(p *plan, r *sim.Result, wall time.Duration) *manifest {
 			m.Files[s.Preset.Name] = string(text)
 		}
 	}
-	m.Scenario, _ = p.scenario.Marshal() // plain values only, so it cannot fail
+	m.Scenario, _ = p.Scenario.Marshal() // plain values only, so it cannot fail
 	return m
 }
 

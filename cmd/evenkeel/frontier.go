@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"evenkeel/experiment"
 	"evenkeel/internal/vec"
 	"evenkeel/plots"
 	"evenkeel/sim"
@@ -200,7 +201,7 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 	if err != nil {
 		return err
 	}
-	if stream.Task.Experts == learnedExperts {
+	if stream.Task.Experts == experiment.LearnedExperts {
 		return errors.New("a frontier is of affinity at equal imbalance, and experts that learn have no true affinity: use --experts fixed, or evenkeel compare --experts learned with several strengths")
 	}
 	p, err := newPlan(stream, fresh(first, nil))
@@ -258,7 +259,7 @@ func fresh(specs, known []strategies.Spec) (list []strategies.Spec) {
 
 // compare runs the strategies of a plan. A frontier is whole or not at all, so an interruption ends it.
 func (q *frontierRequest) compare(ctx context.Context, p *plan, stderr io.Writer) (*sim.Result, error) {
-	c, err := p.config(q.workers)
+	c, err := p.Config(q.workers)
 	if err != nil {
 		return nil, err
 	}
@@ -310,15 +311,15 @@ func (q *frontierRequest) refined(ctx context.Context, p *plan, r *sim.Result, s
 		slices.Sort(s.strengths)
 		s.strengths = slices.Compact(s.strengths)
 	}
-	second := &plan{scenario: p.scenario, mode: p.mode, why: p.why, specs: fresh(more, p.specs)}
-	if second.specs == nil {
+	second := &plan{Experiment: &experiment.Experiment{Scenario: p.Scenario, Mode: p.Mode, Why: p.Why, Specs: fresh(more, p.Specs)}}
+	if second.Specs == nil {
 		return r, nil
 	}
 	added, err := q.compare(ctx, second, stderr)
 	if err != nil {
 		return nil, err
 	}
-	p.specs = append(p.specs, second.specs...)
+	p.Specs = append(p.Specs, second.Specs...)
 	return r.Join(added), nil
 }
 
@@ -631,6 +632,6 @@ func (f *frontier) writeFolder(dir string, p *plan, wall time.Duration) error {
 		return err
 	}
 	return writeFiles(dir, p, f.result, wall, func(folder string) error {
-		return plots.WriteFrontier(folder, f.result, f.curves, p.scenario.Name)
+		return plots.WriteFrontier(folder, f.result, f.curves, p.Scenario.Name)
 	})
 }

@@ -119,7 +119,7 @@ func finite(x float64) *float64 {
 func newSummary(p *plan, r *sim.Result) *summary {
 	s := &summary{
 		Version: 1, Seeds: r.Seeds, Kernel: vec.Kernel(), Router: r.Router, Incomplete: r.Incomplete,
-		Scenario: scenarioJSON{p.scenario.Name, r.Tokens, r.Layer.Experts, r.Layer.TopK, r.Layer.Groups, r.Layer.GroupsKept,
+		Scenario: scenarioJSON{p.Scenario.Name, r.Tokens, r.Layer.Experts, r.Layer.TopK, r.Layer.Groups, r.Layer.GroupsKept,
 			r.Layer.Score.String(), r.Layer.Width, r.Steps, r.MicroBatches, r.Ranks, r.Evaluation, r.Facts.InSample, r.ExpertsLearn, nil, r.Facts.Events},
 		Differences: []differenceJSON{}, Comparisons: []comparisonJSON{}, Warnings: append(append([]string{}, r.Incomparable...), r.Warnings...),
 	}

@@ -74,7 +74,7 @@ func (q *request) onLayer(layer int, flags *pflag.FlagSet) (*plan, *sim.Config, 
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := p.config(q.workers)
+	c, err := p.Config(q.workers)
 	if err == nil {
 		err = checkMemory(c)
 	}

@@ -186,7 +186,7 @@ func heading(p *plan, r *sim.Result) string {
 		events += fmt.Sprintf(" Step %d: %s.", e.Step, e.Label)
 	}
 	experts := ""
-	if t := p.scenario.Task; r.ExpertsLearn {
+	if t := p.Scenario.Task; r.ExpertsLearn {
 		experts = fmt.Sprintf(" Experts: learned (hidden width %d, a task of %d regions", t.Hidden, t.Regions)
 		if t.Shared {
 			experts += ", beside a shared linear expert"
@@ -198,7 +198,7 @@ func heading(p *plan, r *sim.Result) string {
 		router = "learned, one offset per expert"
 	}
 	return fmt.Sprintf("Scenario %s%s: E = %d experts, K = %d per token%s, %s scores; T = %d tokens a step, %d steps, %d %s. Router: %s (%s).%s%s%s",
-		p.scenario.Name, level, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, router, p.why, experts, events, state)
+		p.Scenario.Name, level, l.Experts, l.TopK, groups, l.Score, r.Tokens, r.Steps, len(r.Seeds), seeds, router, p.Why, experts, events, state)
 }
 
 // mainTable renders the table with as many columns as fit, and names the others.
