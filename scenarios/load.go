@@ -39,42 +39,67 @@ func Source(name string) ([]byte, error) {
 	return text, nil
 }
 
-// Load returns the scenario of a reference: the name of a shipped one, a YAML file, or trace:FILE with a file of any format of traces. Settings are
-// key=value with the path of a key and win over the file. layer, if not negative, picks the layer of a trace.
-// The error names every mistake with its file and line.
-func Load(reference string, settings []string, layer int) (*Scenario, error) {
-	file := reference
-	var text []byte
-	var err error
-	name := strings.TrimSuffix(filepath.Base(reference), filepath.Ext(reference))
+// Text is a scenario as it was written, before settings and defaults.
+type Text struct {
+	File string `json:"file"` // for messages, and where paths in it begin
+	Name string `json:"name"` // unless the text says otherwise
+	YAML string `json:"text"`
+}
+
+// Find returns the text of a reference: the name of a shipped scenario, a YAML file, hot:PERCENT:EXPERTS,
+// or trace:FILE with a file of any format of traces.
+func Find(reference string) (Text, error) {
+	t := Text{File: reference, Name: strings.TrimSuffix(filepath.Base(reference), filepath.Ext(reference))}
+	generated := func(keys map[string]any) {
+		text, _ := json.Marshal(keys) // plain values only
+		t.YAML = string(text)
+	}
 	switch trace, isTrace := strings.CutPrefix(reference, "trace:"); {
 	case isTrace:
 		if trace == "" {
-			return nil, errors.New("--scenario trace: names no file: write trace:FILE")
+			return t, errors.New("--scenario trace: names no file: write trace:FILE")
 		}
-		file, name = trace, "trace:"+filepath.Base(trace)
-		text, _ = json.Marshal(map[string]any{"trace": map[string]any{"file": trace}})
+		t.File, t.Name = trace, "trace:"+filepath.Base(trace)
+		generated(map[string]any{"trace": map[string]any{"file": trace}})
 	case strings.HasPrefix(reference, "hot:"):
 		percent, number, err := parseHot(reference)
 		if err != nil {
-			return nil, err
+			return t, err
 		}
-		file, name = "hot.yaml", reference
-		text, _ = json.Marshal(map[string]any{"hot": map[string]any{"share": percent / 100, "experts": number}})
+		t.File, t.Name = "hot.yaml", reference
+		generated(map[string]any{"hot": map[string]any{"share": percent / 100, "experts": number}})
 	case strings.HasSuffix(reference, ".yaml") || strings.HasSuffix(reference, ".yml") || strings.HasSuffix(reference, ".json"):
-		if text, err = os.ReadFile(reference); err != nil {
-			return nil, unwrapPath(err)
+		text, err := os.ReadFile(reference)
+		if err != nil {
+			return t, unwrapPath(err)
 		}
+		t.YAML = string(text)
 	default:
-		if text, err = Source(reference); err != nil {
+		text, err := Source(reference)
+		if err != nil {
 			if _, there := os.Stat(reference); there == nil || strings.HasSuffix(reference, ".npz") {
-				return nil, fmt.Errorf("%s is a trace: write --scenario trace:%s", reference, reference)
+				return t, fmt.Errorf("%s is a trace: write --scenario trace:%s", reference, reference)
 			}
-			return nil, err
+			return t, err
 		}
-		file = reference + ".yaml"
+		t.File, t.YAML = reference+".yaml", string(text)
 	}
-	return read(file, name, text, settings, layer)
+	return t, nil
+}
+
+// Load reads the text. Settings are key=value with the path of a key and win over it. layer, if not negative, picks the layer of
+// a trace. The error names every mistake with its file and line.
+func (t Text) Load(settings []string, layer int) (*Scenario, error) {
+	return read(t.File, t.Name, []byte(t.YAML), settings, layer)
+}
+
+// Load finds and loads a scenario; see Find and Text.Load.
+func Load(reference string, settings []string, layer int) (*Scenario, error) {
+	t, err := Find(reference)
+	if err != nil {
+		return nil, err
+	}
+	return t.Load(settings, layer)
 }
 
 // parseHot reads hot:80:4, of which 80 % of the tokens want 4 experts.
