@@ -66,7 +66,8 @@ its folder. inspect and --scenario trace:FILE read the same formats without conv
 Columns and tensors with usual names are found; --map says where others are:
   arrays   logits, scores, topk_ids, topk_weights, hidden, router, bias, token_id,
            domain, seq_lens, counts, layers
-  rows     layer, token, sequence, step, expert, count, and the names above`,
+  rows     layer, token, sequence, step, expert, count, and the names above
+{layer} in a tensor's name stands for a number: --map logits=layers.{layer}.logits`,
 		Example: `  evenkeel convert router_trace_rank0.jsonl --out trace.npz
   evenkeel convert routes.jsonl --map topk_ids=experts --map topk_weights=probs --out trace.npz
   evenkeel convert responses.jsonl --set layers=58 --set topk=8 --out trace.npz

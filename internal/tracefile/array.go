@@ -50,6 +50,7 @@ type arrays struct {
 	format, name string
 	list         map[string]*array
 	named        bool // the file names its arrays itself
+	columned     bool // the file has rows of columns, which Options.Map and Where have been applied to
 	notes        []string
 	closers      []func() error
 }

@@ -23,7 +23,11 @@ func readCSV(r io.Reader, line []byte, name string, o Options) (*arrays, error) 
 		t.pool.close()
 		return nil, err
 	}
-	return t.source("CSV")
+	s, err := t.source("CSV")
+	if err == nil {
+		s.columned = true
+	}
+	return s, err
 }
 
 // bounded fails a record that never ends.

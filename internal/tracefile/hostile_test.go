@@ -181,6 +181,8 @@ func TestBadFiles(t *testing.T) {
 		{"safetensors: twice", header(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2), Options{}, "occurs twice"},
 		{"safetensors: deep", header(`{"a":`+strings.Repeat("[", 1000), 0), Options{}, "want an object"},
 		{"safetensors: deep metadata", header(`{"__metadata__":`+strings.Repeat("[", 1000), 0), Options{}, "nested more than 64 deep"},
+		{"safetensors: layers of different shapes", header(`{"l.1":{"dtype":"U8","shape":[1,2],"data_offsets":[0,2]},"l.2":{"dtype":"U8","shape":[2,1],"data_offsets":[2,4]}}`, 4), Options{Map: []string{"topk_ids=l.{layer}"}}, "shapes [1 2] in layer 1 and [2 1] in layer 2"},
+		{"safetensors: no layers", header(`{"l.1":{"dtype":"U8","shape":[1,2],"data_offsets":[0,2]}}`, 2), Options{Map: []string{"topk_ids=m.{layer}"}}, "no array of a name like"},
 		{"safetensors: text as ids", header(`{"topk_ids":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}`, 4), Options{}, ""},
 
 		{"torch: calls a function", torchFile(t, "\x80\x02cposix\nsystem\nX\x05\x00\x00\x00false\x85R."), Options{}, `refers to "posix.system", which is refused`},
@@ -232,6 +234,8 @@ func TestBadFiles(t *testing.T) {
 		{"JSON: many steps and experts", rows(`{"step":0,"layer":0,"expert":32767,"count":1}`, manySteps(20000)), Options{}, "at most 268435456 are accepted"},
 		{"JSON: map", []byte(row), Options{Map: []string{"topk_ids=experts"}}, "no record with topk_ids"},
 		{"JSON: map of one more", []byte(row), Options{Map: []string{"token=place"}}, `no column "place"`},
+		{"JSON: map of arrays", []byte(row), Options{Map: []string{"hidden=h"}}, "holds rows, which have no hidden"},
+		{"ESFT: map", []byte("1\t2\t\t0.1\t0.2\n"), Options{Map: []string{"topk_ids=a"}}, "has nothing to map"},
 		{"map without column", []byte(row), Options{Map: []string{"topk_ids"}}, "want name=column"},
 		{"map of an unknown name", []byte(row), Options{Map: []string{"ids=experts"}}, `no "ids" to map to`},
 		{"where without value", []byte(row), Options{Where: []string{"a"}}, "want column=value"},

@@ -100,6 +100,7 @@ func (x *jsonReader) finish(err error, format string) (*arrays, error) {
 		x.megatron.close()
 		return nil, err
 	}
+	s.columned = true
 	s.closers = append(s.closers, x.megatron.close)
 	s.notes = append(s.notes, x.megatron.notes...)
 	if x.empty > 0 {

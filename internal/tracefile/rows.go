@@ -60,17 +60,21 @@ type columns struct {
 	where map[string]string // column → value
 	found map[string]bool   // names of Options that were met
 	seen  []string          // the first names that were met, for errors
+	alien string            // a name of Options.Map that no row has
 }
 
 func newColumns(o Options) *columns {
 	c := &columns{known: map[string]int{}, given: map[int]bool{}, where: map[string]string{}, found: map[string]bool{}}
 	m, _ := o.mapping() // checked when the trace was opened
-	for name, column := range m {
-		if n := mapped[name]; n != 0 {
-			c.known[column] = n
-			c.given[n] = true
-			c.found[column] = false
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		n, column := mapped[name], m[name]
+		if n == 0 {
+			c.alien = name
+			continue
 		}
+		c.known[column] = n
+		c.given[n] = true
+		c.found[column] = false
 	}
 	for _, w := range o.Where {
 		column, value, _ := strings.Cut(w, "=")
@@ -114,6 +118,9 @@ func (c *columns) find(path, name string) (int, bool) {
 
 // missing is an error if a column of Options was never met.
 func (c *columns) missing(name string) error {
+	if c.alien != "" {
+		return fmt.Errorf("%s holds rows, which have no %s: --map %s=COLUMN is for arrays", name, c.alien, c.alien)
+	}
 	for _, column := range slices.Sorted(maps.Keys(c.found)) {
 		if !c.found[column] {
 			return fmt.Errorf("%s has no column %q, which --map or --where names: it has %q", name, column, c.seen)

@@ -55,7 +55,9 @@ type Source interface {
 
 // Options say what a file does not.
 type Options struct {
-	Map     []string // name=column: the column, field, array or tensor that holds what the package calls name
+	// Map holds name=column: the column, field, array or tensor that holds what the package calls name. The name of an array
+	// may have {layer} in place of a number, where a file has one for each layer.
+	Map     []string
 	Where   []string // column=value: only such rows of JSONL and CSV
 	TopK    int      // experts per token; 0: as the file has it
 	Layers  int      // layers of base64 ids without a shape; 0: unknown
