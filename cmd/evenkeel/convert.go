@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -78,7 +80,7 @@ Columns and tensors with usual names are found; --map says where others are:
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			given, err := convertSettings(settings)
 			if err != nil {
 				return err
@@ -86,7 +88,9 @@ Columns and tensors with usual names are found; --map says where others are:
 			if out == "" {
 				return fmt.Errorf("convert needs the file to write: add --out %s.npz", strings.TrimSuffix(filepath.Base(args[0]), filepath.Ext(args[0])))
 			}
-			return convert(strings.TrimPrefix(args[0], "trace:"), out, columns.reading(given), stdout)
+			reading := columns.reading(given)
+			reading.Interrupt = cmd.Context().Err
+			return convert(strings.TrimPrefix(args[0], "trace:"), out, reading, stdout)
 		},
 	}
 	c.Flags().SortFlags = false
@@ -115,6 +119,9 @@ func convertSettings(settings []string) (map[string]int, error) {
 // convert writes a trace as npz and prints what it holds.
 func convert(name, out string, reading scenarios.Reading, stdout io.Writer) error {
 	f, err := scenarios.OpenTrace(name, reading)
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: nothing was written", errInterrupted)
+	}
 	if err != nil {
 		return err
 	}
@@ -123,7 +130,7 @@ func convert(name, out string, reading scenarios.Reading, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	if err := writeTrace(out, f); err != nil {
+	if err := writeTrace(out, f, reading.Interrupt); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "%s: %s, a trace of %s, %s", name, f.Format(), d.Level, plural(d.Layers, "layer"))
@@ -144,7 +151,7 @@ func convert(name, out string, reading scenarios.Reading, stdout io.Writer) erro
 }
 
 // writeTrace writes all arrays under a temporary name and renames the file, so that it appears whole or not at all.
-func writeTrace(name string, s tracefile.Source) error {
+func writeTrace(name string, s tracefile.Source, interrupt func() error) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".evenkeel-*")
 	if err != nil {
 		return fmt.Errorf("--out %s cannot be written: %s", name, located(err))
@@ -153,7 +160,7 @@ func writeTrace(name string, s tracefile.Source) error {
 	b := bufio.NewWriterSize(f, 1<<20)
 	z := npz.NewWriter(b)
 	for _, array := range s.Names() {
-		if err := writeArray(z, s, array); err != nil {
+		if err := writeArray(z, s, array, interrupt); err != nil {
 			f.Close()
 			return err
 		}
@@ -189,7 +196,7 @@ func written(d npz.DType) npz.DType {
 }
 
 // writeArray copies an array a piece at a time.
-func writeArray(z *npz.Writer, s tracefile.Source, array string) error {
+func writeArray(z *npz.Writer, s tracefile.Source, array string, interrupt func() error) error {
 	h, _ := s.Header(array)
 	d := written(h.DType)
 	w, err := z.Create(array, d, h.Shape)
@@ -199,6 +206,9 @@ func writeArray(z *npz.Writer, s tracefile.Source, array string) error {
 	const piece = 1 << 18 // elements
 	buf := make([]byte, 0, piece*4)
 	for from, n := 0, h.Len(); from < n; from += piece {
+		if err := interrupt(); err != nil {
+			return fmt.Errorf("%w: nothing was written", errInterrupted)
+		}
 		to := min(n, from+piece)
 		buf = buf[:0]
 		if d.Float() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"os"
@@ -125,6 +126,19 @@ func TestConvertWritesWholeOrNot(t *testing.T) {
 	for _, args := range [][]string{{"convert", out}, {"convert", "--out", out}, {"convert", filepath.Join(traces, "choices.npz"), "--out", filepath.Join(dir, "absent", "x.npz")}} {
 		if code, _, stderr := evenkeel(t, args...); code != exitRequest || !strings.Contains(stderr, "convert") && !strings.Contains(stderr, "--out") {
 			t.Errorf("%q: exit %d, %s", args, code, stderr)
+		}
+	}
+}
+
+func TestConvertIsInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, file := range []string{"vllm-patch.jsonl", "choices.npz"} {
+		out := filepath.Join(t.TempDir(), "out.npz")
+		var printed, stderr strings.Builder
+		code := run(ctx, []string{"convert", filepath.Join(traces, file), "--out", out}, &printed, &stderr)
+		if _, err := os.Stat(out); code != exitInterrupted || err == nil || !strings.Contains(stderr.String(), "nothing was written") {
+			t.Errorf("%s: exit %d, %s, file %v", file, code, &stderr, err)
 		}
 	}
 }

@@ -55,7 +55,7 @@ var formatCases = []formatCase{
 	{"ids.npy", Options{}, "npy", "topk_ids[2 5 3]", "was read as topk_ids"},
 	{"logits.npy", Options{}, "npy", "logits[2 5 8]", "was read as logits"},
 	{"logits.npy", Options{Map: []string{"scores=arr_0"}}, "npy", "arr_0[2 5 8] scores[2 5 8]", ""},
-	{"choices.safetensors", Options{}, "safetensors", "router_logits[2 5 8] topk_ids[2 5 3] topk_weights[2 5 3]", ""},
+	{"choices.safetensors", Options{}, "safetensors", "logits[2 5 8] topk_ids[2 5 3] topk_weights[2 5 3]", "router_logits was read as logits"},
 	{"choices.safetensors", Options{Map: []string{"logits=router_logits"}}, "safetensors", "logits[2 5 8] router_logits[2 5 8] topk_ids[2 5 3] topk_weights[2 5 3]", ""},
 	{"layers.safetensors", Options{Map: []string{"logits=model.layers.{layer}.router"}}, "safetensors", "layers[2] logits[2 5 8] model.layers.3.router[5 8] model.layers.7.router[5 8]", ""},
 	{"bfloat16.safetensors.gz", Options{}, "safetensors", "logits[2 5 8]", ""},

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 
 	"evenkeel/internal/npz"
@@ -101,6 +103,11 @@ func (x *jsonReader) finish(err error, format string) (*arrays, error) {
 		return nil, err
 	}
 	s.columned = true
+	for _, file := range slices.Sorted(maps.Keys(x.megatron.files)) {
+		if x.megatron.files[file] != nil {
+			s.files = append(s.files, file)
+		}
+	}
 	s.closers = append(s.closers, x.megatron.close)
 	s.notes = append(s.notes, x.megatron.notes...)
 	if x.empty > 0 {
@@ -269,12 +276,12 @@ func (x *jsonReader) field(j *jsonText, column int, key string) error {
 func (r *record) name(column int, v []byte) {
 	switch column {
 	case colToken:
-		r.tokenKey = hash(v)
+		r.tokenKey = fnv(v)
 		r.token, _ = strconv.ParseInt(string(v), 10, 64)
 	case colSequence:
-		r.sequence = hash(v)
+		r.sequence = fnv(v)
 	case colStep:
-		r.step = hash(v)
+		r.step = fnv(v)
 	case colDomain:
 		if string(v) != r.domain {
 			r.domain = string(v[:min(len(v), 200)])

@@ -156,8 +156,8 @@ func (r *record) data() bool {
 	return r.has[colIDs] || r.has[colLogits] || r.has[colScores] || r.has[colLoads] || r.has[colCount]
 }
 
-// hash is FNV-1a. Nothing depends on it but whether two keys are the same.
-func hash(b []byte) uint64 {
+// fnv is FNV-1a. Nothing depends on it but whether two keys are the same.
+func fnv(b []byte) uint64 {
 	h := uint64(14695981039346656037)
 	for _, c := range b {
 		h = (h ^ uint64(c)) * 1099511628211

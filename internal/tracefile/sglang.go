@@ -125,6 +125,7 @@ func readSGLang(files []string) (*arrays, error) {
 		return fail(err)
 	}
 	s.closers = append(s.closers, closers...)
+	s.files = files
 	return s, nil
 }
 

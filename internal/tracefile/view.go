@@ -76,14 +76,9 @@ func (s *arrays) rename(o Options) error {
 	if len(o.Where) > 0 {
 		return fmt.Errorf("%s holds arrays, not rows: --where picks rows of JSONL or CSV", s.name)
 	}
-	for _, leader := range []string{"logits", "scores", "topk_ids", "counts"} {
-		if s.list[leader] != nil || m[leader] != "" {
-			return nil
-		}
-	}
 	for _, name := range s.Names() {
 		known := arrayNames[aliases[strings.ToLower(name)]]
-		if known == "" || taken[name] || s.list[known] != nil {
+		if known == "" || taken[name] || s.list[known] != nil || (known == "logits" || known == "scores") && (s.list["logits"] != nil || s.list["scores"] != nil) {
 			continue
 		}
 		a := s.list[name]
