@@ -83,7 +83,7 @@ func (s *jsonStream) skipMark() error {
 
 // finish makes the source, or closes what was opened after an error.
 func (x *jsonReader) finish(err error, format string) (*arrays, error) {
-	if err == nil && len(x.rows.layers) == 0 && !x.rows.counts.any() {
+	if err == nil && x.rows.none() {
 		err = fmt.Errorf("%s has no record with topk_ids, logits, scores or counts: its columns are %q, map one by --map topk_ids=COLUMN", x.name, x.cols.seen)
 	}
 	if err == nil {
@@ -170,7 +170,7 @@ func (x *jsonReader) object(j *jsonText, path string, depth int) (had bool, err 
 		}
 	}
 	err = x.rows.add(r, x.line)
-	for _, c := range []int{colIDs, colWeights, colLogits, colScores, colLoads, colCount, colMegatron} {
+	for _, c := range []int{colIDs, colWeights, colLogits, colScores, colLoads, colCount, colExpert, colMegatron} {
 		r.has[c] = false
 	}
 	if err != nil {
@@ -206,6 +206,11 @@ func (x *jsonReader) field(j *jsonText, column int, key string) error {
 	if column == 0 {
 		column = megatronFields[key]
 	}
+	if column == 0 && key == "type" && j.peek() == '"' {
+		kind, err := j.rawString()
+		r.meta = r.meta || string(kind) == "meta" || string(kind) == "metadata"
+		return err
+	}
 	if column == 0 {
 		return j.skip()
 	}
@@ -240,7 +245,10 @@ func (x *jsonReader) field(j *jsonText, column int, key string) error {
 		}
 		err = j.readNumbers(&r.tokenID, false)
 	case colLayer:
-		r.layer, err = j.integer()
+		var v []byte
+		if v, err = j.scalar(); err == nil {
+			r.layer, err = parseLayer(v)
+		}
 	case colExpert:
 		if j.peek() == '[' {
 			err = j.readNumbers(&r.ids, false)
@@ -277,7 +285,9 @@ func (r *record) name(column int, v []byte) {
 	switch column {
 	case colToken:
 		r.tokenKey = fnv(v)
-		r.token, _ = strconv.ParseInt(string(v), 10, 64)
+		var err error
+		r.token, err = strconv.ParseInt(string(v), 10, 64)
+		r.placed = err == nil
 	case colSequence:
 		r.sequence = fnv(v)
 	case colStep:
@@ -297,6 +307,21 @@ func (j *jsonText) integer() (int64, error) {
 		return 0, err
 	}
 	return parseInteger(v)
+}
+
+// parseLayer reads the number of a layer, or the only number in a name such as model.layers.3.mlp.
+func parseLayer(v []byte) (int64, error) {
+	n, err := parseInteger(v)
+	if err == nil {
+		return n, nil
+	}
+	digits := func(c rune) bool { return '0' <= c && c <= '9' }
+	from := bytes.IndexFunc(v, digits)
+	to := bytes.LastIndexFunc(v, digits) + 1
+	if from < 0 || bytes.ContainsFunc(v[from:to], func(c rune) bool { return !digits(c) }) {
+		return 0, err
+	}
+	return parseInteger(v[from:to])
 }
 
 func parseInteger(v []byte) (int64, error) {

@@ -136,25 +136,30 @@ type record struct {
 	loads                   numbers
 	tokenID                 numbers
 	layer, expert, count    int64
-	token                   int64 // its place, if it is a number
+	token                   int64 // its place, where it is a number
+	placed                  bool
 	tokenKey, sequence      uint64
 	step                    uint64
 	domain                  string
 	has                     [colWhere + 1]bool
 	excluded                bool // by Options.Where
+	meta                    bool // says something of the trace, not of a token
 	routed                  bool // ids came in base64, one request a record
 	side                    sidecar
 }
 
 func (r *record) reset() {
 	r.has = [colWhere + 1]bool{}
-	r.excluded, r.routed, r.side = false, false, sidecar{}
+	r.excluded, r.meta, r.placed, r.routed, r.side = false, false, false, false, sidecar{}
 }
 
 // data reports whether the record holds more than names.
 func (r *record) data() bool {
-	return r.has[colIDs] || r.has[colLogits] || r.has[colScores] || r.has[colLoads] || r.has[colCount]
+	return !r.meta && (r.choice() || r.has[colLoads] || r.has[colCount] || r.has[colExpert])
 }
+
+// choice reports whether the record holds choices or scores of tokens. Counts beside them are of the same tokens.
+func (r *record) choice() bool { return r.has[colIDs] || r.has[colLogits] || r.has[colScores] }
 
 // fnv is FNV-1a. Nothing depends on it but whether two keys are the same.
 func fnv(b []byte) uint64 {
@@ -200,8 +205,10 @@ type rows struct {
 	lead   *layerRows // the first layer, whose rows name the tokens
 	line   int
 
+	pending          record // see single
 	hasLayer, routed bool
-	short            int // rows with fewer than K ids
+	renamed          bool // scores as long as the ids were read as their weights
+	short            int  // rows with fewer than K ids
 	tokenIDs         *spool
 	domains          map[string]int
 	domainNames      []string
@@ -236,13 +243,68 @@ func (t *rows) add(r *record, line int) error {
 	if r.has[colLayer] && (r.layer < 0 || r.layer >= maxLayers) {
 		return t.errorf(line, "layer is %d: want 0 to %d", r.layer, maxLayers-1)
 	}
-	if r.has[colLoads] || r.has[colCount] {
+	switch {
+	case r.choice():
+	case r.has[colLoads] || r.has[colCount]:
 		t.counts.domains = t.counts.domains || r.has[colDomain]
 		if err := t.counts.add(r); err != nil {
 			return t.errorf(line, "%s", err)
 		}
 		return nil
+	default:
+		return t.single(r)
 	}
+	if r.has[colIDs] && r.has[colScores] && !r.has[colWeights] && slices.Equal(r.ids.ends, r.scores.ends) {
+		r.weights, r.scores = r.scores, r.weights
+		r.has[colWeights], r.has[colScores] = true, false
+		t.renamed = true
+	}
+	return t.take(r)
+}
+
+// single takes a row of one expert of a token: rows of the same token and layer that follow each other are one choice.
+func (t *rows) single(r *record) error {
+	if !r.has[colToken] {
+		return t.errorf(t.line, "it has an expert, but neither a count nor a token to which it belongs: map one by --map count=COLUMN or --map token=COLUMN")
+	}
+	p := &t.pending
+	if p.has[colExpert] && (p.layer != r.layer || p.tokenKey != r.tokenKey || p.sequence != r.sequence || p.step != r.step) {
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	if !p.has[colExpert] {
+		ids, weights := p.ids, p.weights
+		ids.reset()
+		weights.reset()
+		*p = *r
+		p.ids, p.weights, p.ids.depth = ids, weights, 1
+	}
+	if len(p.ids.ints) > maxID {
+		return t.errorf(t.line, "a token has more than %d experts", maxID)
+	}
+	p.ids.ints = append(p.ids.ints, r.expert)
+	if r.has[colWeights] && len(r.weights.floats) == 1 {
+		p.weights.floats = append(p.weights.floats, r.weights.floats[0])
+	}
+	return nil
+}
+
+// flush takes the choice that single has collected.
+func (t *rows) flush() error {
+	p := &t.pending
+	if !p.has[colExpert] {
+		return nil
+	}
+	p.ids.ends = append(p.ids.ends, len(p.ids.ints))
+	p.weights.ends = append(p.weights.ends, len(p.weights.floats))
+	p.has[colIDs], p.has[colExpert] = true, false
+	return t.take(p)
+}
+
+// take adds the choices or scores of a record.
+func (t *rows) take(r *record) error {
+	line := t.line
 	// The list that leads gives the tokens.
 	lead, what := &r.ids, "topk_ids"
 	switch {
@@ -431,20 +493,24 @@ func (t *rows) tokens(r *record, n int) {
 	switch {
 	case r.has[colSequence]:
 		t.keyed = true
-		if fresh || r.sequence != t.sequence {
-			if t.keys[r.sequence] || len(t.keys) >= maxKeys {
+		key := r.sequence
+		if r.has[colDomain] { // problem 1 of another data set is another problem
+			key = key*31 ^ fnv([]byte(r.domain))
+		}
+		if fresh || key != t.sequence {
+			if t.keys[key] || len(t.keys) >= maxKeys {
 				t.mixed = true
 			}
 			if !t.mixed {
-				t.keys[r.sequence] = true
+				t.keys[key] = true
 			}
 			t.begin()
 		}
-		t.sequence = r.sequence
+		t.sequence = key
 	case r.routed || len(r.ids.groups) > 0:
 		t.keyed = true
 		t.begin()
-	case r.has[colToken]:
+	case r.placed:
 		t.numbered = true
 		if fresh || r.token <= t.previous {
 			t.begin()
@@ -480,12 +546,18 @@ func (t *rows) begin() {
 	}
 }
 
+// none reports whether no record was taken.
+func (t *rows) none() bool {
+	return len(t.layers) == 0 && !t.counts.any() && !t.pending.has[colExpert]
+}
+
 // source brings the rows to arrays. It closes the pool where it fails.
 func (t *rows) source(format string) (*arrays, error) {
 	s := newArrays(format, t.name)
 	s.closers = append(s.closers, t.pool.close)
-	var err error
+	err := t.flush()
 	switch {
+	case err != nil:
 	case len(t.layers) > 0 && t.counts.any():
 		err = fmt.Errorf("%s holds choices of tokens and counts of experts: keep one of them, by --where column=value", t.name)
 	case t.counts.any():
@@ -566,6 +638,9 @@ func (t *rows) fill(s *arrays) error {
 		t.layerNumbers(s, numbers)
 	}
 	t.perToken(s, T)
+	if t.renamed {
+		s.note("scores as many as the ids were read as their weights")
+	}
 	if t.short > 0 {
 		s.note("rows with fewer than %d experts: %d; what they lack counts as padding", lead.k, t.short)
 	}
