@@ -146,6 +146,31 @@ func tensorPickle(elements, offset byte, shape, strides string) string {
 		"tQK" + string([]byte{offset}) + shape + strides + "\x89ccollections\nOrderedDict\n)RtR"
 }
 
+// perPass is the pickle of a recording with one pass, whose counts have the given shape, and a map of two slots.
+func perPass(shape, strides string) string {
+	text := func(s string) string { return "X" + string([]byte{byte(len(s)), 0, 0, 0}) + s }
+	return "}(" + text("records") + "](}(" + text("forward_pass_id") + "K\x00" + text("global_physical_count") + tensorPickle(4, 0, shape, strides) + "ue" +
+		text("last_physical_to_logical_map") + tensorPickle(4, 0, "K\x01K\x02\x86", "K\x02K\x01\x86") + "u."
+}
+
+// compressed is an archive like that of torch.save, but deflated.
+func compressed(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.Create("archive/data.pkl")
+	if err == nil {
+		_, err = io.WriteString(w, strings.Repeat("N", 1<<20)+".")
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 func TestBadFiles(t *testing.T) {
 	row := `{"layer":0,"topk_ids":[1,2]}` + "\n"
 	rows := func(lines ...string) []byte { return []byte(strings.Join(lines, "\n") + "\n") }
@@ -208,6 +233,17 @@ func TestBadFiles(t *testing.T) {
 		{"SGLang: records of numbers", torchFile(t, "}X\x07\x00\x00\x00records]K\x01as."), Options{}, "record 0: it is a int"},
 		{"SGLang: no record", torchFile(t, "}X\x07\x00\x00\x00records]s."), Options{}, "holds no record"},
 		{"SGLang: flat counts", torchFile(t, "}X\x0d\x00\x00\x00logical_count"+tensorPickle(4, 0, "K\x02K\x02\x86", "K\x02K\x01\x86")+"s.", strings.Repeat("x", 16)), Options{}, "want [steps, layers, experts]"},
+
+		{"torch: a huge memo", torchFile(t, "\x80\x04N"+strings.Repeat("\x94", maxMemo+1)), Options{}, "keeps more than"},
+		{"torch: compressed", compressed(t), Options{}, "compressed, which torch.save never does"},
+		{"SGLang: physical expert without a logical one", torchFile(t, perPass("K\x01K\x04\x86", "K\x04K\x01\x86"), strings.Repeat("\x01\x00\x00\x00", 4)), Options{}, "physical expert 2 of layer 0 is not in last_physical_to_logical_map"},
+		{"SGLang: logical expert", torchFile(t, perPass("K\x01K\x04\x86", "K\x04K\x01\x86"), strings.Repeat("\xff", 16)), Options{}, "last_physical_to_logical_map has -1 at slot 0"},
+		{"SGLang: counts of many layers", torchFile(t, perPass("J\xff\xff\xff\x7fK\x00\x86", "K\x00K\x01\x86"), strings.Repeat("\x01\x00\x00\x00", 4)), Options{}, "want at most 65536 layers"},
+
+		{"load history: a word", []byte(`{"load_history":[{"logical_expert_load":"even"}]}`), Options{}, `"logical_expert_load": it has "even", want a whole number`},
+		{"load history: negative", []byte(`{"load_history":[{"logical_expert_load":[[1,-1]]}]}`), Options{}, "cannot be negative"},
+		{"load history: empty", []byte(`{"load_history":[]}`), Options{}, "no record with"},
+		{"load history: cut off", []byte(`{"load_history":[{"logical_expert_load":[[1,2]]},`), Options{}, "cut off"},
 
 		{"JSON: not closed", []byte(row + `{"layer":0,"topk_ids":[1,`), Options{}, "test:2: the object is cut off"},
 		{"JSON: deep", []byte(`{"layer":0,"topk_ids":` + strings.Repeat("[", 10000)), Options{}, "nested more than 64 deep"},
