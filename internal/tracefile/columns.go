@@ -138,6 +138,7 @@ type record struct {
 	domain                  string
 	has                     [colWhere + 1]bool
 	excluded                bool // by Options.Where
+	matched                 int  // columns of Options.Where that have their value
 	meta                    bool // says something of the trace, not of a token
 	routed                  bool // ids came in base64, one request a record
 	side                    sidecar
@@ -145,6 +146,7 @@ type record struct {
 
 func (r *record) reset() {
 	r.has = [colWhere + 1]bool{}
+	r.matched, r.layer, r.tokenKey, r.sequence, r.step = 0, 0, 0, 0, 0
 	r.excluded, r.meta, r.placed, r.routed, r.side = false, false, false, false, sidecar{}
 }
 

@@ -131,7 +131,9 @@ func (x *jsonReader) object(j *jsonText, path string, depth int) (had bool, err 
 			if err != nil {
 				return inField(at, err)
 			}
-			if string(v) != x.cols.where[at] {
+			if string(v) == x.cols.where[at] {
+				r.matched++
+			} else {
 				r.excluded = true
 			}
 			j.at = from
@@ -161,6 +163,7 @@ func (x *jsonReader) object(j *jsonText, path string, depth int) (had bool, err 
 	if !r.data() {
 		return inner, nil
 	}
+	r.excluded = r.excluded || r.matched < len(x.cols.where)
 	if r.has[colMegatron] {
 		if err := x.megatron.place(r); err != nil {
 			return false, err

@@ -119,6 +119,7 @@ func (t *rows) single(r *record) error {
 		weights.reset()
 		*p = *r
 		p.ids, p.weights, p.ids.depth = ids, weights, 1
+		p.tokenID.ints = slices.Clone(r.tokenID.ints)
 	}
 	if len(p.ids.ints) > maxID {
 		return t.errorf(t.line, "a token has more than %d experts", maxID)
@@ -185,7 +186,7 @@ func (t *rows) take(r *record) error {
 		}
 		t.tokens(r, len(lead.groups))
 		return t.written()
-	case lead.depth == 2 && !r.has[colLayer] && t.o.Layers > 1 && n == t.o.Layers: // [layers][k] of one token
+	case lead.depth == 2 && !r.has[colLayer] && (r.has[colToken] || t.o.Layers > 1 && n == t.o.Layers): // [layers][k] of one token
 		for l := range n {
 			if err := t.row(r, l, l, 0); err != nil {
 				return err
