@@ -14,7 +14,7 @@ import (
 // As an npz file it holds logits [T,E] or scores [T,E] (used as they are), or only topk_ids [T,K], or only counts
 // [steps,L,E]; and, where known, hidden [T,d], router [E,d], bias [E], topk_weights [T,K], token_id [T], domain [T], seq_lens
 // [sequences], layers [L]. Those per layer may have a leading dimension L. Other formats are brought to the same arrays: see
-// Formats.
+// package tracefile.
 type Dump struct {
 	Layers, Tokens, Experts, TopK, Width int       // TopK 0 where the file does not say, Width 0 without hidden, Tokens 0 of counts
 	Level                                string    // scores (every expert's), choices (only who was chosen) or counts (only how often)

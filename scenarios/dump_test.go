@@ -25,6 +25,8 @@ func FuzzDump(f *testing.F) {
 	seed(bytesOf("topk_ids", []int{2, 2, 1}, 0, 1, 2, 3))
 	seed(bytesOf("logits", []int{1, 2, 2}, 0, 1, 2, 3), bytesOf("topk_ids", []int{1, 2, 1}, 0, 1))
 	seed(npz.Array{Name: "topk_ids", DType: npz.Int8, Shape: []int{1, 3}, Data: []byte{1, 255, 255}})
+	seed(bytesOf("topk_ids", []int{2, 2}, 0, 1, 2, 3), npz.Array{Name: "topk_weights", DType: npz.Float16, Shape: []int{2, 2}, Data: []byte{0, 0x38, 0, 0x34, 0, 0x38, 0, 0x30}})
+	seed(bytesOf("counts", []int{2, 1, 3}, 0, 1, 2, 3, 4, 5), bytesOf("layers", []int{1}, 3))
 	f.Fuzz(func(t *testing.T, text []byte, layer int) {
 		file, err := npz.NewReader(bytes.NewReader(text), int64(len(text)), "fuzz.npz")
 		if err != nil {
@@ -50,6 +52,19 @@ func FuzzDump(f *testing.F) {
 		for _, v := range d.Scores {
 			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
 				t.Fatalf("score %v was accepted", v)
+			}
+		}
+		if len(d.Counts) != d.Steps*d.Experts && d.Level == LevelCounts {
+			t.Fatalf("%d counts of %d steps and %d experts", len(d.Counts), d.Steps, d.Experts)
+		}
+		for _, mass := range []float64{0, 0.5} {
+			if d.Tokens*d.Experts > 1<<20 || d.complete(completePopularity, mass) != nil {
+				continue
+			}
+			for i, v := range d.Scores {
+				if !(v >= 0 && v <= 1.1) {
+					t.Fatalf("completed score %v at %d", v, i)
+				}
 			}
 		}
 	})

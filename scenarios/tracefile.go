@@ -80,13 +80,13 @@ func (f *TraceFile) Dump(layer int) (*Dump, error) {
 	return d, nil
 }
 
-// SHA256 returns the checksum of the file; of a folder, that of its files' names, sizes and contents.
+// SHA256 returns the checksum of the file; of several that were read, that of their names, sizes and contents.
 func (f *TraceFile) SHA256() (string, error) {
 	if f.embedded != nil {
 		sum := sha256.Sum256(f.embedded)
 		return hex.EncodeToString(sum[:]), nil
 	}
-	return tracefile.Sum(f.name)
+	return tracefile.Sum(f.Files())
 }
 
 // ReadDump reads one layer of a trace file, or of an embedded one, and returns it with the SHA-256 of the file. Who reads

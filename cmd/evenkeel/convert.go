@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -66,7 +68,8 @@ its folder. inspect and --scenario trace:FILE read the same formats without conv
 Columns and tensors with usual names are found; --map says where others are:
   arrays   logits, scores, topk_ids, topk_weights, hidden, router, bias, token_id,
            domain, seq_lens, counts, layers
-  rows     layer, token, sequence, step, expert, count, and the names above`,
+  rows     layer, token, sequence, step, expert, count, and the names above
+{layer} in a tensor's name stands for a number: --map logits=layers.{layer}.logits`,
 		Example: `  evenkeel convert router_trace_rank0.jsonl --out trace.npz
   evenkeel convert routes.jsonl --map topk_ids=experts --map topk_weights=probs --out trace.npz
   evenkeel convert responses.jsonl --set layers=58 --set topk=8 --out trace.npz
@@ -77,7 +80,7 @@ Columns and tensors with usual names are found; --map says where others are:
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			given, err := convertSettings(settings)
 			if err != nil {
 				return err
@@ -85,7 +88,9 @@ Columns and tensors with usual names are found; --map says where others are:
 			if out == "" {
 				return fmt.Errorf("convert needs the file to write: add --out %s.npz", strings.TrimSuffix(filepath.Base(args[0]), filepath.Ext(args[0])))
 			}
-			return convert(strings.TrimPrefix(args[0], "trace:"), out, columns.reading(given), stdout)
+			reading := columns.reading(given)
+			reading.Interrupt = cmd.Context().Err
+			return convert(strings.TrimPrefix(args[0], "trace:"), out, reading, stdout)
 		},
 	}
 	c.Flags().SortFlags = false
@@ -114,6 +119,9 @@ func convertSettings(settings []string) (map[string]int, error) {
 // convert writes a trace as npz and prints what it holds.
 func convert(name, out string, reading scenarios.Reading, stdout io.Writer) error {
 	f, err := scenarios.OpenTrace(name, reading)
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: nothing was written", errInterrupted)
+	}
 	if err != nil {
 		return err
 	}
@@ -122,7 +130,7 @@ func convert(name, out string, reading scenarios.Reading, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	if err := writeTrace(out, f); err != nil {
+	if err := writeTrace(out, f, reading.Interrupt); err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "%s: %s, a trace of %s, %s", name, f.Format(), d.Level, plural(d.Layers, "layer"))
@@ -143,7 +151,7 @@ func convert(name, out string, reading scenarios.Reading, stdout io.Writer) erro
 }
 
 // writeTrace writes all arrays under a temporary name and renames the file, so that it appears whole or not at all.
-func writeTrace(name string, s tracefile.Source) error {
+func writeTrace(name string, s tracefile.Source, interrupt func() error) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".evenkeel-*")
 	if err != nil {
 		return fmt.Errorf("--out %s cannot be written: %s", name, located(err))
@@ -152,7 +160,7 @@ func writeTrace(name string, s tracefile.Source) error {
 	b := bufio.NewWriterSize(f, 1<<20)
 	z := npz.NewWriter(b)
 	for _, array := range s.Names() {
-		if err := writeArray(z, s, array); err != nil {
+		if err := writeArray(z, s, array, interrupt); err != nil {
 			f.Close()
 			return err
 		}
@@ -188,7 +196,7 @@ func written(d npz.DType) npz.DType {
 }
 
 // writeArray copies an array a piece at a time.
-func writeArray(z *npz.Writer, s tracefile.Source, array string) error {
+func writeArray(z *npz.Writer, s tracefile.Source, array string, interrupt func() error) error {
 	h, _ := s.Header(array)
 	d := written(h.DType)
 	w, err := z.Create(array, d, h.Shape)
@@ -198,6 +206,9 @@ func writeArray(z *npz.Writer, s tracefile.Source, array string) error {
 	const piece = 1 << 18 // elements
 	buf := make([]byte, 0, piece*4)
 	for from, n := 0, h.Len(); from < n; from += piece {
+		if err := interrupt(); err != nil {
+			return fmt.Errorf("%w: nothing was written", errInterrupted)
+		}
 		to := min(n, from+piece)
 		buf = buf[:0]
 		if d.Float() {

@@ -50,7 +50,9 @@ type arrays struct {
 	format, name string
 	list         map[string]*array
 	named        bool // the file names its arrays itself
+	columned     bool // the file has rows of columns, which Options.Map and Where have been applied to
 	notes        []string
+	files        []string
 	closers      []func() error
 }
 
@@ -70,6 +72,9 @@ func (s *arrays) Notes() []string { return slices.Clone(s.notes) }
 func (s *arrays) note(format string, args ...any) {
 	s.notes = append(s.notes, fmt.Sprintf(format, args...))
 }
+
+// Files implements Source.
+func (s *arrays) Files() []string { return slices.Clone(s.files) }
 
 // Close implements Source.
 func (s *arrays) Close() error {

@@ -101,7 +101,7 @@ func scores(size int) []byte {
 	var r random
 	out := make([]byte, 0, 64<<20)
 	for len(out) < 64<<20 {
-		v := float32(r.next(1<<16)-r.next(1<<16)) / (1 << 14)
+		v := float32(r.next(1<<16)-1<<15) / (1 << 13)
 		if size == 4 {
 			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
 		} else { // as bfloat16

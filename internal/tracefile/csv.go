@@ -13,7 +13,7 @@ import (
 func readCSV(r io.Reader, line []byte, name string, o Options) (*arrays, error) {
 	t := newRows(name, o)
 	cols, err := readRows(r, line, t)
-	if err == nil && len(t.layers) == 0 && !t.counts.any() {
+	if err == nil && t.none() {
 		err = fmt.Errorf("%s has no row with topk_ids, logits, scores or expert and count: its columns are %q, map one by --map topk_ids=COLUMN", name, cols.seen)
 	}
 	if err == nil {
@@ -23,7 +23,11 @@ func readCSV(r io.Reader, line []byte, name string, o Options) (*arrays, error) 
 		t.pool.close()
 		return nil, err
 	}
-	return t.source("CSV")
+	s, err := t.source("CSV")
+	if err == nil {
+		s.columned = true
+	}
+	return s, err
 }
 
 // bounded fails a record that never ends.
@@ -142,7 +146,7 @@ func (r *record) cell(column int, text string, o Options) (err error) {
 			return nil // the token's text
 		}
 	case colLayer:
-		r.layer, err = parseInteger([]byte(text))
+		r.layer, err = parseLayer([]byte(text))
 	case colExpert:
 		r.expert, err = parseInteger([]byte(text))
 	case colCount:

@@ -33,14 +33,18 @@ func readESFTLayers(files []string, o Options) (*arrays, error) {
 	for _, file := range files {
 		r, done, err := openText(file)
 		if err == nil {
-			err = e.read(r, file, layerOf(file))
+			err = e.read(interruptible{r, o.Interrupt}, file, layerOf(file))
 			done()
 		}
 		if err != nil {
 			return e.finish(err)
 		}
 	}
-	return e.finish(nil)
+	s, err := e.finish(nil)
+	if err == nil {
+		s.files = files
+	}
+	return s, err
 }
 
 // layerOf returns the number in a name such as expert_weights_13.txt, or -1.

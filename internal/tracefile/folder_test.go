@@ -1,6 +1,7 @@
 package tracefile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -152,19 +153,47 @@ func TestFolders(t *testing.T) {
 	}
 }
 
-// Two ranks that read the same file names in another order have the same sum.
-func TestSumOfAFolder(t *testing.T) {
-	a, err := Sum(filepath.Join("testdata", "tensorrt"))
-	if err != nil {
-		t.Fatal(err)
+// The checksum covers all files that were read, wherever they lie.
+func TestSum(t *testing.T) {
+	sum := func(name string) string {
+		t.Helper()
+		x, err := Sum(mustOpen(t, name, Options{}).Files())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
 	}
-	b, err := Sum(folder(t, "tensorrt", nil))
-	if err != nil || a != b {
-		t.Errorf("a copy has sum %s, %v, not %s", b, err, a)
+	for _, c := range []struct{ folder, other, counts string }{
+		{"tensorrt", "notes.txt", "rank1.safetensors"}, {"sglang-per-pass", "notes.txt", "expert_distribution_recorder_1.5_1.pt"}, {"megatron", "notes.txt", "logits_rank1.bin"},
+	} {
+		want := sum(filepath.Join("testdata", c.folder))
+		if got := sum(folder(t, c.folder, map[string]string{c.other: "read them"})); got != want {
+			t.Errorf("%s: another file beside it changes the sum", c.folder)
+		}
+		text, err := os.ReadFile(filepath.Join("testdata", c.folder, c.counts))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text[len(text)-len(text)/3] ^= 1 // within the data
+		dir := folder(t, c.folder, map[string]string{c.counts: string(text)})
+		if s, err := Open(dir, Options{}); err == nil {
+			s.Close()
+			if sum(dir) == want {
+				t.Errorf("%s: %s does not count", c.folder, c.counts)
+			}
+		}
 	}
-	c, err := Sum(folder(t, "tensorrt", map[string]string{"meta_info.json": "{}"}))
-	if err != nil || a == c {
-		t.Errorf("a changed copy has the same sum, %v", err)
+	if got, want := sum(filepath.Join("testdata", "megatron", "router_trace_rank0.jsonl")), sum(folder(t, "megatron", nil)+"/router_trace_rank0.jsonl"); got != want {
+		t.Errorf("a rank and its copy have sums %s and %s", got, want)
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	stop := errors.New("stop")
+	for _, name := range []string{"vllm-patch.jsonl", "moe-beyond.csv", "expert_weights_3.txt.gz", "megatron"} {
+		if _, err := Open(filepath.Join("testdata", name), Options{Interrupt: func() error { return stop }}); !errors.Is(err, stop) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

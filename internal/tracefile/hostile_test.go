@@ -146,6 +146,31 @@ func tensorPickle(elements, offset byte, shape, strides string) string {
 		"tQK" + string([]byte{offset}) + shape + strides + "\x89ccollections\nOrderedDict\n)RtR"
 }
 
+// perPass is the pickle of a recording with one pass, whose counts have the given shape, and a map of two slots.
+func perPass(shape, strides string) string {
+	text := func(s string) string { return "X" + string([]byte{byte(len(s)), 0, 0, 0}) + s }
+	return "}(" + text("records") + "](}(" + text("forward_pass_id") + "K\x00" + text("global_physical_count") + tensorPickle(4, 0, shape, strides) + "ue" +
+		text("last_physical_to_logical_map") + tensorPickle(4, 0, "K\x01K\x02\x86", "K\x02K\x01\x86") + "u."
+}
+
+// compressed is an archive like that of torch.save, but deflated.
+func compressed(t testing.TB) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.Create("archive/data.pkl")
+	if err == nil {
+		_, err = io.WriteString(w, strings.Repeat("N", 1<<20)+".")
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
 func TestBadFiles(t *testing.T) {
 	row := `{"layer":0,"topk_ids":[1,2]}` + "\n"
 	rows := func(lines ...string) []byte { return []byte(strings.Join(lines, "\n") + "\n") }
@@ -181,6 +206,8 @@ func TestBadFiles(t *testing.T) {
 		{"safetensors: twice", header(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`, 2), Options{}, "occurs twice"},
 		{"safetensors: deep", header(`{"a":`+strings.Repeat("[", 1000), 0), Options{}, "want an object"},
 		{"safetensors: deep metadata", header(`{"__metadata__":`+strings.Repeat("[", 1000), 0), Options{}, "nested more than 64 deep"},
+		{"safetensors: layers of different shapes", header(`{"l.1":{"dtype":"U8","shape":[1,2],"data_offsets":[0,2]},"l.2":{"dtype":"U8","shape":[2,1],"data_offsets":[2,4]}}`, 4), Options{Map: []string{"topk_ids=l.{layer}"}}, "shapes [1 2] in layer 1 and [2 1] in layer 2"},
+		{"safetensors: no layers", header(`{"l.1":{"dtype":"U8","shape":[1,2],"data_offsets":[0,2]}}`, 2), Options{Map: []string{"topk_ids=m.{layer}"}}, "no array of a name like"},
 		{"safetensors: text as ids", header(`{"topk_ids":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}`, 4), Options{}, ""},
 
 		{"torch: calls a function", torchFile(t, "\x80\x02cposix\nsystem\nX\x05\x00\x00\x00false\x85R."), Options{}, `refers to "posix.system", which is refused`},
@@ -207,6 +234,17 @@ func TestBadFiles(t *testing.T) {
 		{"SGLang: no record", torchFile(t, "}X\x07\x00\x00\x00records]s."), Options{}, "holds no record"},
 		{"SGLang: flat counts", torchFile(t, "}X\x0d\x00\x00\x00logical_count"+tensorPickle(4, 0, "K\x02K\x02\x86", "K\x02K\x01\x86")+"s.", strings.Repeat("x", 16)), Options{}, "want [steps, layers, experts]"},
 
+		{"torch: a huge memo", torchFile(t, "\x80\x04N"+strings.Repeat("\x94", maxMemo+1)), Options{}, "keeps more than"},
+		{"torch: compressed", compressed(t), Options{}, "compressed, which torch.save never does"},
+		{"SGLang: physical expert without a logical one", torchFile(t, perPass("K\x01K\x04\x86", "K\x04K\x01\x86"), strings.Repeat("\x01\x00\x00\x00", 4)), Options{}, "physical expert 2 of layer 0 is not in last_physical_to_logical_map"},
+		{"SGLang: logical expert", torchFile(t, perPass("K\x01K\x04\x86", "K\x04K\x01\x86"), strings.Repeat("\xff", 16)), Options{}, "last_physical_to_logical_map has -1 at slot 0"},
+		{"SGLang: counts of many layers", torchFile(t, perPass("J\xff\xff\xff\x7fK\x00\x86", "K\x00K\x01\x86"), strings.Repeat("\x01\x00\x00\x00", 4)), Options{}, "want at most 65536 layers"},
+
+		{"load history: a word", []byte(`{"load_history":[{"logical_expert_load":"even"}]}`), Options{}, `"logical_expert_load": it has "even", want a whole number`},
+		{"load history: negative", []byte(`{"load_history":[{"logical_expert_load":[[1,-1]]}]}`), Options{}, "cannot be negative"},
+		{"load history: empty", []byte(`{"load_history":[]}`), Options{}, "no record with"},
+		{"load history: cut off", []byte(`{"load_history":[{"logical_expert_load":[[1,2]]},`), Options{}, "cut off"},
+
 		{"JSON: not closed", []byte(row + `{"layer":0,"topk_ids":[1,`), Options{}, "test:2: the object is cut off"},
 		{"JSON: deep", []byte(`{"layer":0,"topk_ids":` + strings.Repeat("[", 10000)), Options{}, "nested more than 64 deep"},
 		{"JSON: four lists", []byte(`{"topk_ids":[[[[1]]]]}`), Options{}, "more than three deep"},
@@ -232,6 +270,8 @@ func TestBadFiles(t *testing.T) {
 		{"JSON: many steps and experts", rows(`{"step":0,"layer":0,"expert":32767,"count":1}`, manySteps(20000)), Options{}, "at most 268435456 are accepted"},
 		{"JSON: map", []byte(row), Options{Map: []string{"topk_ids=experts"}}, "no record with topk_ids"},
 		{"JSON: map of one more", []byte(row), Options{Map: []string{"token=place"}}, `no column "place"`},
+		{"JSON: map of arrays", []byte(row), Options{Map: []string{"hidden=h"}}, "holds rows, which have no hidden"},
+		{"ESFT: map", []byte("1\t2\t\t0.1\t0.2\n"), Options{Map: []string{"topk_ids=a"}}, "has nothing to map"},
 		{"map without column", []byte(row), Options{Map: []string{"topk_ids"}}, "want name=column"},
 		{"map of an unknown name", []byte(row), Options{Map: []string{"ids=experts"}}, `no "ids" to map to`},
 		{"where without value", []byte(row), Options{Where: []string{"a"}}, "want column=value"},

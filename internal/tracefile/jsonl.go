@@ -3,13 +3,12 @@ package tracefile
 import (
 	"bufio"
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
-
-	"evenkeel/internal/npz"
 )
 
 // readJSON reads records: JSONL, a list of objects, or an object whose first key holds such a list. A record is an object
@@ -81,7 +80,7 @@ func (s *jsonStream) skipMark() error {
 
 // finish makes the source, or closes what was opened after an error.
 func (x *jsonReader) finish(err error, format string) (*arrays, error) {
-	if err == nil && len(x.rows.layers) == 0 && !x.rows.counts.any() {
+	if err == nil && x.rows.none() {
 		err = fmt.Errorf("%s has no record with topk_ids, logits, scores or counts: its columns are %q, map one by --map topk_ids=COLUMN", x.name, x.cols.seen)
 	}
 	if err == nil {
@@ -99,6 +98,12 @@ func (x *jsonReader) finish(err error, format string) (*arrays, error) {
 	if err != nil {
 		x.megatron.close()
 		return nil, err
+	}
+	s.columned = true
+	for _, file := range slices.Sorted(maps.Keys(x.megatron.files)) {
+		if x.megatron.files[file] != nil {
+			s.files = append(s.files, file)
+		}
 	}
 	s.closers = append(s.closers, x.megatron.close)
 	s.notes = append(s.notes, x.megatron.notes...)
@@ -126,7 +131,9 @@ func (x *jsonReader) object(j *jsonText, path string, depth int) (had bool, err 
 			if err != nil {
 				return inField(at, err)
 			}
-			if string(v) != x.cols.where[at] {
+			if string(v) == x.cols.where[at] {
+				r.matched++
+			} else {
 				r.excluded = true
 			}
 			j.at = from
@@ -156,13 +163,14 @@ func (x *jsonReader) object(j *jsonText, path string, depth int) (had bool, err 
 	if !r.data() {
 		return inner, nil
 	}
+	r.excluded = r.excluded || r.matched < len(x.cols.where)
 	if r.has[colMegatron] {
 		if err := x.megatron.place(r); err != nil {
 			return false, err
 		}
 	}
 	err = x.rows.add(r, x.line)
-	for _, c := range []int{colIDs, colWeights, colLogits, colScores, colLoads, colCount, colMegatron} {
+	for _, c := range []int{colIDs, colWeights, colLogits, colScores, colLoads, colCount, colExpert, colMegatron} {
 		r.has[c] = false
 	}
 	if err != nil {
@@ -198,6 +206,11 @@ func (x *jsonReader) field(j *jsonText, column int, key string) error {
 	if column == 0 {
 		column = megatronFields[key]
 	}
+	if column == 0 && key == "type" && j.peek() == '"' {
+		kind, err := j.rawString()
+		r.meta = r.meta || string(kind) == "meta" || string(kind) == "metadata"
+		return err
+	}
 	if column == 0 {
 		return j.skip()
 	}
@@ -232,7 +245,10 @@ func (x *jsonReader) field(j *jsonText, column int, key string) error {
 		}
 		err = j.readNumbers(&r.tokenID, false)
 	case colLayer:
-		r.layer, err = j.integer()
+		var v []byte
+		if v, err = j.scalar(); err == nil {
+			r.layer, err = parseLayer(v)
+		}
 	case colExpert:
 		if j.peek() == '[' {
 			err = j.readNumbers(&r.ids, false)
@@ -268,12 +284,14 @@ func (x *jsonReader) field(j *jsonText, column int, key string) error {
 func (r *record) name(column int, v []byte) {
 	switch column {
 	case colToken:
-		r.tokenKey = hash(v)
-		r.token, _ = strconv.ParseInt(string(v), 10, 64)
+		r.tokenKey = fnv(v)
+		var err error
+		r.token, err = strconv.ParseInt(string(v), 10, 64)
+		r.placed = err == nil
 	case colSequence:
-		r.sequence = hash(v)
+		r.sequence = fnv(v)
 	case colStep:
-		r.step = hash(v)
+		r.step = fnv(v)
 	case colDomain:
 		if string(v) != r.domain {
 			r.domain = string(v[:min(len(v), 200)])
@@ -289,6 +307,21 @@ func (j *jsonText) integer() (int64, error) {
 		return 0, err
 	}
 	return parseInteger(v)
+}
+
+// parseLayer reads the number of a layer, or the only number in a name such as model.layers.3.mlp.
+func parseLayer(v []byte) (int64, error) {
+	n, err := parseInteger(v)
+	if err == nil {
+		return n, nil
+	}
+	digits := func(c rune) bool { return '0' <= c && c <= '9' }
+	from := bytes.IndexFunc(v, digits)
+	to := bytes.LastIndexFunc(v, digits) + 1
+	if from < 0 || bytes.ContainsFunc(v[from:to], func(c rune) bool { return !digits(c) }) {
+		return 0, err
+	}
+	return parseInteger(v[from:to])
 }
 
 func parseInteger(v []byte) (int64, error) {
@@ -317,87 +350,6 @@ func (x *jsonReader) packed(j *jsonText) error {
 	raw = bytes.ReplaceAll(raw, []byte(`\/`), []byte("/"))
 	x.record.routed = true
 	return x.record.ids.unpack(raw, x.o)
-}
-
-// unpack decodes base64 into ids [tokens][layers][k].
-func (n *numbers) unpack(text []byte, o Options) error {
-	data := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
-	size, err := base64.StdEncoding.Decode(data, text)
-	if err != nil {
-		return fmt.Errorf("%s is no base64: want that of an .npy stream or of raw int32, or a list", clip(string(text)))
-	}
-	data = data[:size]
-	shape := []int{0, o.Layers, o.TopK}
-	dtype := npz.Int32
-	if bytes.HasPrefix(data, []byte("\x93NUMPY")) {
-		h, at, err := npz.ReadHeader(bytes.NewReader(data), int64(len(data)))
-		if err != nil {
-			return fmt.Errorf("base64 of an .npy stream: %w", err)
-		}
-		if len(h.Shape) != 3 || h.DType.Float() {
-			return fmt.Errorf("base64 of an .npy stream of %s and shape %v: want integers [tokens, layers, k]", h.DType, h.Shape)
-		}
-		shape, dtype, data = h.Shape, h.DType, data[at:]
-	} else {
-		if o.Layers == 0 || o.TopK == 0 {
-			return errors.New("routed experts in base64 are raw int32, which do not say their shape: add --set layers=L and --set topk=K (trace.layers and topk in a scenario)")
-		}
-		row := 4 * o.Layers * o.TopK
-		if len(data)%row != 0 {
-			return fmt.Errorf("routed experts of %d bytes are no whole number of tokens of %d layers and %d experts of int32: correct --set layers and topk", len(data), o.Layers, o.TopK)
-		}
-		shape[0] = len(data) / row
-	}
-	values := make([]int32, len(data)/dtype.Size())
-	if bad := dtype.Int32s(values, data); bad >= 0 {
-		return fmt.Errorf("id %d of the routed experts is outside int32", bad)
-	}
-	n.reset()
-	n.depth = 3
-	for _, v := range values {
-		n.ints = append(n.ints, int64(v))
-	}
-	if shape[2] == 0 || shape[1] == 0 {
-		return fmt.Errorf("routed experts have shape %v: no dimension may be 0", shape)
-	}
-	for i := range shape[0] * shape[1] {
-		n.ends = append(n.ends, (i+1)*shape[2])
-	}
-	for t := range shape[0] {
-		n.groups = append(n.groups, (t+1)*shape[1])
-	}
-	return nil
-}
-
-// isBase64 reports whether a line is base64 and nothing else.
-func isBase64(line []byte) bool {
-	if len(line) < 16 {
-		return false
-	}
-	for _, c := range bytes.TrimRight(line, "=") {
-		if !('A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '+' || c == '/') {
-			return false
-		}
-	}
-	return true
-}
-
-// readBase64 reads a file of routed experts in base64, a line for each request.
-func readBase64(r io.Reader, name string, o Options) (*arrays, error) {
-	t := newRows(name, o)
-	err := eachLine(r, name, func(line []byte, n int) error {
-		var x record
-		x.has[colIDs], x.routed = true, true
-		if err := x.ids.unpack(line, o); err != nil {
-			return fmt.Errorf("%s:%d: %w", name, n, err)
-		}
-		return t.add(&x, n)
-	})
-	if err != nil {
-		t.pool.close()
-		return nil, err
-	}
-	return t.source("routed experts in base64")
 }
 
 // eachLine calls visit with every line that is not blank.

@@ -152,6 +152,7 @@ func readMegatron(files []string, o Options) (*arrays, error) {
 	x.name, x.rows.name = o.folder, o.folder
 	s, err := x.finish(err, "Megatron-LM router trace")
 	if err == nil {
+		s.files = append(files, s.files...)
 		s.note("%d ranks were read, one after the other", len(files))
 	}
 	return s, err
@@ -164,7 +165,7 @@ func (x *jsonReader) readFile(name string) error {
 		return err
 	}
 	defer done()
-	return x.read(r)
+	return x.read(interruptible{r, x.o.Interrupt})
 }
 
 // openText opens a text file, plain or packed by gzip.

@@ -27,7 +27,6 @@ const (
 type (
 	pickleGlobal string
 	pickleTuple  struct{ items []any }
-	pickleMark   struct{}
 	// pickleList holds ints apart while there is nothing else in it.
 	pickleList struct {
 		ints  []int64

@@ -1,8 +1,6 @@
 package tracefile
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -11,152 +9,6 @@ import (
 
 	"evenkeel/internal/npz"
 )
-
-// Columns that a record of JSONL or CSV may have.
-const (
-	colIDs = iota + 1
-	colWeights
-	colLogits
-	colScores
-	colLayer
-	colToken
-	colSequence
-	colStep
-	colDomain
-	colTokenID
-	colExpert
-	colCount
-	colLoads // a list of counts, one for each expert
-	colMegatron
-	colWhere
-)
-
-// aliases are the names that programs give to columns, without case and with _ for blanks.
-var aliases = map[string]int{
-	"topk_ids": colIDs, "experts": colIDs, "expert_ids": colIDs, "topk_experts": colIDs, "top_indices": colIDs, "topk_indices": colIDs,
-	"selected_experts": colIDs, "routed_experts": colIDs, "activated_expert_ids": colIDs, "activated_experts": colIDs, "chosen_experts": colIDs, "expert_indices": colIDs,
-	"topk_weights": colWeights, "gating_probs": colWeights, "expert_weights": colWeights, "topk_probs": colWeights, "routing_weights": colWeights, "gate_weights": colWeights, "topk_scores": colWeights,
-	"logits": colLogits, "router_logits": colLogits, "gate_logits": colLogits,
-	"scores": colScores, "router_probs": colScores, "router_scores": colScores,
-	"layer": colLayer, "layer_id": colLayer, "layer_idx": colLayer, "layer_index": colLayer, "layer_slot": colLayer, "moe_layer": colLayer,
-	"token": colToken, "token_idx": colToken, "token_index": colToken, "token_position": colToken, "token_pos": colToken, "position": colToken,
-	"sequence": colSequence, "req_id": colSequence, "request_id": colSequence, "problem_id": colSequence, "seq_id": colSequence, "sample_id": colSequence, "prompt_id": colSequence, "batch_id": colSequence, "batch_number": colSequence,
-	"step": colStep, "step_id": colStep, "iteration": colStep, "forward_pass_id": colStep,
-	"domain": colDomain, "dataset": colDomain, "subject": colDomain,
-	"token_id": colTokenID, "input_id": colTokenID,
-	"expert": colExpert, "expert_id": colExpert,
-	"count": colCount, "expert_count": colCount, "token_count": colCount,
-	"counts": colLoads, "logical_expert_load": colLoads, "logical_count": colLoads, "expert_load": colLoads, "expert_counts": colLoads, "tokens_per_expert": colLoads,
-}
-
-// mapped are the columns that the names of Options.Map stand for.
-var mapped = map[string]int{"topk_ids": colIDs, "topk_weights": colWeights, "logits": colLogits, "scores": colScores, "layer": colLayer, "token": colToken,
-	"sequence": colSequence, "step": colStep, "domain": colDomain, "token_id": colTokenID, "expert": colExpert, "count": colCount, "counts": colLoads}
-
-// columns finds what a column's name stands for.
-type columns struct {
-	known map[string]int    // by the name in the file
-	given map[int]bool      // mapped by Options: no alias stands for these
-	where map[string]string // column → value
-	found map[string]bool   // names of Options that were met
-	seen  []string          // the first names that were met, for errors
-}
-
-func newColumns(o Options) *columns {
-	c := &columns{known: map[string]int{}, given: map[int]bool{}, where: map[string]string{}, found: map[string]bool{}}
-	m, _ := o.mapping() // checked when the trace was opened
-	for name, column := range m {
-		if n := mapped[name]; n != 0 {
-			c.known[column] = n
-			c.given[n] = true
-			c.found[column] = false
-		}
-	}
-	for _, w := range o.Where {
-		column, value, _ := strings.Cut(w, "=")
-		c.where[column] = value
-		c.found[column] = false
-	}
-	return c
-}
-
-// find returns the column of a name, 0 for one that means nothing here. path is the name with those above it.
-func (c *columns) find(path, name string) (int, bool) {
-	_, filter := c.where[path]
-	if n, ok := c.known[path]; ok {
-		if _, asked := c.found[path]; asked {
-			c.found[path] = true
-		}
-		return n, filter
-	}
-	n, ok := c.known[name]
-	if ok && path != name {
-		if _, asked := c.found[name]; asked {
-			c.found[name] = true
-		}
-	} else if !ok {
-		n = aliases[strings.ReplaceAll(strings.ToLower(strings.TrimSpace(name)), " ", "_")]
-		if c.given[n] {
-			n = 0
-		}
-	}
-	if filter {
-		c.found[path] = true
-	}
-	if len(c.known) < 10000 && len(path) < 256 {
-		c.known[path] = n
-		if len(c.seen) < 20 {
-			c.seen = append(c.seen, path)
-		}
-	}
-	return n, filter
-}
-
-// missing is an error if a column of Options was never met.
-func (c *columns) missing(name string) error {
-	for _, column := range slices.Sorted(maps.Keys(c.found)) {
-		if !c.found[column] {
-			return fmt.Errorf("%s has no column %q, which --map or --where names: it has %q", name, column, c.seen)
-		}
-	}
-	return nil
-}
-
-// record is one row of a text format: the choices of one token or several in one layer or all, or counts.
-type record struct {
-	ids                     numbers
-	weights, logits, scores numbers
-	loads                   numbers
-	tokenID                 numbers
-	layer, expert, count    int64
-	token                   int64 // its place, if it is a number
-	tokenKey, sequence      uint64
-	step                    uint64
-	domain                  string
-	has                     [colWhere + 1]bool
-	excluded                bool // by Options.Where
-	routed                  bool // ids came in base64, one request a record
-	side                    sidecar
-}
-
-func (r *record) reset() {
-	r.has = [colWhere + 1]bool{}
-	r.excluded, r.routed, r.side = false, false, sidecar{}
-}
-
-// data reports whether the record holds more than names.
-func (r *record) data() bool {
-	return r.has[colIDs] || r.has[colLogits] || r.has[colScores] || r.has[colLoads] || r.has[colCount]
-}
-
-// hash is FNV-1a. Nothing depends on it but whether two keys are the same.
-func hash(b []byte) uint64 {
-	h := uint64(14695981039346656037)
-	for _, c := range b {
-		h = (h ^ uint64(c)) * 1099511628211
-	}
-	return h
-}
 
 const (
 	maxLayers = 1 << 16
@@ -193,8 +45,10 @@ type rows struct {
 	lead   *layerRows // the first layer, whose rows name the tokens
 	line   int
 
+	pending          record // see single
 	hasLayer, routed bool
-	short            int // rows with fewer than K ids
+	renamed          bool // scores as long as the ids were read as their weights
+	short            int  // rows with fewer than K ids
 	tokenIDs         *spool
 	domains          map[string]int
 	domainNames      []string
@@ -229,13 +83,69 @@ func (t *rows) add(r *record, line int) error {
 	if r.has[colLayer] && (r.layer < 0 || r.layer >= maxLayers) {
 		return t.errorf(line, "layer is %d: want 0 to %d", r.layer, maxLayers-1)
 	}
-	if r.has[colLoads] || r.has[colCount] {
+	switch {
+	case r.choice():
+	case r.has[colLoads] || r.has[colCount]:
 		t.counts.domains = t.counts.domains || r.has[colDomain]
 		if err := t.counts.add(r); err != nil {
 			return t.errorf(line, "%s", err)
 		}
 		return nil
+	default:
+		return t.single(r)
 	}
+	if r.has[colIDs] && r.has[colScores] && !r.has[colWeights] && slices.Equal(r.ids.ends, r.scores.ends) {
+		r.weights, r.scores = r.scores, r.weights
+		r.has[colWeights], r.has[colScores] = true, false
+		t.renamed = true
+	}
+	return t.take(r)
+}
+
+// single takes a row of one expert of a token: rows of the same token and layer that follow each other are one choice.
+func (t *rows) single(r *record) error {
+	if !r.has[colToken] {
+		return t.errorf(t.line, "it has an expert, but neither a count nor a token to which it belongs: map one by --map count=COLUMN or --map token=COLUMN")
+	}
+	p := &t.pending
+	if p.has[colExpert] && (p.layer != r.layer || p.tokenKey != r.tokenKey || p.sequence != r.sequence || p.step != r.step) {
+		if err := t.flush(); err != nil {
+			return err
+		}
+	}
+	if !p.has[colExpert] {
+		ids, weights := p.ids, p.weights
+		ids.reset()
+		weights.reset()
+		*p = *r
+		p.ids, p.weights, p.ids.depth = ids, weights, 1
+		p.tokenID.ints = slices.Clone(r.tokenID.ints)
+	}
+	if len(p.ids.ints) > maxID {
+		return t.errorf(t.line, "a token has more than %d experts", maxID)
+	}
+	p.ids.ints = append(p.ids.ints, r.expert)
+	if r.has[colWeights] && len(r.weights.floats) == 1 {
+		p.weights.floats = append(p.weights.floats, r.weights.floats[0])
+	}
+	return nil
+}
+
+// flush takes the choice that single has collected.
+func (t *rows) flush() error {
+	p := &t.pending
+	if !p.has[colExpert] {
+		return nil
+	}
+	p.ids.ends = append(p.ids.ends, len(p.ids.ints))
+	p.weights.ends = append(p.weights.ends, len(p.weights.floats))
+	p.has[colIDs], p.has[colExpert] = true, false
+	return t.take(p)
+}
+
+// take adds the choices or scores of a record.
+func (t *rows) take(r *record) error {
+	line := t.line
 	// The list that leads gives the tokens.
 	lead, what := &r.ids, "topk_ids"
 	switch {
@@ -276,7 +186,7 @@ func (t *rows) add(r *record, line int) error {
 		}
 		t.tokens(r, len(lead.groups))
 		return t.written()
-	case lead.depth == 2 && !r.has[colLayer] && t.o.Layers > 1 && n == t.o.Layers: // [layers][k] of one token
+	case lead.depth == 2 && !r.has[colLayer] && (r.has[colToken] || t.o.Layers > 1 && n == t.o.Layers): // [layers][k] of one token
 		for l := range n {
 			if err := t.row(r, l, l, 0); err != nil {
 				return err
@@ -424,20 +334,24 @@ func (t *rows) tokens(r *record, n int) {
 	switch {
 	case r.has[colSequence]:
 		t.keyed = true
-		if fresh || r.sequence != t.sequence {
-			if t.keys[r.sequence] || len(t.keys) >= maxKeys {
+		key := r.sequence
+		if r.has[colDomain] { // problem 1 of another data set is another problem
+			key = key*31 ^ fnv([]byte(r.domain))
+		}
+		if fresh || key != t.sequence {
+			if t.keys[key] || len(t.keys) >= maxKeys {
 				t.mixed = true
 			}
 			if !t.mixed {
-				t.keys[r.sequence] = true
+				t.keys[key] = true
 			}
 			t.begin()
 		}
-		t.sequence = r.sequence
+		t.sequence = key
 	case r.routed || len(r.ids.groups) > 0:
 		t.keyed = true
 		t.begin()
-	case r.has[colToken]:
+	case r.placed:
 		t.numbered = true
 		if fresh || r.token <= t.previous {
 			t.begin()
@@ -473,12 +387,18 @@ func (t *rows) begin() {
 	}
 }
 
+// none reports whether no record was taken.
+func (t *rows) none() bool {
+	return len(t.layers) == 0 && !t.counts.any() && !t.pending.has[colExpert]
+}
+
 // source brings the rows to arrays. It closes the pool where it fails.
 func (t *rows) source(format string) (*arrays, error) {
 	s := newArrays(format, t.name)
 	s.closers = append(s.closers, t.pool.close)
-	var err error
+	err := t.flush()
 	switch {
+	case err != nil:
 	case len(t.layers) > 0 && t.counts.any():
 		err = fmt.Errorf("%s holds choices of tokens and counts of experts: keep one of them, by --where column=value", t.name)
 	case t.counts.any():
@@ -559,6 +479,9 @@ func (t *rows) fill(s *arrays) error {
 		t.layerNumbers(s, numbers)
 	}
 	t.perToken(s, T)
+	if t.renamed {
+		s.note("scores as many as the ids were read as their weights")
+	}
 	if t.short > 0 {
 		s.note("rows with fewer than %d experts: %d; what they lack counts as padding", lead.k, t.short)
 	}
@@ -678,145 +601,4 @@ func enumerate(names []string) string {
 		fmt.Fprintf(&b, "%d %s", i, strings.ToValidUTF8(n, "?"))
 	}
 	return b.String()
-}
-
-// counts collects the level counts, as lists over experts or in long form.
-type counts struct {
-	cells   map[cell]int64
-	steps   map[uint64]int
-	layers  map[int]bool
-	experts int
-	named   bool // layers have numbers
-	domains bool // there is a domain, which was summed over
-	auto    int  // steps of records that name none
-	pool    *pool
-}
-
-type cell struct{ step, layer, expert int32 }
-
-func newCounts(p *pool) *counts {
-	return &counts{cells: map[cell]int64{}, steps: map[uint64]int{}, layers: map[int]bool{}, pool: p}
-}
-
-func (c *counts) any() bool { return len(c.cells) > 0 || len(c.layers) > 0 }
-
-// set adds n to a cell; counts of the same cell are summed.
-func (c *counts) set(step, layer, expert int, n int64) error {
-	switch {
-	case n < 0:
-		return fmt.Errorf("the count of expert %d is %d: it cannot be negative", expert, n)
-	case expert < 0 || expert > maxID:
-		return fmt.Errorf("expert is %d: want 0 to %d", expert, maxID)
-	case layer < 0 || layer >= maxLayers:
-		return fmt.Errorf("layer is %d: want 0 to %d", layer, maxLayers-1)
-	}
-	if len(c.steps) > maxCells || c.auto > maxCells {
-		return fmt.Errorf("there are more than %d steps: sum some of them first", maxCells)
-	}
-	c.layers[layer] = true
-	c.experts = max(c.experts, expert+1)
-	key := cell{int32(step), int32(layer), int32(expert)}
-	if n == 0 {
-		return nil
-	}
-	sum := c.cells[key] + n
-	if sum < 0 {
-		return errors.New("counts overflow")
-	}
-	c.cells[key] = sum
-	if len(c.cells) > maxCells {
-		return fmt.Errorf("there are more than %d counts of step, layer and expert: sum some of them first", maxCells)
-	}
-	return nil
-}
-
-func (c *counts) step(key uint64) int {
-	n, ok := c.steps[key]
-	if !ok {
-		n = len(c.steps)
-		c.steps[key] = n
-	}
-	return n
-}
-
-func (c *counts) add(r *record) error {
-	step := 0
-	switch {
-	case r.has[colStep]:
-		step = c.step(r.step)
-	case r.has[colLoads] && (r.loads.depth == 2 || !r.has[colLayer]):
-		step = c.auto
-		c.auto++
-	}
-	c.named = c.named || r.has[colLayer]
-	layer := 0
-	if r.has[colLayer] {
-		layer = int(r.layer)
-	}
-	if !r.has[colLoads] {
-		if !r.has[colExpert] {
-			return errors.New("a count has no expert: map the column that has it, by --map expert=COLUMN")
-		}
-		if r.expert < 0 || r.expert > maxID {
-			return fmt.Errorf("expert is %d: want 0 to %d", r.expert, maxID)
-		}
-		return c.set(step, layer, int(r.expert), r.count)
-	}
-	if r.loads.depth == 2 && r.has[colLayer] || r.loads.depth == 3 {
-		return errors.New("counts are lists within lists, and the layer is given too: want one list over experts")
-	}
-	for i := range r.loads.ends {
-		from, to := r.loads.row(i)
-		for e, n := range r.loads.ints[from:to] {
-			if err := c.set(step, layer+i, e, n); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// source writes the counts as [steps, L, E].
-func (c *counts) source(s *arrays) error {
-	layers := slices.Sorted(maps.Keys(c.layers))
-	steps := max(1, len(c.steps), c.auto)
-	if c.experts == 0 {
-		return fmt.Errorf("%s counts no choice of any expert", s.name)
-	}
-	if total := steps * len(layers) * c.experts; total > 1<<28 {
-		return fmt.Errorf("%s has counts of %d steps, %d layers and %d experts: at most %d are accepted", s.name, steps, len(layers), c.experts, 1<<28)
-	}
-	cells := slices.SortedFunc(maps.Keys(c.cells), func(a, b cell) int {
-		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.layer, b.layer), cmp.Compare(a.expert, b.expert))
-	})
-	out := c.pool.spool()
-	next := 0
-	for step := range steps {
-		for _, layer := range layers {
-			for e := range c.experts {
-				var n int64
-				if next < len(cells) && cells[next] == (cell{int32(step), int32(layer), int32(e)}) {
-					n = c.cells[cells[next]]
-					next++
-				}
-				out.int64(n)
-			}
-		}
-	}
-	if out.err != nil {
-		return out.err
-	}
-	if c.domains {
-		s.note("counts are summed over domains: --map step=COLUMN keeps them apart, --where COLUMN=VALUE picks one")
-	}
-	s.list["counts"] = &array{[]int{steps, len(layers), c.experts}, npz.Int64, []segment{{out, 0, steps * len(layers) * c.experts}}}
-	if c.named {
-		p := c.pool.spool()
-		for _, l := range layers {
-			p.int32(int32(l))
-		}
-		s.list["layers"] = &array{[]int{len(layers)}, npz.Int32, []segment{{p, 0, len(layers)}}}
-		noteLayers(s, layers)
-	}
-	return nil
 }

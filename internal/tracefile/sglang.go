@@ -125,8 +125,12 @@ func readSGLang(files []string) (*arrays, error) {
 		return fail(err)
 	}
 	s.closers = append(s.closers, closers...)
+	s.files = files
 	return s, nil
 }
+
+// maxRanks bounds the ranks of one pass.
+const maxRanks = 4096
 
 // passRecord is what one rank recorded in one forward pass.
 type passRecord struct {
@@ -402,57 +406,23 @@ func (s *arrays) numberLayers(numbers []int) {
 	noteLayers(s, numbers)
 }
 
-// perToken lines the tokens of all passes up. Ranks that saw the same tokens in a pass count once.
+// perToken lines the tokens of all passes up.
 func (g *sglang) perToken() (*arrays, error) {
-	kept := g.records[:0:0]
-	same := 0
-	for i, r := range g.records {
-		if r.ids == nil || r.ids.shape[0] != g.records[0].ids.shape[0] || r.ids.shape[2] != g.records[0].ids.shape[2] {
-			return nil, fmt.Errorf("%s: pass %d of rank %d has other layers or columns than the first record", g.name, r.pass, r.rank)
-		}
-		if r.input != nil && len(r.input) != r.ids.shape[1] {
-			return nil, fmt.Errorf("%s: pass %d of rank %d has %d input_ids, but the choices of %d tokens", g.name, r.pass, r.rank, len(r.input), r.ids.shape[1])
-		}
-		twin := false
-		for j := i - 1; j >= 0 && g.records[j].pass == r.pass && !twin; j-- {
-			twin = len(r.input) > 0 && slices.Equal(g.records[j].input, r.input)
-		}
-		if twin {
-			same++
-			continue
-		}
-		kept = append(kept, r)
+	kept, err := g.distinct()
+	if err != nil {
+		return nil, err
 	}
-	layers, width := g.records[0].ids.shape[0], g.records[0].ids.shape[2]
-	// First see which layers and columns are used.
-	used := make([]bool, layers)
-	k, tokens := 0, 0
-	for _, r := range kept {
-		ids, err := r.ids.ints(g.name)
-		if err != nil {
-			return nil, err
-		}
-		n := r.ids.shape[1]
-		tokens += n
-		for at, e := range ids {
-			if e >= 0 {
-				used[at/(n*width)] = true
-				k = max(k, at%width+1)
-			}
-		}
-	}
-	var numbers []int
-	for l, u := range used {
-		if u {
-			numbers = append(numbers, l)
-		}
-	}
-	if len(numbers) == 0 {
-		return nil, fmt.Errorf("%s holds no choice of any expert", g.name)
+	numbers, k, err := g.used(kept)
+	if err != nil {
+		return nil, err
 	}
 	p := newPool()
 	s := newArrays("SGLang expert distribution, mode per_token", g.name)
 	s.closers = append(s.closers, p.close)
+	tokens := 0
+	for _, r := range kept {
+		tokens += r.ids.shape[1]
+	}
 	out := make([]*spool, len(numbers))
 	var segments []segment
 	for i := range out {
@@ -460,7 +430,7 @@ func (g *sglang) perToken() (*arrays, error) {
 		segments = append(segments, segment{out[i], 0, tokens * k})
 	}
 	input, lengths := p.spool(), p.spool()
-	sequences, decoded := 0, false
+	decoded := false
 	for _, r := range kept {
 		if err := g.write(r, numbers, k, out); err != nil {
 			p.close()
@@ -469,23 +439,7 @@ func (g *sglang) perToken() (*arrays, error) {
 		for _, id := range r.input {
 			input.int32(int32(id))
 		}
-		n := r.ids.shape[1]
-		whole := int64(0)
-		for _, x := range r.lengths {
-			whole += x
-		}
-		if r.lengths != nil && whole == int64(n) && !slices.ContainsFunc(r.lengths, func(x int64) bool { return x < 0 || x > int64(n) }) {
-			for _, x := range r.lengths {
-				lengths.int32(int32(x))
-			}
-			sequences += len(r.lengths)
-			continue
-		}
-		decoded = true
-		for range n {
-			lengths.int32(1)
-		}
-		sequences += n
+		decoded = r.writeLengths(lengths) || decoded
 	}
 	for _, sp := range append(out, input, lengths) {
 		if sp.err != nil {
@@ -494,19 +448,96 @@ func (g *sglang) perToken() (*arrays, error) {
 		}
 	}
 	s.list["topk_ids"] = &array{[]int{len(numbers), tokens, k}, npz.Int16, segments}
+	sequences := int(lengths.size / 4)
 	s.list["seq_lens"] = &array{[]int{sequences}, npz.Int32, []segment{{lengths, 0, sequences}}}
 	if input.size == int64(tokens)*4 {
 		s.list["token_id"] = &array{[]int{tokens}, npz.Int32, []segment{{input, 0, tokens}}}
 	}
 	s.numberLayers(numbers)
 	g.note(s)
-	if same > 0 {
+	if same := len(g.records) - len(kept); same > 0 {
 		s.note("%d records of ranks that saw the same tokens as another were left out", same)
 	}
 	if decoded {
 		s.note("in passes that decode, each token counts as a sequence of its own")
 	}
 	return s, nil
+}
+
+// distinct returns the records without those of ranks that saw the same tokens in a pass as another.
+func (g *sglang) distinct() (kept []passRecord, err error) {
+	first := g.records[0].ids
+	for i, r := range g.records {
+		if r.ids == nil || r.ids.shape[0] != first.shape[0] || r.ids.shape[2] != first.shape[2] {
+			return nil, fmt.Errorf("%s: pass %d of rank %d has other layers or columns than the first record", g.name, r.pass, r.rank)
+		}
+		if r.input != nil && len(r.input) != r.ids.shape[1] {
+			return nil, fmt.Errorf("%s: pass %d of rank %d has %d input_ids, but the choices of %d tokens", g.name, r.pass, r.rank, len(r.input), r.ids.shape[1])
+		}
+		twin := false
+		for j := i - 1; j >= 0 && g.records[j].pass == r.pass && !twin; j-- {
+			twin = len(r.input) > 0 && slices.Equal(g.records[j].input, r.input)
+			if i-j > maxRanks {
+				return nil, fmt.Errorf("%s: more than %d ranks recorded pass %d", g.name, maxRanks, r.pass)
+			}
+		}
+		if !twin {
+			kept = append(kept, r)
+		}
+	}
+	return kept, nil
+}
+
+// used returns the layers in which any token chooses, and how many of the recorded columns hold choices: the recorder
+// always has 8.
+func (g *sglang) used(records []passRecord) (layers []int, k int, err error) {
+	shape := g.records[0].ids.shape
+	used := make([]bool, shape[0])
+	for _, r := range records {
+		ids, err := r.ids.ints(g.name)
+		if err != nil {
+			return nil, 0, err
+		}
+		n, width := r.ids.shape[1], shape[2]
+		for at, e := range ids {
+			if e >= 0 {
+				used[at/(n*width)] = true
+				k = max(k, at%width+1)
+			}
+		}
+	}
+	for l, u := range used {
+		if u {
+			layers = append(layers, l)
+		}
+	}
+	if len(layers) == 0 {
+		return nil, 0, fmt.Errorf("%s holds no choice of any expert", g.name)
+	}
+	return layers, k, nil
+}
+
+// writeLengths appends the lengths of the record's sequences, and reports whether it is of a pass that decodes: each token
+// is of another sequence then.
+func (r *passRecord) writeLengths(out *spool) (decoded bool) {
+	n, whole := int64(r.ids.shape[1]), int64(0)
+	for _, x := range r.lengths {
+		if x < 0 || x > n {
+			whole = -1
+			break
+		}
+		whole += x
+	}
+	if r.lengths != nil && whole == n {
+		for _, x := range r.lengths {
+			out.int32(int32(x))
+		}
+		return false
+	}
+	for range n {
+		out.int32(1)
+	}
+	return true
 }
 
 // write appends the choices of a record.

@@ -24,6 +24,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -49,17 +50,24 @@ type Source interface {
 	Int32s(array string, from, to int) ([]int32, error)
 	// Notes says, a sentence each, what the reader assumed, summed, mapped or left out.
 	Notes() []string
+	// Files lists the files that were read, sidecars included; none of a trace in memory.
+	Files() []string
 	// Close closes the files and removes temporary ones.
 	Close() error
 }
 
 // Options say what a file does not.
 type Options struct {
-	Map     []string // name=column: the column, field, array or tensor that holds what the package calls name
+	// Map holds name=column: the column, field, array or tensor that holds what the package calls name. The name of an array
+	// may have {layer} in place of a number, where a file has one for each layer.
+	Map     []string
 	Where   []string // column=value: only such rows of JSONL and CSV
 	TopK    int      // experts per token; 0: as the file has it
 	Layers  int      // layers of base64 ids without a shape; 0: unknown
-	Padding int      // an id that stands for no expert, besides negative ones; 0: none
+	Padding int      // an id that stands for no expert, besides -1; 0: none
+
+	// Interrupt, if not nil, is asked now and then while text is read, and its error ends that.
+	Interrupt func() error
 
 	folder string // of the file, where its sidecars lie; empty for a file in memory
 }
@@ -131,6 +139,7 @@ func Open(name string, o Options) (Source, error) {
 		return nil, err
 	}
 	s.closers = append(s.closers, f.Close)
+	s.files = append([]string{name}, s.files...)
 	return newView(s, o)
 }
 
@@ -185,6 +194,7 @@ func detect(r io.ReaderAt, size int64, name string, o Options) (*arrays, error) 
 
 // readText tells the text formats apart by the first bytes and reads one.
 func readText(r io.Reader, head []byte, name string, o Options) (*arrays, error) {
+	r = interruptible{r, o.Interrupt}
 	head = bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))
 	first := bytes.TrimLeft(head, " \t\r\n")
 	line, _, whole := bytes.Cut(first, []byte("\n"))
@@ -316,42 +326,46 @@ func leadingDigits(s string) int {
 	return n
 }
 
-// Sum returns the SHA-256 of a file; of a folder, that of the names, sizes and contents of its files in order.
-func Sum(name string) (string, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return "", unwrapPath(err)
+// interruptible asks before every read whether it should go on.
+type interruptible struct {
+	r   io.Reader
+	ask func() error
+}
+
+// Read implements io.Reader.
+func (i interruptible) Read(p []byte) (int, error) {
+	if i.ask != nil {
+		if err := i.ask(); err != nil {
+			return 0, err
+		}
 	}
+	return i.r.Read(p)
+}
+
+// Sum returns the SHA-256 of a file; of several, that of their names without folders, sizes and contents.
+func Sum(files []string) (string, error) {
 	h := sha256.New()
-	add := func(file string) error {
-		f, err := os.Open(file)
-		if err != nil {
-			return unwrapPath(err)
-		}
-		defer f.Close()
-		_, err = io.Copy(h, f)
-		return err
-	}
-	if !info.IsDir() {
-		err = add(name)
-		return hex.EncodeToString(h.Sum(nil)), err
-	}
-	entries, err := os.ReadDir(name) // sorted by name
-	if err != nil {
-		return "", unwrapPath(err)
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
+	for _, file := range files {
+		if err := addFile(h, file, len(files) > 1); err != nil {
 			return "", unwrapPath(err)
-		}
-		if !info.Mode().IsRegular() {
-			continue
-		}
-		fmt.Fprintf(h, "%s\x00%d\x00", e.Name(), info.Size())
-		if err := add(filepath.Join(name, e.Name())); err != nil {
-			return "", err
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func addFile(h hash.Hash, file string, named bool) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if named {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%s\x00%d\x00", filepath.Base(file), info.Size())
+	}
+	_, err = io.Copy(h, f)
+	return err
 }

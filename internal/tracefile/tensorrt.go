@@ -22,12 +22,13 @@ type statisticKey struct{ iteration, layer int }
 // summed over ranks.
 func readTensorRT(folder string, files []string) (*arrays, error) {
 	raw := slices.DeleteFunc(slices.Clone(files), func(f string) bool { return !strings.HasSuffix(f, "_raw.safetensors") })
-	plain := slices.DeleteFunc(files, func(f string) bool { return strings.HasSuffix(f, "_raw.safetensors") })
+	plain := slices.DeleteFunc(slices.Clone(files), func(f string) bool { return strings.HasSuffix(f, "_raw.safetensors") })
 	if len(raw) > 0 {
 		plain = nil
 	}
 	s := newArrays("TensorRT-LLM statistics", folder)
-	err := s.statistics(slices.Concat(raw, plain), len(raw) > 0)
+	s.files = slices.Concat(raw, plain)
+	err := s.statistics(s.files, len(raw) > 0)
 	if err != nil {
 		s.Close()
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -31,6 +32,10 @@ func (v *view) Int32s(name string, from, to int) ([]int32, error) {
 
 // newView names the arrays of a file and closes it where that fails.
 func newView(s *arrays, o Options) (Source, error) {
+	if !s.named && !s.columned && len(o.Map)+len(o.Where) > 0 {
+		s.Close()
+		return nil, fmt.Errorf("%s (%s) has nothing to map or to choose from: leave out --map and --where", s.name, s.format)
+	}
 	if s.named {
 		if err := s.rename(o); err != nil {
 			s.Close()
@@ -55,6 +60,12 @@ func (s *arrays) rename(o Options) error {
 			return fmt.Errorf("%s holds arrays, not rows: --map %s=%s names a column of JSONL or CSV", s.name, name, column)
 		}
 		a := s.list[column]
+		if strings.Contains(column, layerMark) {
+			var err error
+			if a, err = s.joinLayers(column); err != nil {
+				return err
+			}
+		}
 		if a == nil {
 			return fmt.Errorf("%s has no array %q, which --map names: it has %q", s.name, column, s.Names())
 		}
@@ -65,14 +76,9 @@ func (s *arrays) rename(o Options) error {
 	if len(o.Where) > 0 {
 		return fmt.Errorf("%s holds arrays, not rows: --where picks rows of JSONL or CSV", s.name)
 	}
-	for _, leader := range []string{"logits", "scores", "topk_ids", "counts"} {
-		if s.list[leader] != nil || m[leader] != "" {
-			return nil
-		}
-	}
 	for _, name := range s.Names() {
 		known := arrayNames[aliases[strings.ToLower(name)]]
-		if known == "" || taken[name] || s.list[known] != nil {
+		if known == "" || taken[name] || s.list[known] != nil || (known == "logits" || known == "scores") && (s.list["logits"] != nil || s.list["scores"] != nil) {
 			continue
 		}
 		a := s.list[name]
@@ -97,6 +103,45 @@ func (s *arrays) rename(o Options) error {
 		s.note("the single array, of shape %v, was read as %s; --map NAME=arr_0 says otherwise", a.shape, known)
 	}
 	return nil
+}
+
+// layerMark stands for the number of a layer in the names of arrays that a file has one of for each layer.
+const layerMark = "{layer}"
+
+// joinLayers makes one array of those whose names fit a pattern such as model.layers.{layer}.logits, in the order of their
+// layers.
+func (s *arrays) joinLayers(pattern string) (*array, error) {
+	before, after, _ := strings.Cut(pattern, layerMark)
+	found := map[int]*array{}
+	for name, a := range s.list {
+		middle, ok := strings.CutPrefix(name, before)
+		if !ok {
+			continue
+		}
+		if middle, ok = strings.CutSuffix(middle, after); !ok {
+			continue
+		}
+		if n, err := strconv.Atoi(middle); err == nil && n >= 0 && n < maxLayers && strconv.Itoa(n) == middle {
+			found[n] = a
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%s has no array of a name like %q, which --map asks for: it has %q", s.name, pattern, s.Names())
+	}
+	numbers := slices.Sorted(maps.Keys(found))
+	first := found[numbers[0]]
+	joined := &array{shape: append([]int{len(numbers)}, first.shape...), dtype: first.dtype}
+	for _, n := range numbers {
+		a := found[n]
+		if a.dtype != first.dtype || !slices.Equal(a.shape, first.shape) || len(a.shape) > 2 {
+			return nil, fmt.Errorf("%s: the arrays of %q have shapes %v in layer %d and %v in layer %d, or other types: want [tokens, n], the same in every layer", s.name, pattern, first.shape, numbers[0], a.shape, n)
+		}
+		joined.segments = append(joined.segments, a.segments...)
+	}
+	if s.list["layers"] == nil {
+		s.numberLayers(numbers)
+	}
+	return joined, nil
 }
 
 // transpose turns [tokens, layers, k] into [layers, tokens, k].

@@ -45,6 +45,7 @@ np.save("ids.npy", ids.astype(np.int8))
 np.savez("vllm.npz", routed_experts=ids.transpose(1, 0, 2).astype(np.int16))
 save_file({"topk_ids": ids.astype(np.int16), "topk_weights": weights.astype(np.float64), "router_logits": logits.astype(np.float16)}, "choices.safetensors")
 save_file({"logits": torch.tensor(logits, dtype=torch.bfloat16)}, "bfloat16.safetensors")
+save_file({"model.layers.%d.router" % layers[l]: logits[l] for l in reversed(range(L))}, "layers.safetensors")
 with open("bfloat16.safetensors", "rb") as f, gzip.GzipFile("bfloat16.safetensors.gz", "wb", mtime=0) as z:
     z.write(f.read())
 os.remove("bfloat16.safetensors")
