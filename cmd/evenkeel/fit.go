@@ -1,0 +1,278 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"evenkeel/plots"
+	"evenkeel/scenarios"
+	"evenkeel/scenarios/fit"
+)
+
+// fitRequest is what the flags of fit ask for.
+type fitRequest struct {
+	layer    int
+	out      string
+	figure   string
+	cut      int
+	domains  string
+	settings []string
+	json     bool
+}
+
+func fitCommand(stdout io.Writer) *cobra.Command {
+	var q fitRequest
+	c := &cobra.Command{
+		Use:   "fit TRACE...",
+		Short: "Fit the synthetic stream to a trace, and judge the fit by tokens held back",
+		Long: `Fit finds the synthetic stream whose tokens choose experts as those of a trace do: how popular
+experts are, what a domain, a document and a token type prefer, how ids are distributed, and
+how far logits spread where the trace has them. Half of the documents of every domain are
+fitted, the other half is held back; the table sets real figures of that half beside those of
+synthetic worlds of the same size. --out writes the scenario, with all of it as comments.
+
+Several traces of one layer shape are fitted as one, each a domain of its own.`,
+		Example: `  evenkeel fit tinymoe
+  evenkeel fit router.npz --layer 3 --set score=softmax --out mine.yaml --figure mine.png
+  evenkeel fit law.npz translation.npz --layer 12 --out both.yaml
+  evenkeel compare --scenario mine.yaml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("fit takes a trace: name an .npz file or tinymoe")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return q.run(args, stdout) },
+	}
+	f := c.Flags()
+	f.SortFlags = false
+	f.IntVar(&q.layer, "layer", 0, "layer of the trace, from 0")
+	f.StringVar(&q.out, "out", "", "file for the scenario, such as mine.yaml")
+	f.StringVar(&q.figure, "figure", "", "file for the picture, .png or .svg")
+	f.IntVar(&q.cut, "cut", 0, "take parts of so many tokens as sequences, for a trace that has too few")
+	f.StringVar(&q.domains, "domains", "", "names of the domain ids in order, such as de,en,go,zh")
+	f.StringArrayVar(&q.settings, "set", nil, "key=value of the scenario: what the file does not say, such as topk, experts,\nscore, groups and groups_kept, and what stays where the trace does not tell")
+	f.BoolVar(&q.json, "json", false, "print as JSON")
+	return c
+}
+
+func (q *fitRequest) run(traces []string, stdout io.Writer) error {
+	if q.layer < 0 {
+		return fmt.Errorf("--layer is %d: layers are counted from 0", q.layer)
+	}
+	if q.cut < 0 {
+		return fmt.Errorf("--cut is %d: want a number of tokens, such as 128", q.cut)
+	}
+	ending := strings.ToLower(filepath.Ext(q.figure))
+	if q.figure != "" && ending != ".png" && ending != ".svg" {
+		return fmt.Errorf("--figure %s: want a file that ends in .png or .svg", q.figure)
+	}
+	if ext := filepath.Ext(q.out); q.out != "" && ext != ".yaml" && ext != ".yml" {
+		return fmt.Errorf("--out %s: want a file that ends in .yaml, by which compare knows a scenario", q.out)
+	}
+	for _, file := range []string{q.out, q.figure} {
+		if err := writable(file); err != nil {
+			return err
+		}
+	}
+	var sources []fit.Source
+	for _, name := range traces {
+		x, err := q.source(name)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, x)
+	}
+	base, err := q.base(sources[0])
+	if err != nil {
+		return err
+	}
+	r, err := fit.Fit(base, sources, q.cut)
+	if err != nil {
+		return err
+	}
+	if q.json {
+		e := json.NewEncoder(stdout)
+		e.SetIndent("", "  ")
+		err = e.Encode(fitJSON(r))
+	} else {
+		err = printFit(stdout, r)
+	}
+	if err != nil {
+		return failed(err)
+	}
+	if q.figure != "" {
+		picture, err := plots.Fit(r)
+		if err != nil {
+			return failed(err)
+		}
+		content, err := picture.PNG()
+		if ending == ".svg" {
+			content, err = picture.SVG()
+		}
+		if err == nil {
+			err = writeWhole(q.figure, content)
+		}
+		if err != nil {
+			return failed(err)
+		}
+	}
+	if q.out != "" {
+		if err := writeWhole(q.out, r.YAML()); err != nil {
+			return failed(err)
+		}
+		if !q.json {
+			fmt.Fprintf(stdout, "\nWritten to %s; it runs with evenkeel compare --scenario %s\n", q.out, q.out)
+		}
+	}
+	return nil
+}
+
+// source reads a layer of a trace: a file, or a shipped scenario that is one.
+func (q *fitRequest) source(name string) (x fit.Source, err error) {
+	name = strings.TrimPrefix(name, "trace:")
+	x.Layer = q.layer
+	switch {
+	case slices.Contains(scenarios.Names(), name):
+		s, err := scenarios.Load(name, nil, -1)
+		if err != nil {
+			return x, err
+		}
+		if s.Trace == nil {
+			return x, fmt.Errorf("scenario %s is drawn, not a trace: there is nothing to fit, see evenkeel scenarios %s", name, name)
+		}
+		name, x.Domains = s.Trace.File, s.Trace.Domains
+	case strings.HasSuffix(name, ".csv") || strings.HasSuffix(name, ".csv.gz"):
+		return x, fmt.Errorf("%s: counts of experts do not say which experts a token chose, and cannot be fitted; want an .npz file with logits, scores or topk_ids", name)
+	}
+	if q.domains != "" {
+		x.Domains = strings.Split(q.domains, ",")
+	}
+	x.File = name
+	x.Dump, x.SHA256, err = scenarios.ReadDump(name, q.layer)
+	return x, err
+}
+
+// base is the scenario that is fitted: the trace's shape, the user's settings, and the default scenario's other values.
+func (q *fitRequest) base(x fit.Source) (*scenarios.Scenario, error) {
+	d := x.Dump
+	given := func(key string) bool {
+		return slices.ContainsFunc(q.settings, func(s string) bool { return strings.HasPrefix(s, key+"=") })
+	}
+	settings := []string{"experts=" + strconv.Itoa(d.Experts)}
+	switch {
+	case d.TopK > 0:
+		settings = append(settings, "topk="+strconv.Itoa(d.TopK))
+	case !given("topk"):
+		return nil, fmt.Errorf("%s has no topk_ids, so it does not say how many experts a token chooses: add --set topk=K", x.File)
+	}
+	if d.Stored() && !given("score") {
+		return nil, fmt.Errorf("%s holds scores, not logits: say which function made them, by --set score=softmax or another", x.File)
+	}
+	return scenarios.Load("pretraining", append(settings, q.settings...), -1)
+}
+
+// writable reports, before any work, whether a file can be written.
+func writable(file string) error {
+	if file == "" {
+		return nil
+	}
+	t, err := os.CreateTemp(filepath.Dir(file), ".evenkeel.*")
+	if err != nil {
+		return fmt.Errorf("%s cannot be written: %w", file, err)
+	}
+	t.Close()
+	return os.Remove(t.Name())
+}
+
+// fittedJSON is the contract of fit --json.
+type fittedJSON struct {
+	Version  int                 `json:"version"`
+	Traces   []fittedTrace       `json:"traces"`
+	Level    string              `json:"level"`
+	Scenario *scenarios.Scenario `json:"scenario"`
+	Fitted   half                `json:"fitted"`
+	Held     half                `json:"held_back"`
+	Worlds   int                 `json:"worlds"`
+	Kept     []string            `json:"kept"`
+	Findings []string            `json:"findings"`
+	Notes    []string            `json:"notes"`
+}
+
+type fittedTrace struct {
+	File   string `json:"file"`
+	SHA256 string `json:"sha256"`
+	Layer  int    `json:"layer"`
+}
+
+type half struct {
+	Tokens    int          `json:"tokens"`
+	Documents int          `json:"documents"`
+	Figures   []fit.Figure `json:"figures"`
+}
+
+func fitJSON(r *fit.Result) fittedJSON {
+	j := fittedJSON{Version: 1, Level: r.Level, Scenario: r.Scenario, Worlds: r.Worlds, Kept: r.Kept, Findings: r.Findings, Notes: r.Notes,
+		Fitted: half{r.Tokens, r.Documents, r.Moments}, Held: half{r.HeldTokens, r.HeldDocuments, r.Goodness}}
+	for _, x := range r.Sources {
+		j.Traces = append(j.Traces, fittedTrace{x.File, x.SHA256, x.Layer})
+	}
+	return j
+}
+
+// printFit prints a fit in at most 80 columns, but for lines of prose.
+func printFit(w io.Writer, r *fit.Result) error {
+	for _, x := range r.Sources {
+		fmt.Fprintf(w, "%s, layer %d, a trace of %s: %d experts, %d per token.\n", x.File, x.Layer, r.Level, r.Scenario.Experts, r.Scenario.TopK)
+	}
+	y := r.Scenario.Synthetic
+	fmt.Fprintf(w, "Fitted to %d tokens in %s; %d tokens in %s are held back.\n\n", r.Tokens, plural(r.Documents, "document"), r.HeldTokens, plural(r.HeldDocuments, "document"))
+	fmt.Fprintf(w, "logit_scale %g  common_energy %g  energy: type %g, domain %g, sequence %g, noise %g\n", y.LogitScale, y.CommonEnergy, y.Energy.Type, y.Energy.Domain, y.Energy.Sequence, y.Energy.Noise)
+	fmt.Fprintf(w, "vocabulary %d  zipf %g  domain_tilt %g  sequence_length %d\n", y.Vocabulary, y.Zipf, y.DomainTilt, r.Scenario.SequenceLength)
+	for _, part := range []struct {
+		title   string
+		figures []fit.Figure
+	}{{"fitted half", r.Moments}, {"held-back half", r.Goodness}} {
+		fmt.Fprintln(w)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(t, "%s\treal\tsynthetic\t95 %% of worlds\tfloor\t\n", part.title)
+		for _, f := range part.figures {
+			floor, mark := "", ""
+			if f.Floor != nil {
+				floor = fmt.Sprintf("%.3g", *f.Floor)
+			}
+			if !f.Inside() {
+				mark = "outside"
+			}
+			fmt.Fprintf(t, "%s\t%.3g\t%.3g\t%.3g to %.3g\t%s\t%s\n", f.Label, f.Real, f.Synthetic, f.Low, f.High, floor, mark)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	inside := len(r.Goodness) - len(r.Findings)
+	fmt.Fprintf(w, "\n%d of %d held-back figures lie where 95 %% of synthetic worlds do (%d worlds of the same size).\n", inside, len(r.Goodness), r.Worlds)
+	for _, list := range []struct {
+		title string
+		lines []string
+	}{{"Not reproduced", r.Findings}, {"Not told by the trace, and kept", r.Kept}, {"Notes", r.Notes}} {
+		if len(list.lines) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "%s:\n", list.title)
+		for _, l := range list.lines {
+			fmt.Fprintf(w, "- %s\n", l)
+		}
+	}
+	return nil
+}

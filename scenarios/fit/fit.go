@@ -1,0 +1,311 @@
+package fit
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"evenkeel/scenarios"
+)
+
+// Least numbers without which a fit is refused.
+const (
+	leastDocuments = 8    // of the trace
+	leastOfDomain  = 2    // one to fit and one held back
+	leastTokens    = 1024 // of the trace
+)
+
+const (
+	mostTokens    = 16384 // of each half: longer traces are thinned by documents
+	fitWorlds     = 48    // that simulated moments are averaged over
+	firstFitSeed  = 1001  // of those worlds
+	firstTestSeed = 2001  // of the worlds that the fit is judged by
+	rounds        = 24    // of the search, at most
+)
+
+// Result is a fitted scenario, what it was fitted to and how well it fits tokens that were held back.
+type Result struct {
+	Scenario *scenarios.Scenario
+	Sources  []Source
+	Level    string // of the traces: scores or choices
+	Domains  []string
+
+	Tokens, Documents         int // that were fitted
+	HeldTokens, HeldDocuments int
+	Moments                   []Figure // of the fitted half: what the fit looked at
+	Goodness                  []Figure // of the half held back
+	Kept                      []string // parameters that the trace cannot tell, and the values that they keep
+	Notes                     []string
+	Findings                  []string // what the synthetic stream does not reproduce
+
+	Worlds int
+}
+
+// Fit fits the synthetic stream of base to traces of one layer shape. Keys of base that a trace cannot tell keep their
+// values. A positive cut takes parts of so many tokens in place of the sequences. Base is not changed.
+func Fit(base *scenarios.Scenario, sources []Source, cut int) (*Result, error) {
+	switch {
+	case base.Synthetic == nil:
+		return nil, errors.New("only a synthetic stream can be fitted: leave out settings of trace and independent")
+	case len(base.Events) > 0:
+		return nil, errors.New("events are not fitted: leave them out and add them to the file that is written")
+	}
+	all, names, notes, err := read(base, sources, cut)
+	if err != nil {
+		return nil, err
+	}
+	if err := enough(all, names, sources, cut); err != nil {
+		return nil, err
+	}
+	s := *base
+	y := *base.Synthetic
+	s.Synthetic = &y
+	r := &Result{Scenario: &s, Sources: sources, Level: levelOf(all), Domains: names, Notes: notes, Worlds: fitWorlds}
+	if kept := all.thin(2 * mostTokens); kept < len(all.documents) {
+		r.Notes = append(r.Notes, fmt.Sprintf("%d of %d documents, evenly spread, are used", kept, len(all.documents)))
+	}
+	fitted, held := all.halves()
+	r.Tokens, r.Documents, r.HeldTokens, r.HeldDocuments = fitted.tokens(), len(fitted.documents), held.tokens(), len(held.documents)
+	fitShape(&s, fitted, names)
+	if err := r.search(fitted); err != nil {
+		return nil, err
+	}
+	// What is judged is what will be read: numbers as the file has them.
+	reread, err := scenarios.Resolved("the fitted scenario", r.keys())
+	if err != nil {
+		return nil, err
+	}
+	r.Scenario = reread
+	if err := r.judge(all, fitted, held); err != nil {
+		return nil, err
+	}
+	r.keep(fitted)
+	return r, nil
+}
+
+func levelOf(s *sample) string {
+	if s.logits != nil {
+		return scenarios.LevelScores
+	}
+	return scenarios.LevelChoices
+}
+
+// enough refuses a trace that cannot be split into two halves that say something.
+func enough(s *sample, names []string, sources []Source, cut int) error {
+	file := sources[0].File
+	if len(sources) > 1 {
+		file = "the traces together"
+	}
+	sequences := false
+	for _, x := range sources {
+		sequences = sequences || x.Dump.Sequences != nil
+	}
+	n := s.tokens()
+	switch {
+	case n < leastTokens:
+		return fmt.Errorf("%s: %d tokens are too few: a fit needs at least %d, half of them held back; log more text, or fit several traces together", file, n, leastTokens)
+	case len(s.documents) < leastDocuments && !sequences && cut == 0:
+		return fmt.Errorf("%s has no seq_lens, so the whole trace is one sequence and nothing can be held back: add seq_lens to the file, or --cut 128 to take parts of 128 tokens as sequences", file)
+	case len(s.documents) < leastDocuments:
+		return fmt.Errorf("%s has %s: a fit needs at least %d, half of them held back; log more text, or add --cut 128 to take parts of 128 tokens as sequences", file, plural(len(s.documents), "sequence"), leastDocuments)
+	}
+	for d, count := range s.documentsOf() {
+		if count < leastOfDomain {
+			return fmt.Errorf("%s has one sequence of the domain %s: a fit needs at least %d of each, one held back; log more of it, or leave its tokens out", file, names[d], leastOfDomain)
+		}
+	}
+	if s.experts == s.topk {
+		return fmt.Errorf("%s chooses all %d experts for every token: there is no choice to fit", file, s.experts)
+	}
+	return nil
+}
+
+// thin keeps every so many documents of each domain, so that about limit tokens are left, and returns their number.
+func (s *sample) thin(limit int) int {
+	stride := (s.tokens() + limit - 1) / limit
+	if stride <= 1 {
+		return len(s.documents)
+	}
+	seen := make([]int, s.domains)
+	var kept []document
+	for _, d := range s.documents {
+		// The last ones of a small domain stay, so that both halves have some.
+		if seen[d.domain]%stride == 0 || seen[d.domain] < leastOfDomain {
+			kept = append(kept, d)
+		}
+		seen[d.domain]++
+	}
+	s.documents = kept
+	return len(kept)
+}
+
+// fitShape sets what a trace shows directly: the length of documents, the domains and their shares, the spread of logits.
+//
+// The latent vectors have the squared length d and experts' directions are N(0, I), so that the logits of a token spread
+// over its experts by τ² on average: τ² = Σ_t Σ_e (z_te − z̄_t)² / (N(E − 1)).
+func fitShape(s *scenarios.Scenario, fitted *sample, names []string) {
+	n := fitted.tokens()
+	length := max(1, int(math.Round(float64(n)/float64(len(fitted.documents)))))
+	perStep := max(s.MicroBatches, int(math.Round(float64(s.Tokens)/float64(length))))
+	perStep -= perStep % s.MicroBatches
+	s.SequenceLength, s.Tokens = length, length*perStep
+	y := s.Synthetic
+	y.Switching, y.OffsetSpread = 0, 0
+	y.Domains = nil
+	left := 1.0
+	for d, name := range names {
+		tokens := 0
+		for _, doc := range fitted.documents {
+			if doc.domain == d {
+				tokens += doc.Len()
+			}
+		}
+		share := places(float64(tokens)/float64(n), 4)
+		if d == len(names)-1 {
+			share = places(left, 4)
+		}
+		left -= share
+		y.Domains = append(y.Domains, scenarios.Domain{Name: name, Share: share})
+	}
+	if fitted.logits != nil {
+		total := fitted.logitVectors().squares(fitted.partitions().tokens)
+		y.LogitScale = places(math.Sqrt(total/(float64(n)*float64(fitted.experts-1))), 3)
+	}
+}
+
+// energies are shares of the whole energy of a latent vector; they sum to 1.
+type energies struct{ common, domain, document, kind, noise float64 }
+
+func (e energies) scaled() energies {
+	sum := e.common + e.domain + e.document + e.kind + e.noise
+	return energies{e.common / sum, e.domain / sum, e.document / sum, e.kind / sum, e.noise / sum}
+}
+
+// set writes the energies into a stream, rounded as the file will have them.
+func (e energies) set(y *scenarios.Synthetic) {
+	rest := 1 - e.common
+	y.CommonEnergy = places(e.common, 4)
+	y.Energy.Domain, y.Energy.Sequence, y.Energy.Type = places(e.domain/rest, 4), places(e.document/rest, 4), places(e.kind/rest, 4)
+	y.Energy.Noise = places(1-y.Energy.Domain-y.Energy.Sequence-y.Energy.Type, 4)
+}
+
+// search finds the energies whose streams split the variance of choices as the fitted half does, by fixed point: every
+// energy is multiplied by (wanted share / simulated share), the noise by that of the rest, until no share moves by more than
+// 0.0005. The worlds are the same in every round, so that their chance does not disturb the search. An energy whose share is
+// had from the others already, such as popularity that frequent types bring, goes to 0.
+//
+// Without token ids types cannot be told from noise, and the two keep base's ratio.
+func (r *Result) search(fitted *sample) error {
+	s, y := r.Scenario, r.Scenario.Synthetic
+	quota := fitted.documentsOf()
+	if fitted.token != nil {
+		if err := fitVocabulary(s, fitted.vocabulary(), quota); err != nil {
+			return err
+		}
+	}
+	want := fitted.components(fitted.choiceVectors(), fitted.partitions())
+	typed := fitted.token != nil && want.Type != 0
+	e := energies{want.Popularity, want.Domain, want.Document, want.Type, want.Rest()}
+	ratio := y.Energy.Type / max(y.Energy.Type+y.Energy.Noise, 1e-9)
+	const least = 1e-5
+	for range rounds {
+		e = energies{max(e.common, least), max(e.domain, least), max(e.document, least), max(e.kind, least), max(e.noise, least)}.scaled()
+		if !typed {
+			both := e.kind + e.noise
+			e.kind, e.noise = both*ratio, both*(1-ratio)
+		}
+		if len(quota) == 1 {
+			e.domain = 0
+		}
+		e.set(y)
+		now, err := simulated(s, quota)
+		if err != nil {
+			return err
+		}
+		e.common *= toward(want.Popularity, now.Popularity)
+		e.document *= toward(want.Document, now.Document)
+		e.domain *= toward(want.Domain, now.Domain)
+		if typed {
+			e.kind *= toward(want.Type, now.Type)
+			e.noise *= toward(want.Rest(), now.Rest())
+		} else {
+			rest := toward(want.Rest()+want.Type, now.Rest()+now.Type)
+			e.kind *= rest
+			e.noise *= rest
+		}
+		if want.near(now, 5e-4) {
+			break
+		}
+	}
+	return nil
+}
+
+// toward is the factor by which an energy moves: at most 3 either way.
+func toward(want, now float64) float64 {
+	const least = 1e-4 // of a share; an estimate can be negative
+	return min(max(max(want, least)/max(now, least), 1./3), 3)
+}
+
+func (c Components) near(o Components, by float64) bool {
+	return math.Abs(c.Popularity-o.Popularity) < by && math.Abs(c.Domain-o.Domain) < by && math.Abs(c.Document-o.Document) < by && math.Abs(c.Type-o.Type) < by
+}
+
+// simulated averages the components of choices over the worlds of the fit.
+func simulated(s *scenarios.Scenario, quota []int) (mean Components, err error) {
+	of, err := eachWorld(firstFitSeed, fitWorlds, func(seed uint64) (Components, error) {
+		t, err := twin(s, seed, quota, false)
+		if err != nil {
+			return Components{}, err
+		}
+		return t.components(t.choiceVectors(), t.partitions()), nil
+	})
+	for _, c := range of {
+		mean.Popularity += c.Popularity / fitWorlds
+		mean.Domain += c.Domain / fitWorlds
+		mean.Document += c.Document / fitWorlds
+		mean.Type += c.Type / fitWorlds
+	}
+	return mean, err
+}
+
+// eachWorld runs f for consecutive seeds side by side and returns the results in their order.
+func eachWorld[V any](first uint64, n int, f func(seed uint64) (V, error)) ([]V, error) {
+	values, errs := make([]V, n), make([]error, n)
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() { values[i], errs[i] = f(first + uint64(i)) })
+	}
+	group.Wait()
+	return values, errors.Join(errs...)
+}
+
+// keep lists the parameters that the trace does not tell.
+func (r *Result) keep(fitted *sample) {
+	y := r.Scenario.Synthetic
+	if r.Level == scenarios.LevelChoices {
+		r.Kept = append(r.Kept, fmt.Sprintf("logit_scale %g: choices do not change when all logits are multiplied", y.LogitScale))
+	}
+	r.Kept = append(r.Kept, fmt.Sprintf("width %d: the dimension of latent vectors is not in the choices", r.Scenario.Width),
+		"offset_spread 0: offsets and a common direction make the same choices, and common_energy stands for both")
+	if len(r.Domains) == 1 {
+		r.Kept = append(r.Kept, "energy.domain 0: with one domain what it shares is common to all tokens",
+			fmt.Sprintf("domain_tilt %g: it needs two domains", y.DomainTilt))
+	}
+	if fitted.token == nil {
+		r.Kept = append(r.Kept, fmt.Sprintf("vocabulary %d, zipf %g, domain_tilt %g and the ratio of energy.type to energy.noise: the trace has no token ids", y.Vocabulary, y.Zipf, y.DomainTilt))
+	}
+}
+
+func stem(file string) string {
+	return strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+}
+
+func plural(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
