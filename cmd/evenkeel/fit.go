@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"evenkeel/internal/nearest"
 	"evenkeel/plots"
 	"evenkeel/scenarios"
 	"evenkeel/scenarios/fit"
@@ -25,7 +27,9 @@ type fitRequest struct {
 	out      string
 	figure   string
 	cut      int
+	nearest  int
 	domains  string
+	about    string
 	settings []string
 	json     bool
 }
@@ -52,7 +56,7 @@ Several traces of one layer shape are fitted as one, each a domain of its own.`,
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return q.run(args, stdout) },
+		RunE: func(cmd *cobra.Command, args []string) error { return q.run(cmd.Context(), args, stdout) },
 	}
 	f := c.Flags()
 	f.SortFlags = false
@@ -60,18 +64,26 @@ Several traces of one layer shape are fitted as one, each a domain of its own.`,
 	f.StringVar(&q.out, "out", "", "file for the scenario, such as mine.yaml")
 	f.StringVar(&q.figure, "figure", "", "file for the picture, .png or .svg")
 	f.IntVar(&q.cut, "cut", 0, "take parts of so many tokens as sequences, for a trace that has too few")
+	f.IntVar(&q.nearest, "nearest", 0, "fix the world that comes nearest to the trace, of so many (default: every seed\ndraws its own)")
 	f.StringVar(&q.domains, "domains", "", "names of the domain ids in order, such as de,en,go,zh")
+	f.StringVar(&q.about, "about", "", "what the list of scenarios says of the one that is written")
 	f.StringArrayVar(&q.settings, "set", nil, "key=value of the scenario: what the file does not say, such as topk, experts,\nscore, groups and groups_kept, and what stays where the trace does not tell")
 	f.BoolVar(&q.json, "json", false, "print as JSON")
 	return c
 }
 
-func (q *fitRequest) run(traces []string, stdout io.Writer) error {
+func (q *fitRequest) run(ctx context.Context, traces []string, stdout io.Writer) error {
+	if q.domains != "" && len(traces) > 1 {
+		return errors.New("--domains names the domain ids of one trace: several traces are named by their files")
+	}
 	if q.layer < 0 {
 		return fmt.Errorf("--layer is %d: layers are counted from 0", q.layer)
 	}
 	if q.cut < 0 {
 		return fmt.Errorf("--cut is %d: want a number of tokens, such as 128", q.cut)
+	}
+	if q.nearest < 0 || q.nearest > 10000 {
+		return fmt.Errorf("--nearest is %d: it must be 1 to 10000 worlds", q.nearest)
 	}
 	ending := strings.ToLower(filepath.Ext(q.figure))
 	if q.figure != "" && ending != ".png" && ending != ".svg" {
@@ -97,7 +109,7 @@ func (q *fitRequest) run(traces []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r, err := fit.Fit(base, sources, q.cut)
+	r, err := fit.Fit(ctx, base, sources, fit.Options{Cut: q.cut, Nearest: q.nearest, Name: strings.TrimSuffix(filepath.Base(q.out), filepath.Ext(q.out)), About: q.about})
 	if err != nil {
 		return err
 	}
@@ -106,7 +118,7 @@ func (q *fitRequest) run(traces []string, stdout io.Writer) error {
 		e.SetIndent("", "  ")
 		err = e.Encode(fitJSON(r))
 	} else {
-		err = printFit(stdout, r)
+		err = printFit(stdout, r, terminalWidth(stdout))
 	}
 	if err != nil {
 		return failed(err)
@@ -163,11 +175,20 @@ func (q *fitRequest) source(name string) (x fit.Source, err error) {
 	return x, err
 }
 
+// fitKeys are the keys that --set may give: those that the file will have and that no trace tells, or not every one.
+var fitKeys = []string{"experts", "topk", "groups", "groups_kept", "score", "gate", "gate_scale", "width", "tokens", "micro_batches", "ranks",
+	"synthetic.logit_scale", "synthetic.vocabulary", "synthetic.zipf", "synthetic.domain_tilt"}
+
 // base is the scenario that is fitted: the trace's shape, the user's settings, and the default scenario's other values.
 func (q *fitRequest) base(x fit.Source) (*scenarios.Scenario, error) {
 	d := x.Dump
 	given := func(key string) bool {
 		return slices.ContainsFunc(q.settings, func(s string) bool { return strings.HasPrefix(s, key+"=") })
+	}
+	for _, set := range q.settings {
+		if key, _, _ := strings.Cut(set, "="); !slices.Contains(fitKeys, key) {
+			return nil, fmt.Errorf("--set %s: fit takes %s%s; other keys can be set where the file is used", set, strings.Join(fitKeys, ", "), nearest.Hint(key, fitKeys))
+		}
 	}
 	settings := []string{"experts=" + strconv.Itoa(d.Experts)}
 	switch {
@@ -230,38 +251,27 @@ func fitJSON(r *fit.Result) fittedJSON {
 	return j
 }
 
-// printFit prints a fit in at most 80 columns, but for lines of prose.
-func printFit(w io.Writer, r *fit.Result) error {
+// printFit prints a fit as wide as the terminal.
+func printFit(w io.Writer, r *fit.Result, width int) error {
 	for _, x := range r.Sources {
-		fmt.Fprintf(w, "%s, layer %d, a trace of %s: %d experts, %d per token.\n", x.File, x.Layer, r.Level, r.Scenario.Experts, r.Scenario.TopK)
+		fmt.Fprintln(w, wrap(fmt.Sprintf("%s, layer %d: a trace of %s, %d experts, %d per token.", x.File, x.Layer, r.Level, r.Scenario.Experts, r.Scenario.TopK), width))
 	}
+	fmt.Fprintln(w, wrap(fmt.Sprintf("Fitted to %d tokens in %s; %d tokens in %s are held back. Energies are shares of what the common direction leaves.",
+		r.Tokens, plural(r.Documents, "document"), r.HeldTokens, plural(r.HeldDocuments, "document")), width))
 	y := r.Scenario.Synthetic
-	fmt.Fprintf(w, "Fitted to %d tokens in %s; %d tokens in %s are held back.\n\n", r.Tokens, plural(r.Documents, "document"), r.HeldTokens, plural(r.HeldDocuments, "document"))
-	fmt.Fprintf(w, "logit_scale %g  common_energy %g  energy: type %g, domain %g, sequence %g, noise %g\n", y.LogitScale, y.CommonEnergy, y.Energy.Type, y.Energy.Domain, y.Energy.Sequence, y.Energy.Noise)
-	fmt.Fprintf(w, "vocabulary %d  zipf %g  domain_tilt %g  sequence_length %d\n", y.Vocabulary, y.Zipf, y.DomainTilt, r.Scenario.SequenceLength)
-	for _, part := range []struct {
-		title   string
-		figures []fit.Figure
-	}{{"fitted half", r.Moments}, {"held-back half", r.Goodness}} {
-		fmt.Fprintln(w)
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(t, "%s\treal\tsynthetic\t95 %% of worlds\tfloor\t\n", part.title)
-		for _, f := range part.figures {
-			floor, mark := "", ""
-			if f.Floor != nil {
-				floor = fmt.Sprintf("%.3g", *f.Floor)
-			}
-			if !f.Inside() {
-				mark = "outside"
-			}
-			fmt.Fprintf(t, "%s\t%.3g\t%.3g\t%.3g to %.3g\t%s\t%s\n", f.Label, f.Real, f.Synthetic, f.Low, f.High, floor, mark)
-		}
-		if err := t.Flush(); err != nil {
-			return err
-		}
+	fmt.Fprintf(w, "\n  logit_scale %g  common_energy %g\n", y.LogitScale, y.CommonEnergy)
+	fmt.Fprintf(w, "  energy: type %g, domain %g, sequence %g, noise %g\n", y.Energy.Type, y.Energy.Domain, y.Energy.Sequence, y.Energy.Noise)
+	fmt.Fprintf(w, "  vocabulary %d  zipf %g  domain_tilt %g  sequence_length %d\n", y.Vocabulary, y.Zipf, y.DomainTilt, r.Scenario.SequenceLength)
+	if r.Scenario.WorldSeed != 0 {
+		fmt.Fprintf(w, "  world_seed %d, the nearest of %d\n", r.Scenario.WorldSeed, r.Nearest)
 	}
+	fmt.Fprintln(w)
+	if err := printFigures(w, r, width); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
 	inside := len(r.Goodness) - len(r.Findings)
-	fmt.Fprintf(w, "\n%d of %d held-back figures lie where 95 %% of synthetic worlds do (%d worlds of the same size).\n", inside, len(r.Goodness), r.Worlds)
+	fmt.Fprintln(w, wrap(fmt.Sprintf("%d of %d held-back figures lie where 95 %% of %d synthetic %s do.", inside, len(r.Goodness), r.Worlds, r.Spread()), width))
 	for _, list := range []struct {
 		title string
 		lines []string
@@ -271,8 +281,37 @@ func printFit(w io.Writer, r *fit.Result) error {
 		}
 		fmt.Fprintf(w, "%s:\n", list.title)
 		for _, l := range list.lines {
-			fmt.Fprintf(w, "- %s\n", l)
+			fmt.Fprintln(w, wrap("- "+l, width))
 		}
 	}
 	return nil
+}
+
+// printFigures prints both halves in one table; labels are cut where a narrow terminal asks for it.
+func printFigures(w io.Writer, r *fit.Result, width int) error {
+	const others = 53 // columns that numbers take
+	room := max(25, width-others)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { fmt.Fprintln(t, strings.TrimRight(strings.Join(cells, "\t"), "\t")) }
+	for i, figures := range [][]fit.Figure{r.Moments, r.Goodness} {
+		row([]string{"fitted half", "held-back half"}[i], "real", "synthetic", "95 % of "+r.Spread(), "floor")
+		for _, f := range figures {
+			floor, mark := "", ""
+			if f.Floor != nil {
+				floor = fmt.Sprintf("%.3g", *f.Floor)
+			}
+			if !f.Inside() {
+				mark = "outside"
+			}
+			label := []rune(f.Label)
+			if len(label) > room {
+				label = append(label[:room-1], '…')
+			}
+			row(string(label), fmt.Sprintf("%.3g", f.Real), fmt.Sprintf("%.3g", f.Synthetic), fmt.Sprintf("%.3g to %.3g", f.Low, f.High), floor, mark)
+		}
+		if i == 0 {
+			row("\t")
+		}
+	}
+	return t.Flush()
 }

@@ -150,8 +150,9 @@ func (s *sample) components(v vectors, p partitions) Components {
 			size := float64(len(g) * len(g))
 			kc += size / float64(len(p.domains[s.domainOf(g[0])]))
 		}
-		within := (tt - v.squares(p.cells)) / (n - cells)
-		c.Type = (v.squares(p.cells) - td - float64((cells-domains)*within)) / (n - kc) / c.Total
+		tc := v.squares(p.cells)
+		within := (tt - tc) / (n - cells)
+		c.Type = (tc - td - float64((cells-domains)*within)) / (n - kc) / c.Total
 	}
 	return c
 }

@@ -1,13 +1,18 @@
 package fit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
+	"evenkeel/internal/vec"
 	"evenkeel/scenarios"
 )
 
@@ -41,23 +46,40 @@ type Result struct {
 	Notes                     []string
 	Findings                  []string // what the synthetic stream does not reproduce
 
-	Worlds int
+	Worlds  int // that the fit is judged by, or draws of tokens in the one that is fixed
+	Nearest int // worlds of which the scenario's is the nearest; 0 where seeds draw their own
+}
+
+// Spread names what the ranges of figures hold 95 % of.
+func (r *Result) Spread() string {
+	if r.Nearest > 0 {
+		return "draws"
+	}
+	return "worlds"
+}
+
+// Options say how to fit.
+type Options struct {
+	Cut     int // tokens of the parts that are taken in place of the sequences; 0 for the sequences themselves
+	Nearest int // worlds of which the one that comes nearest to the trace is fixed; 0 leaves every seed its own world
+
+	Name, About string // of the scenario; empty for names made of the traces'
 }
 
 // Fit fits the synthetic stream of base to traces of one layer shape. Keys of base that a trace cannot tell keep their
-// values. A positive cut takes parts of so many tokens in place of the sequences. Base is not changed.
-func Fit(base *scenarios.Scenario, sources []Source, cut int) (*Result, error) {
+// values. Base is not changed.
+func Fit(ctx context.Context, base *scenarios.Scenario, sources []Source, o Options) (*Result, error) {
 	switch {
 	case base.Synthetic == nil:
 		return nil, errors.New("only a synthetic stream can be fitted: leave out settings of trace and independent")
 	case len(base.Events) > 0:
 		return nil, errors.New("events are not fitted: leave them out and add them to the file that is written")
 	}
-	all, names, notes, err := read(base, sources, cut)
+	all, names, notes, err := read(base, sources, o.Cut)
 	if err != nil {
 		return nil, err
 	}
-	if err := enough(all, names, sources, cut); err != nil {
+	if err := enough(all, names, sources, o.Cut); err != nil {
 		return nil, err
 	}
 	s := *base
@@ -69,9 +91,22 @@ func Fit(base *scenarios.Scenario, sources []Source, cut int) (*Result, error) {
 	}
 	fitted, held := all.halves()
 	r.Tokens, r.Documents, r.HeldTokens, r.HeldDocuments = fitted.tokens(), len(fitted.documents), held.tokens(), len(held.documents)
+	r.Nearest = o.Nearest
+	if s.Name = o.Name; s.Name == "" || s.Name == "." {
+		s.Name = "fitted-" + strings.TrimPrefix(stem(sources[0].File), "embedded:")
+	}
+	if s.About = o.About; s.About == "" {
+		s.About = fmt.Sprintf("synthetic stream fitted to %s (%d experts, %d per token)", r.about(), s.Experts, s.TopK)
+	}
 	fitShape(&s, fitted, names)
-	if err := r.search(fitted); err != nil {
+	s.WorldSeed = 0
+	if err := r.search(ctx, fitted); err != nil {
 		return nil, err
+	}
+	if o.Nearest > 0 {
+		if err := r.fixNearest(ctx, fitted, o.Nearest); err != nil {
+			return nil, err
+		}
 	}
 	// What is judged is what will be read: numbers as the file has them.
 	reread, err := scenarios.Resolved("the fitted scenario", r.keys())
@@ -79,7 +114,7 @@ func Fit(base *scenarios.Scenario, sources []Source, cut int) (*Result, error) {
 		return nil, err
 	}
 	r.Scenario = reread
-	if err := r.judge(all, fitted, held); err != nil {
+	if err := r.judge(ctx, all, fitted, held); err != nil {
 		return nil, err
 	}
 	r.keep(fitted)
@@ -155,21 +190,18 @@ func fitShape(s *scenarios.Scenario, fitted *sample, names []string) {
 	y := s.Synthetic
 	y.Switching, y.OffsetSpread = 0, 0
 	y.Domains = nil
+	tokens := make([]int, len(names))
+	for _, d := range fitted.documents {
+		tokens[d.domain] += d.Len()
+	}
 	left := 1.0
 	for d, name := range names {
-		tokens := 0
-		for _, doc := range fitted.documents {
-			if doc.domain == d {
-				tokens += doc.Len()
-			}
-		}
-		share := places(float64(tokens)/float64(n), 4)
-		if d == len(names)-1 {
-			share = places(left, 4)
-		}
+		share := places(float64(tokens[d])/float64(n), 4)
 		left -= share
 		y.Domains = append(y.Domains, scenarios.Domain{Name: name, Share: share})
 	}
+	largest := &y.Domains[slices.Index(tokens, slices.Max(tokens))]
+	largest.Share = places(largest.Share+left, 4) // so that they sum to 1
 	if fitted.logits != nil {
 		total := fitted.logitVectors().squares(fitted.partitions().tokens)
 		y.LogitScale = places(math.Sqrt(total/(float64(n)*float64(fitted.experts-1))), 3)
@@ -198,12 +230,16 @@ func (e energies) set(y *scenarios.Synthetic) {
 // had from the others already, such as popularity that frequent types bring, goes to 0.
 //
 // Without token ids types cannot be told from noise, and the two keep base's ratio.
-func (r *Result) search(fitted *sample) error {
+func (r *Result) search(ctx context.Context, fitted *sample) error {
 	s, y := r.Scenario, r.Scenario.Synthetic
 	quota := fitted.documentsOf()
 	if fitted.token != nil {
-		if err := fitVocabulary(s, fitted.vocabulary(), quota); err != nil {
+		bound, err := fitVocabulary(ctx, s, fitted.vocabulary(), quota)
+		if err != nil {
 			return err
+		}
+		if bound {
+			r.Notes = append(r.Notes, fmt.Sprintf("the trace has so many token types that vocabulary stands at the largest tried, %d", largestVocabulary))
 		}
 	}
 	want := fitted.components(fitted.choiceVectors(), fitted.partitions())
@@ -221,7 +257,7 @@ func (r *Result) search(fitted *sample) error {
 			e.domain = 0
 		}
 		e.set(y)
-		now, err := simulated(s, quota)
+		now, err := simulated(ctx, s, quota)
 		if err != nil {
 			return err
 		}
@@ -243,6 +279,31 @@ func (r *Result) search(fitted *sample) error {
 	return nil
 }
 
+// fixNearest fixes the world whose figures come nearest to those of the fitted half: the least Σ ln²(drawn/real) over what
+// loads show, which is MaxVio of batches of all sizes and of domains, CV and domain bits.
+func (r *Result) fixNearest(ctx context.Context, fitted *sample, worlds int) error {
+	figures := slices.DeleteFunc(r.goodnessFigures(fitted), func(f Figure) bool { return !f.ofLoads })
+	quota := fitted.documentsOf()
+	distance, err := eachWorld(ctx, 1, worlds, func(seed uint64) (d float64, err error) {
+		s := *r.Scenario
+		s.WorldSeed = seed
+		t, err := twin(&s, firstFitSeed, quota, false)
+		if err != nil {
+			return 0, err
+		}
+		for _, f := range figures {
+			ratio := vec.Log64(max(f.of(t, t), 1e-6) / max(f.of(fitted, fitted), 1e-6))
+			d += float64(ratio * ratio)
+		}
+		return d, nil
+	})
+	if err != nil {
+		return err
+	}
+	r.Scenario.WorldSeed = uint64(slices.Index(distance, slices.Min(distance))) + 1
+	return nil
+}
+
 // toward is the factor by which an energy moves: at most 3 either way.
 func toward(want, now float64) float64 {
 	const least = 1e-4 // of a share; an estimate can be negative
@@ -254,8 +315,8 @@ func (c Components) near(o Components, by float64) bool {
 }
 
 // simulated averages the components of choices over the worlds of the fit.
-func simulated(s *scenarios.Scenario, quota []int) (mean Components, err error) {
-	of, err := eachWorld(firstFitSeed, fitWorlds, func(seed uint64) (Components, error) {
+func simulated(ctx context.Context, s *scenarios.Scenario, quota []int) (mean Components, err error) {
+	of, err := eachWorld(ctx, firstFitSeed, fitWorlds, func(seed uint64) (Components, error) {
 		t, err := twin(s, seed, quota, false)
 		if err != nil {
 			return Components{}, err
@@ -271,15 +332,25 @@ func simulated(s *scenarios.Scenario, quota []int) (mean Components, err error) 
 	return mean, err
 }
 
-// eachWorld runs f for consecutive seeds side by side and returns the results in their order.
-func eachWorld[V any](first uint64, n int, f func(seed uint64) (V, error)) ([]V, error) {
+// eachWorld runs f for consecutive seeds, as many at once as there are processors, and returns the results in their order.
+func eachWorld[V any](ctx context.Context, first uint64, n int, f func(seed uint64) (V, error)) ([]V, error) {
 	values, errs := make([]V, n), make([]error, n)
 	var group sync.WaitGroup
-	for i := range n {
-		group.Go(func() { values[i], errs[i] = f(first + uint64(i)) })
+	var next atomic.Int64
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				values[i], errs[i] = f(first + uint64(i))
+			}
+		})
 	}
 	group.Wait()
-	return values, errors.Join(errs...)
+	for _, err := range append(errs, ctx.Err()) {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
 }
 
 // keep lists the parameters that the trace does not tell.

@@ -1,6 +1,7 @@
 package fit
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -24,7 +25,8 @@ type Figure struct {
 	High      float64  `json:"high"`
 	Floor     *float64 `json:"floor"` // of uniform choice; null where there is none
 
-	of func(fitted, held *sample) float64
+	of      func(fitted, held *sample) float64
+	ofLoads bool // of what loads show
 }
 
 // Inside reports whether the real figure is one that a synthetic world could show.
@@ -34,7 +36,7 @@ func (f Figure) Inside() bool { return f.Real >= f.Low && f.Real <= f.High }
 var batchSizes = []int{64, 256, 1024, 4096, 16384}
 
 // judge compares the real halves with fresh worlds of the fitted stream.
-func (r *Result) judge(all, fitted, held *sample) error {
+func (r *Result) judge(ctx context.Context, all, fitted, held *sample) error {
 	moments, goodness := momentFigures(fitted), r.goodnessFigures(held)
 	type pair struct{ moments, goodness []float64 }
 	measure := func(fitted, held *sample) (p pair) {
@@ -48,7 +50,7 @@ func (r *Result) judge(all, fitted, held *sample) error {
 	}
 	real := measure(fitted, held)
 	quota := all.documentsOf()
-	worlds, err := eachWorld(firstTestSeed, fitWorlds, func(seed uint64) (pair, error) {
+	worlds, err := eachWorld(ctx, firstTestSeed, fitWorlds, func(seed uint64) (pair, error) {
 		t, err := twin(r.Scenario, seed, quota, all.logits != nil)
 		if err != nil {
 			return pair{}, err
@@ -76,7 +78,7 @@ func (r *Result) judge(all, fitted, held *sample) error {
 	r.Goodness = settle(goodness, real.goodness, func(p pair) []float64 { return p.goodness })
 	for _, f := range r.Goodness {
 		if !f.Inside() {
-			r.Findings = append(r.Findings, fmt.Sprintf("%s: real %.3g, but 95 %% of synthetic worlds lie in %.3g to %.3g", f.Label, f.Real, f.Low, f.High))
+			r.Findings = append(r.Findings, fmt.Sprintf("%s: real %.3g, but 95 %% of synthetic %s lie in %.3g to %.3g", f.Label, f.Real, r.Spread(), f.Low, f.High))
 		}
 	}
 	return nil
@@ -109,7 +111,7 @@ func momentFigures(fitted *sample) []Figure {
 	if fitted.token == nil {
 		return figures
 	}
-	figures = append(figures, share("type", "choices: token type share", func(c Components) float64 { return c.Type }),
+	figures = append(figures, share("type", "choices: type share", func(c Components) float64 { return c.Type }),
 		Figure{Key: "mean_log_rank", Label: "token ids: mean ln rank", of: func(f, _ *sample) float64 { return f.vocabulary().MeanLogRank }},
 		Figure{Key: "types", Label: "token ids: distinct", of: func(f, _ *sample) float64 { return float64(f.vocabulary().Types) }})
 	if fitted.domains > 1 {
@@ -126,10 +128,10 @@ func (r *Result) goodnessFigures(held *sample) (figures []Figure) {
 		if size > n/2 {
 			break
 		}
-		figures = append(figures, Figure{Key: "maxvio_batch", Label: fmt.Sprintf("MaxVio, batch of %d", size), Tokens: size,
+		figures = append(figures, Figure{Key: "maxvio_batch", ofLoads: true, Label: fmt.Sprintf("MaxVio, batch of %d", size), Tokens: size,
 			Floor: pointer(floorOf(size).MaxVio), of: func(_, h *sample) float64 { return h.batchMaxVio(size) }})
 	}
-	figures = append(figures, Figure{Key: "maxvio_batch", Label: fmt.Sprintf("MaxVio, all %d tokens", n), Tokens: n,
+	figures = append(figures, Figure{Key: "maxvio_batch", ofLoads: true, Label: fmt.Sprintf("MaxVio, all %d tokens", n), Tokens: n,
 		Floor: pointer(floorOf(n).MaxVio), of: func(_, h *sample) float64 { return metrics.MaxVio(h.counts(make([]int64, e), h.spans(-1)...)) }})
 	if held.domains > 1 {
 		for d, name := range r.Domains {
@@ -137,21 +139,21 @@ func (r *Result) goodnessFigures(held *sample) (figures []Figure) {
 			for _, s := range held.spans(d) {
 				tokens += s.Len()
 			}
-			figures = append(figures, Figure{Key: "maxvio_domain", Label: "MaxVio, domain " + name, Domain: name, Tokens: tokens,
+			figures = append(figures, Figure{Key: "maxvio_domain", ofLoads: true, Label: "MaxVio, " + name, Domain: name, Tokens: tokens,
 				Floor: pointer(floorOf(tokens).MaxVio), of: func(_, h *sample) float64 { return metrics.MaxVio(h.counts(make([]int64, e), h.spans(d)...)) }})
 		}
 	}
-	figures = append(figures, Figure{Key: "load_cv", Label: "load CV", Floor: pointer(floorOf(n).CV),
+	figures = append(figures, Figure{Key: "load_cv", ofLoads: true, Label: "load CV", Floor: pointer(floorOf(n).CV),
 		of: func(_, h *sample) float64 { return metrics.Measure(h.counts(make([]int64, e), h.spans(-1)...)).CV }})
 	if held.domains > 1 {
-		figures = append(figures, Figure{Key: "domain_information", Label: "domain bits", Floor: pointer(metrics.DomainInformationFloor(e, k, held.domains, n)),
+		figures = append(figures, Figure{Key: "domain_information", ofLoads: true, Label: "domain bits", Floor: pointer(metrics.DomainInformationFloor(e, k, held.domains, n)),
 			of: func(_, h *sample) float64 { return h.domainInformation() }})
 	}
 	if held.token != nil {
-		figures = append(figures, Figure{Key: "type_favourites", Label: "choices of a type's favourites", Floor: pointer(float64(k) / float64(e)), of: favourites})
+		figures = append(figures, Figure{Key: "type_favourites", Label: "a type's favourites, share", Floor: pointer(float64(k) / float64(e)), of: favourites})
 	}
 	if held.token != nil && held.domains > 1 {
-		figures = append(figures, Figure{Key: "type_collisions", Label: "token ids: collisions ratio", of: func(_, h *sample) float64 { return h.vocabulary().Collisions }})
+		figures = append(figures, Figure{Key: "type_collisions", Label: "token ids: collisions", of: func(_, h *sample) float64 { return h.vocabulary().Collisions }})
 	}
 	if held.logits == nil {
 		return figures
@@ -166,8 +168,9 @@ func (r *Result) goodnessFigures(held *sample) (figures []Figure) {
 		figures = append(figures, logits("logit_domain", "logits: domain share", func(c Components) float64 { return c.Domain }))
 	}
 	if held.token != nil {
-		figures = append(figures, logits("logit_type", "logits: token type share", func(c Components) float64 { return c.Type }))
+		figures = append(figures, logits("logit_type", "logits: type share", func(c Components) float64 { return c.Type }))
 	}
+	figures = append(figures, Figure{Key: "logit_spread_cv", Label: "logits: CV of spreads", of: func(_, h *sample) float64 { return h.spreadCV() }})
 	return append(figures, Figure{Key: "logit_mean", Label: "logits: mean", of: func(_, h *sample) float64 { return h.logitMean() }})
 }
 
@@ -284,4 +287,30 @@ func (s *sample) logitMean() float64 {
 		}
 	}
 	return sum / float64(s.tokens())
+}
+
+// spreadCV is the coefficient of variation, over the experts, of the standard deviation that an expert's centred logits
+// have over tokens. Experts of one spread are popular by their mean alone; experts of a larger one are chosen more often at
+// an equal mean.
+func (s *sample) spreadCV() float64 {
+	v, n := s.logitVectors(), float64(s.tokens())
+	sum, squares, one := make([]float64, s.experts), make([]float64, s.experts), make([]float64, s.experts)
+	for _, d := range s.documents {
+		for t := d.From; t < d.To; t++ {
+			clear(one)
+			v.add(one, t)
+			for e, z := range one {
+				sum[e] += z
+				squares[e] += float64(z * z)
+			}
+		}
+	}
+	mean, second := 0.0, 0.0
+	for e := range sum {
+		m := sum[e] / n
+		variance := squares[e]/n - float64(m*m)
+		mean += math.Sqrt(variance) / float64(s.experts)
+		second += variance / float64(s.experts)
+	}
+	return math.Sqrt(max(0, second-float64(mean*mean))) / mean
 }

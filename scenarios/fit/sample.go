@@ -3,6 +3,7 @@ package fit
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"evenkeel/internal/vec"
@@ -71,6 +72,9 @@ func (s *sample) halves() (fitted, held *sample) {
 // read makes one sample of all sources and says what a reader must know about it.
 func read(base *scenarios.Scenario, sources []Source, cut int) (s *sample, names, notes []string, err error) {
 	s = &sample{experts: base.Experts, topk: base.TopK}
+	if cut > 0 {
+		notes = append(notes, fmt.Sprintf("sequences are cut into parts of %d tokens, and parts of one sequence can be on both sides: the held-back half is not independent of the fitted one", cut))
+	}
 	q := newChooser(base.Layer())
 	scores, tokens := true, true
 	for _, x := range sources {
@@ -90,9 +94,6 @@ func read(base *scenarios.Scenario, sources []Source, cut int) (s *sample, names
 	}
 	s.domains = len(names)
 	s.dropEmptyDomains(&names)
-	if len(sources) > 1 && !tokens {
-		s.token = nil
-	}
 	return s, names, notes, nil
 }
 
@@ -136,10 +137,10 @@ func (s *sample) add(x Source, q *chooser, scores, tokens bool, cut, first int) 
 	if d.Level == scenarios.LevelScores {
 		choices = q.rows(d.Scores, d.Stored())
 		if slices.ContainsFunc(d.Bias, func(b float32) bool { return b != 0 }) {
-			notes = append(notes, fmt.Sprintf("%s has a selection bias, which the fit leaves aside: its choices here are the top %d of the scores, the stream that a balancing rule meets", x.File, s.topk))
+			notes = append(notes, fmt.Sprintf("%s has a selection bias, which the fit leaves aside: its choices here are the top %d of the scores, the stream that a balancing rule meets", filepath.Base(x.File), s.topk))
 		}
 	} else {
-		skip, notes = padding(choices, s.topk, x.File)
+		skip, notes = padding(choices, s.topk, filepath.Base(x.File))
 	}
 	s.choices = append(s.choices, choices...)
 	if scores {
@@ -155,7 +156,6 @@ func (s *sample) add(x Source, q *chooser, scores, tokens bool, cut, first int) 
 	before := len(spans)
 	if cut > 0 {
 		spans = cutSpans(spans, cut)
-		notes = append(notes, fmt.Sprintf("the sequences of %s are cut into parts of %d tokens, and parts of one sequence can be on both sides: the held-back half is not independent of the fitted one", x.File, cut))
 	}
 	mixed := 0
 	for _, span := range spans {
@@ -168,7 +168,7 @@ func (s *sample) add(x Source, q *chooser, scores, tokens bool, cut, first int) 
 		}
 	}
 	if mixed > 0 {
-		notes = append(notes, fmt.Sprintf("%d of %d sequences of %s are cut where their domain changes or tokens are padding: switching is not fitted", mixed, before, x.File))
+		notes = append(notes, fmt.Sprintf("%d of %d sequences of %s are cut where their domain changes or tokens are padding: switching is not fitted", mixed, before, filepath.Base(x.File)))
 	}
 	return notes, nil
 }

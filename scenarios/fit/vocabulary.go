@@ -2,6 +2,7 @@ package fit
 
 import (
 	"cmp"
+	"context"
 	"math"
 	"slices"
 
@@ -90,28 +91,32 @@ const (
 	largestVocabulary = 1 << 16
 )
 
-// fitVocabulary sets tilt, exponent and vocabulary of a scenario, each by bisection within that of the one before. quota is
-// the number of documents of each domain.
-func fitVocabulary(s *scenarios.Scenario, want Vocabulary, quota []int) error {
-	f := vocabularyFit{want: want, quota: quota, ids: *s}
+// fitVocabulary sets exponent, vocabulary and tilt of a scenario. quota is the number of documents of each domain. The tilt
+// hardly moves the other two, so that a few turns settle all three. It reports whether the vocabulary ended at its bound.
+func fitVocabulary(ctx context.Context, s *scenarios.Scenario, want Vocabulary, quota []int) (bound bool, err error) {
+	f := vocabularyFit{ctx: ctx, want: want, quota: quota, ids: *s}
 	f.ids.Experts, f.ids.TopK, f.ids.Width, f.ids.Groups, f.ids.GroupsKept = 2, 1, 1, 1, 1 // only ids are looked at
 	f.y = *s.Synthetic
 	f.ids.Synthetic = &f.y
-	if len(quota) > 1 {
-		f.y.DomainTilt = places(bisect(0, 1, 9, func(tilt float64) bool {
-			f.y.DomainTilt = tilt
-			f.exponent()
-			return f.drawn().DomainBits < want.DomainBits
-		}), 3)
+	for range 3 {
+		f.exponent()
+		if len(quota) > 1 {
+			f.y.DomainTilt = bisect(0, 1, 10, func(tilt float64) bool {
+				f.y.DomainTilt = tilt
+				return f.drawn().DomainBits < want.DomainBits
+			})
+		}
 	}
+	f.y.DomainTilt = places(f.y.DomainTilt, 3)
 	f.exponent()
 	f.y.Zipf = places(f.y.Zipf, 3)
 	f.vocabulary()
 	s.Synthetic.DomainTilt, s.Synthetic.Zipf, s.Synthetic.Vocabulary = f.y.DomainTilt, f.y.Zipf, f.y.Vocabulary
-	return f.err
+	return f.y.Vocabulary == largestVocabulary, f.err
 }
 
 type vocabularyFit struct {
+	ctx   context.Context
 	want  Vocabulary
 	quota []int
 	ids   scenarios.Scenario
@@ -121,6 +126,9 @@ type vocabularyFit struct {
 
 // drawn is the vocabulary of ids drawn from the stream as it stands.
 func (f *vocabularyFit) drawn() (v Vocabulary) {
+	if f.err == nil {
+		f.err = f.ctx.Err()
+	}
 	if f.err != nil {
 		return v
 	}
@@ -133,7 +141,7 @@ func (f *vocabularyFit) drawn() (v Vocabulary) {
 
 // exponent finds zipf, and the vocabulary for it.
 func (f *vocabularyFit) exponent() {
-	f.y.Zipf = bisect(0, steepestZipf, 10, func(zipf float64) bool {
+	f.y.Zipf = bisect(0, steepestZipf, 11, func(zipf float64) bool {
 		f.y.Zipf = zipf
 		f.vocabulary()
 		return f.drawn().MeanLogRank > f.want.MeanLogRank
@@ -141,15 +149,25 @@ func (f *vocabularyFit) exponent() {
 	f.vocabulary()
 }
 
-// vocabulary finds how many types there are, to 1 in 64.
+// vocabulary finds how many types there are, to 1 in 64, from where it stands.
 func (f *vocabularyFit) vocabulary() {
-	low, high := 1, largestVocabulary
+	few := func(n int) bool {
+		f.y.Vocabulary = n
+		return f.drawn().Types < f.want.Types
+	}
+	low, high := 1, f.y.Vocabulary
+	for high < largestVocabulary && few(high) {
+		low, high = high, min(2*high, largestVocabulary)
+	}
+	for low < high/2 && !few(high/2) {
+		high /= 2
+	}
+	low = max(low, high/2)
 	for high-low > low/64+1 {
-		f.y.Vocabulary = min(max(int(math.Sqrt(float64(low)*float64(high))), low+1), high-1)
-		if f.drawn().Types < f.want.Types {
-			low = f.y.Vocabulary
+		if middle := (low + high) / 2; few(middle) {
+			low = middle
 		} else {
-			high = f.y.Vocabulary
+			high = middle
 		}
 	}
 	f.y.Vocabulary = high

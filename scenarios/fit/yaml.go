@@ -18,11 +18,11 @@ func (r *Result) YAML() []byte {
 	}
 	comment("A synthetic stream fitted by `evenkeel fit` to %s.", r.about())
 	for _, x := range r.Sources {
-		comment("%s, layer %d, SHA-256 %s", filepath.Base(x.File), x.Layer, x.SHA256)
+		comment("%s, layer %d, SHA-256 %s", fileName(x), x.Layer, x.SHA256)
 	}
 	comment("Fitted to %d tokens in %s; judged by %d tokens in %s that were held back.", r.Tokens, plural(r.Documents, "document"), r.HeldTokens, plural(r.HeldDocuments, "document"))
 	table := func(title string, figures []Figure) {
-		fmt.Fprintf(&b, "#\n# %-32s %9s %9s   %s\n", title, "real", "synthetic", "95 % of worlds")
+		fmt.Fprintf(&b, "#\n# %-32s %9s %9s   %s\n", title, "real", "synthetic", "95 % of "+r.Spread())
 		for _, f := range figures {
 			fmt.Fprintf(&b, "# %-32s %9.4g %9.4g   %.4g to %.4g\n", f.Label, f.Real, f.Synthetic, f.Low, f.High)
 		}
@@ -50,22 +50,26 @@ func (r *Result) YAML() []byte {
 func (r *Result) about() string {
 	var names []string
 	for _, x := range r.Sources {
-		names = append(names, fmt.Sprintf("layer %d of %s", x.Layer, filepath.Base(x.File)))
+		names = append(names, fmt.Sprintf("layer %d of %s", x.Layer, fileName(x)))
 	}
 	return strings.Join(names, " and ")
 }
+
+func fileName(x Source) string { return strings.TrimPrefix(filepath.Base(x.File), "embedded:") }
 
 // keys are the keys of the fitted scenario, as YAML.
 func (r *Result) keys() []byte {
 	s, y := r.Scenario, r.Scenario.Synthetic
 	var b bytes.Buffer
-	name := "fitted-" + strings.TrimPrefix(stem(r.Sources[0].File), "embedded:")
-	fmt.Fprintf(&b, "name: %s\nabout: %s\n\n", quoted(name), quoted(fmt.Sprintf("synthetic stream fitted to %s (%d experts, %d per token)", r.about(), s.Experts, s.TopK)))
+	fmt.Fprintf(&b, "name: %s\nabout: %s\n\n", quoted(s.Name), quoted(s.About))
 	fmt.Fprintf(&b, "experts: %d\ntopk: %d\n", s.Experts, s.TopK)
 	if s.Groups > 1 {
 		fmt.Fprintf(&b, "groups: %d\ngroups_kept: %d\n", s.Groups, s.GroupsKept)
 	}
 	fmt.Fprintf(&b, "score: %s\ngate: %s\ngate_scale: %g\nwidth: %d\n\n", s.Score, s.Gate, s.GateScale, s.Width)
+	if s.WorldSeed != 0 {
+		fmt.Fprintf(&b, "world_seed: %d # the nearest of %d worlds; without this key every seed draws its own\n", s.WorldSeed, r.Nearest)
+	}
 	fmt.Fprintf(&b, "tokens: %d\nsequence_length: %d\nmicro_batches: %d\nranks: %d\n\n", s.Tokens, s.SequenceLength, s.MicroBatches, s.Ranks)
 	fmt.Fprintf(&b, "synthetic:\n  logit_scale: %g\n  offset_spread: %g\n  common_energy: %g\n", y.LogitScale, y.OffsetSpread, y.CommonEnergy)
 	fmt.Fprintf(&b, "  energy:\n    type: %g\n    domain: %g\n    sequence: %g\n    noise: %g\n", y.Energy.Type, y.Energy.Domain, y.Energy.Sequence, y.Energy.Noise)
