@@ -26,7 +26,7 @@ import (
 var shipped embed.FS
 
 // order lists the shipped scenarios as a newcomer should read them.
-var order = []string{"pretraining", "tinymoe", "cold-start", "shift", "drift", "burst", "day-night", "curriculum", "fine-tuning", "benchmark-mix", "packed",
+var order = []string{"pretraining", "tinymoe", "fitted-tinymoe", "fitted-deepseek-v2-lite", "cold-start", "shift", "drift", "burst", "day-night", "curriculum", "fine-tuning", "benchmark-mix", "packed",
 	"many-ranks", "decode", "deepseek-v3", "sparse", "uniform", "independent"}
 
 // Names lists the shipped scenarios.

@@ -222,6 +222,9 @@ func (e energies) set(y *scenarios.Synthetic) {
 	y.CommonEnergy = places(e.common, 4)
 	y.Energy.Domain, y.Energy.Sequence, y.Energy.Type = places(e.domain/rest, 4), places(e.document/rest, 4), places(e.kind/rest, 4)
 	y.Energy.Noise = places(1-y.Energy.Domain-y.Energy.Sequence-y.Energy.Type, 4)
+	if y.Energy.Noise < 0 { // three roundings upwards
+		y.Energy.Type, y.Energy.Noise = places(y.Energy.Type+y.Energy.Noise, 4), 0
+	}
 }
 
 // search finds the energies whose streams split the variance of choices as the fitted half does, by fixed point: every
@@ -244,37 +247,37 @@ func (r *Result) search(ctx context.Context, fitted *sample) error {
 	}
 	want := fitted.components(fitted.choiceVectors(), fitted.partitions())
 	typed := fitted.token != nil && want.Type != 0
+	want.Popularity, want.Domain, want.Document, want.Type = max(want.Popularity, 0), max(want.Domain, 0), max(want.Document, 0), max(want.Type, 0)
 	e := energies{want.Popularity, want.Domain, want.Document, want.Type, want.Rest()}
 	ratio := y.Energy.Type / max(y.Energy.Type+y.Energy.Noise, 1e-9)
 	const least = 1e-5
+	reached := false
 	for range rounds {
 		e = energies{max(e.common, least), max(e.domain, least), max(e.document, least), max(e.kind, least), max(e.noise, least)}.scaled()
 		if !typed {
-			both := e.kind + e.noise
+			both := e.kind + e.noise // whose share is all of the rest
 			e.kind, e.noise = both*ratio, both*(1-ratio)
 		}
 		if len(quota) == 1 {
 			e.domain = 0
 		}
 		e.set(y)
-		now, err := simulated(ctx, s, quota)
+		now, err := simulated(ctx, s, quota, typed)
 		if err != nil {
 			return err
 		}
 		e.common *= toward(want.Popularity, now.Popularity)
 		e.document *= toward(want.Document, now.Document)
 		e.domain *= toward(want.Domain, now.Domain)
-		if typed {
-			e.kind *= toward(want.Type, now.Type)
-			e.noise *= toward(want.Rest(), now.Rest())
-		} else {
-			rest := toward(want.Rest()+want.Type, now.Rest()+now.Type)
-			e.kind *= rest
-			e.noise *= rest
-		}
+		e.kind *= toward(want.Type, now.Type)
+		e.noise *= toward(want.Rest(), now.Rest())
 		if want.near(now, 5e-4) {
-			break
+			return nil
 		}
+		reached = want.near(now, 0.01)
+	}
+	if !reached {
+		r.Notes = append(r.Notes, "no energies give the split of the variance of choices that the trace has: the fitted half shows how near they come")
 	}
 	return nil
 }
@@ -314,12 +317,15 @@ func (c Components) near(o Components, by float64) bool {
 	return math.Abs(c.Popularity-o.Popularity) < by && math.Abs(c.Domain-o.Domain) < by && math.Abs(c.Document-o.Document) < by && math.Abs(c.Type-o.Type) < by
 }
 
-// simulated averages the components of choices over the worlds of the fit.
-func simulated(ctx context.Context, s *scenarios.Scenario, quota []int) (mean Components, err error) {
+// simulated averages the components of choices over the worlds of the fit, those of types where they are looked at.
+func simulated(ctx context.Context, s *scenarios.Scenario, quota []int, typed bool) (mean Components, err error) {
 	of, err := eachWorld(ctx, firstFitSeed, fitWorlds, func(seed uint64) (Components, error) {
 		t, err := twin(s, seed, quota, false)
 		if err != nil {
 			return Components{}, err
+		}
+		if !typed {
+			t.token = nil
 		}
 		return t.components(t.choiceVectors(), t.partitions()), nil
 	})

@@ -82,7 +82,8 @@ func (r *Result) keys() []byte {
 
 // quoted is a string as YAML reads it back, bare where nothing in it could mean something else.
 func quoted(s string) string {
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-") == "" {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	if s != "" && strings.Contains(letters, s[:1]) && strings.Trim(s, letters+"0123456789-") == "" {
 		switch strings.ToLower(s) {
 		case "y", "n", "yes", "no", "on", "off", "true", "false", "null":
 		default:
