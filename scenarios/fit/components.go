@@ -104,7 +104,6 @@ func (s *sample) partitions() partitions {
 			p.all[0] = append(p.all[0], token)
 			p.domains[d.domain] = append(p.domains[d.domain], token)
 			p.documents[i] = append(p.documents[i], token)
-			p.tokens = append(p.tokens, []int32{token})
 			if s.token == nil {
 				continue
 			}
@@ -118,7 +117,27 @@ func (s *sample) partitions() partitions {
 			p.cells[c] = append(p.cells[c], token)
 		}
 	}
+	for i := range p.all[0] {
+		p.tokens = append(p.tokens, p.all[0][i:i+1])
+	}
 	return p
+}
+
+// ofChoices and ofLogits split the variance of a sample, once.
+func (s *sample) ofChoices() Components {
+	if s.choiceParts == nil {
+		c := s.components(s.choiceVectors(), s.partitions())
+		s.choiceParts = &c
+	}
+	return *s.choiceParts
+}
+
+func (s *sample) ofLogits() Components {
+	if s.logitParts == nil {
+		c := s.components(s.logitVectors(), s.partitions())
+		s.logitParts = &c
+	}
+	return *s.logitParts
 }
 
 // components splits the variance of a sample.

@@ -245,7 +245,7 @@ func (r *Result) search(ctx context.Context, fitted *sample) error {
 			r.Notes = append(r.Notes, fmt.Sprintf("the trace has so many token types that vocabulary stands at the largest tried, %d", largestVocabulary))
 		}
 	}
-	want := fitted.components(fitted.choiceVectors(), fitted.partitions())
+	want := fitted.ofChoices()
 	typed := fitted.token != nil && want.Type != 0
 	want.Popularity, want.Domain, want.Document, want.Type = max(want.Popularity, 0), max(want.Domain, 0), max(want.Document, 0), max(want.Type, 0)
 	e := energies{want.Popularity, want.Domain, want.Document, want.Type, want.Rest()}
@@ -287,6 +287,10 @@ func (r *Result) search(ctx context.Context, fitted *sample) error {
 func (r *Result) fixNearest(ctx context.Context, fitted *sample, worlds int) error {
 	figures := slices.DeleteFunc(r.goodnessFigures(fitted), func(f Figure) bool { return !f.ofLoads })
 	quota := fitted.documentsOf()
+	var real []float64
+	for _, f := range figures {
+		real = append(real, f.of(fitted, fitted))
+	}
 	distance, err := eachWorld(ctx, 1, worlds, func(seed uint64) (d float64, err error) {
 		s := *r.Scenario
 		s.WorldSeed = seed
@@ -294,8 +298,8 @@ func (r *Result) fixNearest(ctx context.Context, fitted *sample, worlds int) err
 		if err != nil {
 			return 0, err
 		}
-		for _, f := range figures {
-			ratio := vec.Log64(max(f.of(t, t), 1e-6) / max(f.of(fitted, fitted), 1e-6))
+		for i, f := range figures {
+			ratio := vec.Log64(max(f.of(t, t), 1e-6) / max(real[i], 1e-6))
 			d += float64(ratio * ratio)
 		}
 		return d, nil
@@ -327,7 +331,7 @@ func simulated(ctx context.Context, s *scenarios.Scenario, quota []int, typed bo
 		if !typed {
 			t.token = nil
 		}
-		return t.components(t.choiceVectors(), t.partitions()), nil
+		return t.ofChoices(), nil
 	})
 	for _, c := range of {
 		mean.Popularity += c.Popularity / fitWorlds

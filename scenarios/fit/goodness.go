@@ -98,7 +98,7 @@ func (f *Figure) summarise(drawn []float64) {
 func momentFigures(fitted *sample) []Figure {
 	share := func(key, label string, of func(Components) float64) Figure {
 		return Figure{Key: key, Label: label, of: func(fitted, _ *sample) float64 {
-			return of(fitted.components(fitted.choiceVectors(), fitted.partitions()))
+			return of(fitted.ofChoices())
 		}}
 	}
 	figures := []Figure{
@@ -159,7 +159,7 @@ func (r *Result) goodnessFigures(held *sample) (figures []Figure) {
 		return figures
 	}
 	logits := func(key, label string, of func(Components) float64) Figure {
-		return Figure{Key: key, Label: label, of: func(_, h *sample) float64 { return of(h.components(h.logitVectors(), h.partitions())) }}
+		return Figure{Key: key, Label: label, of: func(_, h *sample) float64 { return of(h.ofLogits()) }}
 	}
 	figures = append(figures, logits("logit_spread", "logits: spread τ", func(c Components) float64 { return math.Sqrt(c.Total / float64(e-1)) }),
 		logits("logit_popularity", "logits: popularity share", func(c Components) float64 { return c.Popularity }),

@@ -29,6 +29,8 @@ type sample struct {
 	token         []int32   // [T]; nil where unknown
 	documents     []document
 	domains       int
+
+	choiceParts, logitParts *Components // once they are known
 }
 
 // document is a run of tokens of one sequence and one domain.
@@ -56,7 +58,9 @@ func (s *sample) documentsOf() []int {
 // halves splits the documents of every domain in turns: the first, third, … to fit, the second, fourth, … held back.
 func (s *sample) halves() (fitted, held *sample) {
 	a, b := *s, *s
-	a.documents, b.documents = nil, nil
+	for _, half := range []*sample{&a, &b} {
+		half.documents, half.choiceParts, half.logitParts = nil, nil, nil
+	}
 	seen := make([]int, s.domains)
 	for _, d := range s.documents {
 		half := &a
