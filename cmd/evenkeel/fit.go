@@ -105,7 +105,7 @@ func (q *fitRequest) run(ctx context.Context, traces []string, stdout io.Writer)
 		}
 		sources = append(sources, x)
 	}
-	base, err := q.base(sources[0])
+	base, err := q.base(sources)
 	if err != nil {
 		return err
 	}
@@ -180,8 +180,14 @@ var fitKeys = []string{"experts", "topk", "groups", "groups_kept", "score", "gat
 	"synthetic.logit_scale", "synthetic.vocabulary", "synthetic.zipf", "synthetic.domain_tilt"}
 
 // base is the scenario that is fitted: the trace's shape, the user's settings, and the default scenario's other values.
-func (q *fitRequest) base(x fit.Source) (*scenarios.Scenario, error) {
-	d := x.Dump
+func (q *fitRequest) base(sources []fit.Source) (*scenarios.Scenario, error) {
+	x := sources[0]
+	d, experts := x.Dump, x.Dump.Experts
+	for _, o := range sources {
+		if o.Dump.Level == scenarios.LevelChoices { // which do not say how many there are
+			experts = max(experts, o.Dump.Experts)
+		}
+	}
 	given := func(key string) bool {
 		return slices.ContainsFunc(q.settings, func(s string) bool { return strings.HasPrefix(s, key+"=") })
 	}
@@ -190,7 +196,7 @@ func (q *fitRequest) base(x fit.Source) (*scenarios.Scenario, error) {
 			return nil, fmt.Errorf("--set %s: fit takes %s%s; other keys can be set where the file is used", set, strings.Join(fitKeys, ", "), nearest.Hint(key, fitKeys))
 		}
 	}
-	settings := []string{"experts=" + strconv.Itoa(d.Experts)}
+	settings := []string{"experts=" + strconv.Itoa(experts)}
 	switch {
 	case d.TopK > 0:
 		settings = append(settings, "topk="+strconv.Itoa(d.TopK))
@@ -243,7 +249,8 @@ type half struct {
 }
 
 func fitJSON(r *fit.Result) fittedJSON {
-	j := fittedJSON{Version: 1, Level: r.Level, Scenario: r.Scenario, Worlds: r.Worlds, Kept: r.Kept, Findings: r.Findings, Notes: r.Notes,
+	listed := func(lines []string) []string { return append([]string{}, lines...) } // [], not null
+	j := fittedJSON{Version: 1, Level: r.Level, Scenario: r.Scenario, Worlds: r.Worlds, Kept: listed(r.Kept), Findings: listed(r.Findings), Notes: listed(r.Notes),
 		Fitted: half{r.Tokens, r.Documents, r.Moments}, Held: half{r.HeldTokens, r.HeldDocuments, r.Goodness}}
 	for _, x := range r.Sources {
 		j.Traces = append(j.Traces, fittedTrace{x.File, x.SHA256, x.Layer})
@@ -254,7 +261,11 @@ func fitJSON(r *fit.Result) fittedJSON {
 // printFit prints a fit as wide as the terminal.
 func printFit(w io.Writer, r *fit.Result, width int) error {
 	for _, x := range r.Sources {
-		fmt.Fprintln(w, wrap(fmt.Sprintf("%s, layer %d: a trace of %s, %d experts, %d per token.", x.File, x.Layer, r.Level, r.Scenario.Experts, r.Scenario.TopK), width))
+		of := ""
+		if x.Dump.Layers > 1 {
+			of = fmt.Sprintf(" of 0 to %d", x.Dump.Layers-1)
+		}
+		fmt.Fprintln(w, wrap(fmt.Sprintf("%s, layer %d%s: a trace of %s, %d experts, %d per token.", x.File, x.Layer, of, r.Level, r.Scenario.Experts, r.Scenario.TopK), width))
 	}
 	fmt.Fprintln(w, wrap(fmt.Sprintf("Fitted to %d tokens in %s; %d tokens in %s are held back. Energies are shares of what the common direction leaves.",
 		r.Tokens, plural(r.Documents, "document"), r.HeldTokens, plural(r.HeldDocuments, "document")), width))

@@ -85,6 +85,13 @@ func read(base *scenarios.Scenario, sources []Source, cut int) (s *sample, names
 		scores = scores && x.Dump.Level == scenarios.LevelScores
 		tokens = tokens && x.Dump.Token != nil
 	}
+	largest := 0
+	for _, x := range sources {
+		largest = max(largest, x.Dump.Experts)
+	}
+	if sources[0].Dump.Level == scenarios.LevelChoices && largest == base.Experts {
+		notes = append(notes, fmt.Sprintf("the number of experts is taken from the largest id, %d; --set experts=E corrects it", largest-1))
+	}
 	for _, x := range sources {
 		if err := fits(base, x); err != nil {
 			return nil, nil, nil, err
