@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,6 +111,9 @@ func (q *fitRequest) run(ctx context.Context, traces []string, stdout io.Writer)
 		return err
 	}
 	r, err := fit.Fit(ctx, base, sources, fit.Options{Cut: q.cut, Nearest: q.nearest, Name: strings.TrimSuffix(filepath.Base(q.out), filepath.Ext(q.out)), About: q.about})
+	if errors.Is(err, context.Canceled) {
+		return failure{exitInterrupted, fmt.Errorf("%w: nothing was written", errInterrupted)}
+	}
 	if err != nil {
 		return err
 	}
@@ -164,6 +168,8 @@ func (q *fitRequest) source(name string) (x fit.Source, err error) {
 			return x, fmt.Errorf("scenario %s is drawn, not a trace: there is nothing to fit, see evenkeel scenarios %s", name, name)
 		}
 		name, x.Domains = s.Trace.File, s.Trace.Domains
+	case strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml"):
+		return x, fmt.Errorf("%s is a scenario: fit takes a trace, such as the .npz file that a scenario replays", name)
 	case strings.HasSuffix(name, ".csv") || strings.HasSuffix(name, ".csv.gz"):
 		return x, fmt.Errorf("%s: counts of experts do not say which experts a token chose, and cannot be fitted; want an .npz file with logits, scores or topk_ids", name)
 	}
@@ -263,7 +269,7 @@ func printFit(w io.Writer, r *fit.Result, width int) error {
 	for _, x := range r.Sources {
 		of := ""
 		if x.Dump.Layers > 1 {
-			of = fmt.Sprintf(" of 0 to %d", x.Dump.Layers-1)
+			of = fmt.Sprintf(" (of 0 to %d)", x.Dump.Layers-1)
 		}
 		fmt.Fprintln(w, wrap(fmt.Sprintf("%s, layer %d%s: a trace of %s, %d experts, %d per token.", x.File, x.Layer, of, r.Level, r.Scenario.Experts, r.Scenario.TopK), width))
 	}
@@ -309,7 +315,7 @@ func printFigures(w io.Writer, r *fit.Result, width int) error {
 		for _, f := range figures {
 			floor, mark := "", ""
 			if f.Floor != nil {
-				floor = fmt.Sprintf("%.3g", *f.Floor)
+				floor = digits(*f.Floor)
 			}
 			if !f.Inside() {
 				mark = "outside"
@@ -318,11 +324,19 @@ func printFigures(w io.Writer, r *fit.Result, width int) error {
 			if len(label) > room {
 				label = append(label[:room-1], '…')
 			}
-			row(string(label), fmt.Sprintf("%.3g", f.Real), fmt.Sprintf("%.3g", f.Synthetic), fmt.Sprintf("%.3g to %.3g", f.Low, f.High), floor, mark)
+			row(string(label), digits(f.Real), digits(f.Synthetic), digits(f.Low)+" to "+digits(f.High), floor, mark)
 		}
 		if i == 0 {
 			row("\t")
 		}
 	}
 	return t.Flush()
+}
+
+// digits writes a number with three significant digits, or whole.
+func digits(v float64) string {
+	if math.Abs(v) >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.3g", v)
 }

@@ -79,21 +79,22 @@ func TestFitJSON(t *testing.T) {
 
 func TestFitRefusals(t *testing.T) {
 	for want, args := range map[string][]string{
-		"fit takes a trace":              {},
-		"is drawn, not a trace":          {"uniform"},
-		"counts of experts do not say":   {"expert_counts.csv"},
-		"missing.npz":                    {"missing.npz"},
-		"--layer is -1":                  {"tinymoe", "--layer", "-1"},
-		"layer 7 does not exist":         {"tinymoe", "--layer", "7"},
-		"--cut is -3":                    {"tinymoe", "--cut", "-3"},
-		"--nearest is -1":                {"tinymoe", "--nearest", "-1"},
-		"ends in .yaml":                  {"tinymoe", "--out", "mine.txt"},
-		"ends in .png or .svg":           {"tinymoe", "--figure", "mine.pdf"},
-		"cannot be written":              {"tinymoe", "--out", "missing/mine.yaml"},
-		"fit takes experts, topk":        {"tinymoe", "--set", "steps=5"},
-		"experts is 32":                  {"tinymoe", "--set", "experts=32"},
-		"must divide experts":            {"tinymoe", "--set", "groups=7"},
-		"--domains names the domain ids": {"tinymoe", "tinymoe", "--domains", "a,b"},
+		"fit takes a trace":                {},
+		"is drawn, not a trace":            {"uniform"},
+		"counts of experts do not say":     {"expert_counts.csv"},
+		"is a scenario: fit takes a trace": {"mine.yaml"},
+		"missing.npz":                      {"missing.npz"},
+		"--layer is -1":                    {"tinymoe", "--layer", "-1"},
+		"layer 7 does not exist":           {"tinymoe", "--layer", "7"},
+		"--cut is -3":                      {"tinymoe", "--cut", "-3"},
+		"--nearest is -1":                  {"tinymoe", "--nearest", "-1"},
+		"ends in .yaml":                    {"tinymoe", "--out", "mine.txt"},
+		"ends in .png or .svg":             {"tinymoe", "--figure", "mine.pdf"},
+		"cannot be written":                {"tinymoe", "--out", "missing/mine.yaml"},
+		"fit takes experts, topk":          {"tinymoe", "--set", "steps=5"},
+		"experts is 32":                    {"tinymoe", "--set", "experts=32"},
+		"must divide experts":              {"tinymoe", "--set", "groups=7"},
+		"--domains names the domain ids":   {"tinymoe", "tinymoe", "--domains", "a,b"},
 	} {
 		code, _, stderr := evenkeel(t, append([]string{"fit"}, args...)...)
 		if code != exitRequest || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {

@@ -87,8 +87,8 @@ func Fit(ctx context.Context, base *scenarios.Scenario, sources []Source, o Opti
 	y := *base.Synthetic
 	s.Synthetic = &y
 	r := &Result{Scenario: &s, Sources: sources, Level: levelOf(all), Domains: names, Notes: notes, Worlds: fitWorlds}
-	if kept := all.thin(2 * mostTokens); kept < len(all.documents) {
-		r.Notes = append(r.Notes, fmt.Sprintf("%d of %d documents, evenly spread, are used", kept, len(all.documents)))
+	if before := len(all.documents); all.thin(2*mostTokens) < before {
+		r.Notes = append(r.Notes, fmt.Sprintf("%d of %d documents, evenly spread, are used", len(all.documents), before))
 	}
 	fitted, held := all.halves()
 	r.Tokens, r.Documents, r.HeldTokens, r.HeldDocuments = fitted.tokens(), len(fitted.documents), held.tokens(), len(held.documents)
@@ -229,8 +229,8 @@ func (e energies) set(y *scenarios.Synthetic) {
 }
 
 // search finds the energies whose streams split the variance of choices as the fitted half does, by fixed point: every
-// energy is multiplied by (wanted share / simulated share), the noise by that of the rest, until no share moves by more than
-// 0.0005. The worlds are the same in every round, so that their chance does not disturb the search. An energy whose share is
+// energy is multiplied by (wanted share / simulated share), the noise by that of the rest, until every share is within
+// 0.0005 of the wanted one. The worlds are the same in every round, so that their chance does not disturb the search. An energy whose share is
 // had from the others already, such as popularity that frequent types bring, goes to 0.
 //
 // Without token ids types cannot be told from noise, and the two keep base's ratio.

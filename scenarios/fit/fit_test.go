@@ -400,6 +400,20 @@ func TestHalves(t *testing.T) {
 	}
 }
 
+// A long trace is thinned by documents, of which every domain keeps enough.
+func TestThin(t *testing.T) {
+	s := &sample{domains: 2}
+	for i := range 103 {
+		s.documents = append(s.documents, documentAt(10*i, 10, i/100))
+	}
+	if n := s.thin(250); n != 23 || !slices.Equal(s.documentsOf(), []int{21, 2}) { // every fifth, and two of each at least
+		t.Errorf("%d documents are left, %v by domain", n, s.documentsOf())
+	}
+	if n := s.thin(1000); n != len(s.documents) {
+		t.Error("a short one is thinned")
+	}
+}
+
 // The file says what it was fitted to and reads back as what was judged.
 func TestFileReadsBack(t *testing.T) {
 	x := tinymoe(t)
