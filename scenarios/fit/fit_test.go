@@ -494,7 +494,7 @@ func TestReadCutsSequences(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []document{documentAt(0, 2, 1), documentAt(2, 1, 0), documentAt(4, 2, 0), documentAt(6, 2, 1)}
-	if !slices.Equal(s.documents, want) || !slices.Equal(names, []string{"domain 0", "domain 2"}) || len(notes) != 2 { // of padding and of cuts
+	if !slices.Equal(s.documents, want) || !slices.Equal(names, []string{"domain 0", "domain 2"}) || len(notes) != 3 { // of the number of experts, padding and cuts
 		t.Errorf("read as %v, %v, %q", s.documents, names, notes)
 	}
 }

@@ -197,7 +197,7 @@ func padding(choices []int32, topk int, file string) (skip []bool, notes []strin
 		}
 	}
 	if n > 0 {
-		notes = append(notes, fmt.Sprintf("%d tokens of %s have fewer than %d experts and are left out", n, file, topk))
+		notes = append(notes, fmt.Sprintf("%s of %s have fewer than %d experts and are left out", plural(n, "token"), file, topk))
 	}
 	return skip, notes
 }
