@@ -23,7 +23,7 @@ import (
 var shipped embed.FS
 
 // order lists the shipped scenarios as a newcomer should read them.
-var order = []string{"pretraining", "tinymoe", "cold-start", "shift", "drift", "burst", "day-night", "curriculum", "fine-tuning", "distillation", "benchmark-mix", "packed", "unpacked", "padding",
+var order = []string{"pretraining", "tinymoe", "fitted-tinymoe", "fitted-deepseek-v2-lite", "cold-start", "shift", "drift", "burst", "day-night", "curriculum", "fine-tuning", "distillation", "benchmark-mix", "packed", "unpacked", "padding",
 	"many-ranks", "decode", "drafts", "learned-experts", "collapse", "deepseek-v3", "huge-batch", "sparse",
 	"uniform", "independent", "w0-balanced", "w1-hot-set", "w2-hot-rank", "w3-spread", "w4-ragged", "w5-idle-half", "w6-rotating", "w7-burst"}
 

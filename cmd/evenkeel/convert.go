@@ -218,7 +218,7 @@ func writeArray(z *npz.Writer, s tracefile.Source, array string, interrupt func(
 			}
 			if d == npz.Float16 {
 				for _, v := range x {
-					buf = binary.LittleEndian.AppendUint16(buf, half(v))
+					buf = binary.LittleEndian.AppendUint16(buf, float16Bits(v))
 				}
 			} else {
 				for _, v := range x {
@@ -243,8 +243,8 @@ func writeArray(z *npz.Writer, s tracefile.Source, array string, interrupt func(
 	return nil
 }
 
-// half returns the bits of a float16 that was widened to v.
-func half(v float32) uint16 {
+// float16Bits returns the bits of a float16 that was widened to v.
+func float16Bits(v float32) uint16 {
 	b := math.Float32bits(v)
 	sign, exponent, fraction := uint16(b>>16)&0x8000, int(b>>23&0xff)-127+15, b&0x7fffff
 	switch {

@@ -148,7 +148,7 @@ func TestHalf(t *testing.T) {
 	var v [1]float32
 	for bits := range 1 << 16 {
 		npz.Float16.Float32s(v[:], binary.LittleEndian.AppendUint16(nil, uint16(bits)))
-		if got := half(v[0]); got != uint16(bits) {
+		if got := float16Bits(v[0]); got != uint16(bits) {
 			t.Fatalf("%#04x is %g and was written as %#04x", bits, v[0], got)
 		}
 	}
@@ -185,7 +185,7 @@ func TestCompletedLoadsAreTheTraces(t *testing.T) {
 	file := filepath.Join(realDumps(t), "deepseek-v2-lite", "law.npz")
 	found := inspectFile(t, file)
 	s := globalMaxVio(t, "compare", "--json", "--scenario", "trace:"+file, "-s", "none", "--steps", "1", "--seeds", "1", "--layer", "12", "--set", "trace.complete=popularity")
-	if want := found.Loads[12].Domains[0].MaxVio; s < want-1e-6 || s > want+1e-6 {
+	if want := found.ByLayer[12].Domains[0].MaxVio; s < want-1e-6 || s > want+1e-6 {
 		t.Errorf("MaxVio of the completed trace is %g, of the trace %g", s, want)
 	}
 }

@@ -13,18 +13,21 @@ import (
 )
 
 // mayImport is the plan of the house: the packages of this module that each may import. The way of a token leads from
-// scenarios and strategies through sim and metrics to plots; who meets only in moe's interfaces may not know the other.
+// scenarios and strategies through sim and metrics to plots; who meets only in moe's interfaces may not know the other. A
+// fit measures what scenarios yield, so scenarios/fit stands above scenarios and metrics, as sim does, and below plots.
 var mayImport = map[string][]string{
 	"moe":                {"internal/vec", "internal/rng"},
 	"scenarios":          {"moe", "internal/vec", "internal/rng", "internal/npz", "internal/nearest", "internal/tracefile"},
 	"scenarios/cut":      {"internal/npz"},
+	"scenarios/fit":      {"scenarios", "metrics", "moe", "internal/vec", "internal/rng"},
 	"strategies":         {"moe", "internal/vec", "internal/rng", "internal/nearest", "internal/order", "internal/transport"},
 	"metrics":            {"moe", "internal/vec", "internal/rng"},
 	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
+	"sweep":              {"moe", "scenarios", "strategies", "sim", "experiment", "sweep/design"},
 	"experiment":         {"moe", "scenarios", "strategies", "sim"},
-	"plots":              {"moe", "metrics", "sim"},
+	"plots":              {"moe", "metrics", "sim", "scenarios/fit"},
 	"bench":              {"moe", "internal/vec", "internal/rng"},
-	"cmd/evenkeel":       {"experiment", "bench", "internal/npz", "internal/tracefile", "moe", "scenarios", "strategies", "metrics", "sim", "plots", "internal/vec", "internal/nearest"},
+	"cmd/evenkeel":       {"experiment", "bench", "internal/npz", "internal/tracefile", "moe", "scenarios", "scenarios/fit", "strategies", "metrics", "sim", "plots", "internal/vec", "internal/nearest"},
 	"internal/vec":       {"internal/rng"},
 	"internal/vec/gen":   {},
 	"internal/rng":       {},
