@@ -78,24 +78,24 @@ func rejected(r *rng.Rand, n int64, p float64) int64 {
 	a := -0.0873 + float64(0.0248*b) + float64(0.01*p)
 	centre := float64(size*p) + 0.5
 	inside := 0.92 - 4.2/b
-	alpha := (2.83 + 5.1/b) * spread
+	alpha := float64((2.83 + 5.1/b) * spread)
 	odds := p / (1 - p)
-	mode := math.Floor((size + 1) * p)
+	mode := math.Floor(float64((size + 1) * p))
 	height := float64((mode+0.5)*vec.Log64((mode+1)/(odds*(size-mode+1)))) + stirling(mode) + stirling(size-mode)
 	for {
-		u, v := r.Float64()-0.5, r.Float64()
+		u, v := float64(r.Float64())-0.5, r.Float64()
 		us := 0.5 - math.Abs(u)
 		if us == 0 || v == 0 {
 			continue
 		}
-		k := math.Floor(float64((2*a/us+b)*u) + centre)
+		k := math.Floor(float64((float64(2*a)/us+b)*u) + centre)
 		if us >= 0.07 && v <= inside {
 			return int64(k)
 		}
 		if k < 0 || k > size {
 			continue
 		}
-		v = vec.Log64(v * alpha / (a/float64(us*us) + b))
+		v = vec.Log64(v * alpha / (float64(a/float64(us*us)) + b))
 		bound := height + float64((size+1)*vec.Log64((size-mode+1)/(size-k+1))) +
 			float64((k+0.5)*vec.Log64(odds*(size-k+1)/(k+1))) - stirling(k) - stirling(size-k)
 		if v <= bound {
