@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"fmt"
+	"strings"
 
 	"evenkeel/internal/rng"
 	"evenkeel/internal/vec"
@@ -30,6 +31,9 @@ type Trace struct {
 
 // Weighted reports whether the trace holds the weights of its choices, so that Complete can complete it.
 func (t *Trace) Weighted() bool { return t.data != nil && t.data.Weights != nil }
+
+// Embedded reports whether the program carries the trace.
+func (t *Trace) Embedded() bool { return strings.HasPrefix(t.File, embedded) }
 
 func (t *Trace) facts() moe.Facts {
 	f := moe.Facts{Trace: true, InSample: true}

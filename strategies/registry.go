@@ -82,6 +82,9 @@ type Preset struct {
 	// Build makes the strategy for a layer. It may warn through Traits.Warnings; name and spec are filled in after it.
 	Build func(v Values, l moe.Layer) (*strategy, error)
 
+	// Revision counts the changes of what the preset computes, so that stored results of an older one are not taken for its own.
+	Revision int
+
 	file   string // of a strategy file
 	source []byte
 }
