@@ -217,3 +217,10 @@ func (s *Scenario) tokensAt(m moe.Moment) int {
 	}
 	return s.Tokens
 }
+
+// Replicate returns the scenario for one seed alone. The receiver stays as it is.
+func (s *Scenario) Replicate(seed uint64) *Scenario {
+	one := *s
+	one.Seeds = []uint64{seed}
+	return &one
+}

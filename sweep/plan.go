@@ -14,15 +14,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
-	"evenkeel/experiment"
 	"evenkeel/scenarios"
-	"evenkeel/sim"
 	"evenkeel/strategies"
 )
 
@@ -35,18 +32,27 @@ type Plan struct {
 	Scenario scenarios.Text    `json:"scenario"`
 	Settings []string          `json:"settings,omitempty"` // key=value, of every cell
 	Files    map[string]string `json:"strategy_files,omitempty"`
-	Axes     []string          `json:"axes"`     // what varies, by name: a key of the scenario, or strategy.knob
-	Design   string            `json:"design"`   // in words, for people
-	Variants [][]string        `json:"variants"` // further settings of the scenario
-	Specs    []string          `json:"specs"`    // strategies with all their knobs
-	// Pairs are the combinations of a variant and a spec that are run, each under every seed.
-	Pairs [][2]int32 `json:"pairs"`
+	Design   string            `json:"design"` // in words, for people
+	Axes     []Axis            `json:"axes,omitempty"`
+	Knobs    []string          `json:"knobs,omitempty"` // of strategies, that vary: strategy.knob
+	// Variants are the scenarios: of each axis the index of its value. Specs are the strategies with all their knobs.
+	Variants [][]int32 `json:"variants"`
+	Specs    []string  `json:"specs"`
+	// Pairs are the combinations that are run: a variant, a spec, and under how many of the seeds, the first ones.
+	Pairs [][3]int32 `json:"pairs"`
 	Seeds []uint64   `json:"seeds"`
 	Steps int        `json:"recorded_steps"` // steps of a cell that are kept, evenly spaced; 0 for none
 	Loads bool       `json:"recorded_loads"` // whether the loads of experts at those steps are kept
 
-	hash  string
-	specs []strategies.Spec // parsed
+	hash    string
+	before  []int // cells of the pairs before pair i; the last is the number of cells
+	defined []*strategies.Preset
+}
+
+// Axis is a key of the scenario that varies, and its values as one would write them behind --set key=.
+type Axis struct {
+	Name   string   `json:"name"`
+	Values []string `json:"values"`
 }
 
 // Limits of a plan that somebody else may have written.
@@ -99,17 +105,17 @@ func (p *Plan) Check() error {
 		return fmt.Errorf("the plan has format %d, and this program writes and reads %d: use the program that made it", p.Format, Format)
 	case len(p.Variants) == 0 || len(p.Specs) == 0 || len(p.Pairs) == 0 || len(p.Seeds) == 0:
 		return errors.New("the plan has no cells: it needs at least one variant, spec, pair and seed")
-	case len(p.Pairs) > maxCells/len(p.Seeds):
-		return fmt.Errorf("the plan has %d pairs under %d seeds: more than %d cells", len(p.Pairs), len(p.Seeds), maxCells)
 	case p.Steps < 0 || p.Steps > 1e6:
 		return fmt.Errorf("recorded_steps is %d: it must be 0 to 1000000", p.Steps)
 	}
-	for i, pair := range p.Pairs {
-		if pair[0] < 0 || int(pair[0]) >= len(p.Variants) || pair[1] < 0 || int(pair[1]) >= len(p.Specs) {
-			return fmt.Errorf("pair %d is of variant %d and spec %d: there are %d and %d", i, pair[0], pair[1], len(p.Variants), len(p.Specs))
+	for i, v := range p.Variants {
+		if len(v) != len(p.Axes) {
+			return fmt.Errorf("variant %d has %d values: there are %d axes", i, len(v), len(p.Axes))
 		}
-		if i > 0 && (pair[0] < p.Pairs[i-1][0] || pair[0] == p.Pairs[i-1][0] && pair[1] <= p.Pairs[i-1][1]) {
-			return fmt.Errorf("pair %d does not come after the one before it: pairs are in order of variant, then spec, each once", i)
+		for a, n := range v {
+			if n < 0 || int(n) >= len(p.Axes[a].Values) {
+				return fmt.Errorf("variant %d takes value %d of %s: there are %d", i, n, p.Axes[a].Name, len(p.Axes[a].Values))
+			}
 		}
 	}
 	seen := map[uint64]bool{}
@@ -119,23 +125,61 @@ func (p *Plan) Check() error {
 		}
 		seen[s] = true
 	}
-	var defined []*strategies.Preset
-	for name, text := range p.Files {
-		preset, err := strategies.Define(name, []byte(text))
-		if err != nil {
-			return err
-		}
-		defined = append(defined, preset)
+	if err := p.count(); err != nil {
+		return err
 	}
-	p.specs = nil
-	for _, text := range p.Specs {
-		spec, err := strategies.Parse(text, defined...)
+	p.defined = nil
+	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
+		preset, err := strategies.Define(name, []byte(p.Files[name]))
 		if err != nil {
 			return err
 		}
-		p.specs = append(p.specs, spec)
+		p.defined = append(p.defined, preset)
+	}
+	for i := range p.Specs {
+		spec, err := p.spec(i)
+		if err != nil {
+			return err
+		}
+		if spec.Full() != p.Specs[i] {
+			return fmt.Errorf("spec %d is %s: a plan has every knob, in order, %s", i, p.Specs[i], spec.Full())
+		}
 	}
 	return nil
+}
+
+// count checks the pairs and numbers the cells.
+func (p *Plan) count() error {
+	p.before = make([]int, 1, len(p.Pairs)+1)
+	total := 0
+	for i, pair := range p.Pairs {
+		v, s, n := pair[0], pair[1], pair[2]
+		if v < 0 || int(v) >= len(p.Variants) || s < 0 || int(s) >= len(p.Specs) || n < 1 || int(n) > len(p.Seeds) {
+			return fmt.Errorf("pair %d is of variant %d and spec %d under %d seeds: there are %d, %d and %d", i, v, s, n, len(p.Variants), len(p.Specs), len(p.Seeds))
+		}
+		if i > 0 && (v < p.Pairs[i-1][0] || v == p.Pairs[i-1][0] && s <= p.Pairs[i-1][1]) {
+			return fmt.Errorf("pair %d does not come after the one before it: pairs are in order of variant, then spec, each once", i)
+		}
+		if total += int(n); total > maxCells {
+			return fmt.Errorf("the plan has more than %d cells", maxCells)
+		}
+		p.before = append(p.before, total)
+	}
+	return nil
+}
+
+// spec parses spec i. A plan may have a million, so they are kept as texts.
+func (p *Plan) spec(i int) (strategies.Spec, error) {
+	return strategies.Parse(p.Specs[i], p.defined...)
+}
+
+// settings are those of a variant beside the plan's own.
+func (p *Plan) settings(variant int) []string {
+	list := make([]string, len(p.Axes))
+	for a, n := range p.Variants[variant] {
+		list[a] = p.Axes[a].Name + "=" + p.Axes[a].Values[n]
+	}
+	return list
 }
 
 // Encode returns the plan as ReadPlan reads it, the same bytes for equal plans.
@@ -154,79 +198,34 @@ func (p *Plan) Hash() string {
 }
 
 // Cells is the number of cells.
-func (p *Plan) Cells() int { return len(p.Pairs) * len(p.Seeds) }
+func (p *Plan) Cells() int { return p.before[len(p.Pairs)] }
 
-// Cell is one cell of a plan: cell i is of pair i/seeds and of seed i%seeds.
+// Cell is one cell of a plan. Cells are numbered in the order of pairs, and within a pair of seeds.
 type Cell struct {
 	Index         int
 	Variant, Spec int
 	Seed          uint64
 }
 
-// Cell returns cell i.
-func (p *Plan) Cell(i int) Cell {
-	pair := p.Pairs[i/len(p.Seeds)]
-	return Cell{i, int(pair[0]), int(pair[1]), p.Seeds[i%len(p.Seeds)]}
-}
-
-// Name is the hash that names a cell.
-type Name [16]byte
-
-// String is the name in hexadecimal digits.
-func (n Name) String() string { return hex.EncodeToString(n[:]) }
-
-// names computes the names of cells. What all cells or many share is hashed once.
-type names struct {
-	p        *Plan
-	variants [][32]byte // of the scenario with its settings
-	specs    [][32]byte
-}
-
-// newNames prepares the names of a plan's cells: the hash of the format, the text and the settings of the scenario, what is
-// recorded, the strategy with its revision, and the seed. Where the file of a trace lies is no part of it, its checksum is.
-func newNames(p *Plan) *names {
-	n := &names{p: p}
-	for _, settings := range p.Variants {
-		all := slices.DeleteFunc(slices.Concat(p.Settings, settings), func(s string) bool { return strings.HasPrefix(s, traceFile) })
-		text, _ := json.Marshal([]any{Format, p.Scenario.Name, p.Scenario.YAML, all, p.Steps, p.Loads})
-		n.variants = append(n.variants, sha256.Sum256(text))
-	}
-	for _, spec := range p.specs {
-		text, _ := json.Marshal([]any{spec.Full(), spec.Preset.Revision, string(spec.Preset.Source())})
-		n.specs = append(n.specs, sha256.Sum256(text))
-	}
-	return n
-}
-
-func (n *names) of(c Cell) (name Name) {
-	var text [32 + 32 + 20]byte
-	b := append(text[:0], n.variants[c.Variant][:]...)
-	b = append(b, n.specs[c.Spec][:]...)
-	b = strconv.AppendUint(b, c.Seed, 10)
-	sum := sha256.Sum256(b)
-	copy(name[:], sum[:])
-	return name
-}
-
-const traceFile = "trace.file=" // begins a setting
-
-// lockstep is the largest number of strategies that run side by side on the same tokens.
-const lockstep = 16
-
-// Unit is the smallest piece of work: cells of one variant and seed, which share their tokens. It is a range of pairs.
+// Unit is the smallest piece of work: the cells of some pairs of one variant under one seed, which share their tokens.
 type Unit struct {
 	From, To int // pairs
 	Seed     int // of the plan's, by index
 }
 
+// lockstep is the largest number of strategies that run side by side on the same tokens.
+const lockstep = 16
+
 // Units cuts a plan into units, in order of variant, then seed.
 func (p *Plan) Units() (units []Unit) {
 	for from := 0; from < len(p.Pairs); {
 		to := from
+		most := int32(0)
 		for to < len(p.Pairs) && p.Pairs[to][0] == p.Pairs[from][0] {
+			most = max(most, p.Pairs[to][2])
 			to++
 		}
-		for seed := range p.Seeds {
+		for seed := range int(most) {
 			for at := from; at < to; at += lockstep {
 				units = append(units, Unit{at, min(at+lockstep, to), seed})
 			}
@@ -236,111 +235,12 @@ func (p *Plan) Units() (units []Unit) {
 	return units
 }
 
-// Base is what a plan is made of beside the values that it tries.
-type Base struct {
-	Scenario string   // reference; see scenarios.Find
-	Settings []string // key=value
-	Layer    int      // of a trace; negative: as the scenario says
-	Seeds    []uint64 // empty: the scenario's
-	Steps    int
-	Loads    bool
-}
-
-// Combination is a variant's settings and a strategy.
-type Combination struct {
-	Settings []string
-	Spec     strategies.Spec
-}
-
-// New makes the plan of some combinations. It decides once for all cells what learns, since a cell must not depend on which
-// others run beside it.
-func New(b Base, axes []string, words string, list []Combination) (*Plan, error) {
-	text, err := scenarios.Find(b.Scenario)
-	if err != nil {
-		return nil, err
-	}
-	p := &Plan{Format: Format, Scenario: text, Settings: slices.Clone(b.Settings), Axes: axes, Design: words, Seeds: b.Seeds, Steps: b.Steps, Loads: b.Loads}
-	if len(list) == 0 {
-		return nil, errors.New("there is nothing to vary: name a strategy by -s or values by --vary")
-	}
-	s, err := text.Load(slices.Concat(b.Settings, list[0].Settings), b.Layer)
-	if err != nil {
-		return nil, err
-	}
-	if s.Trace != nil {
-		p.Settings = append(p.Settings, "trace.layer="+strconv.Itoa(s.Trace.Layer), "trace.sha256="+s.Trace.SHA256)
-		if !s.Trace.Embedded() {
-			file, err := filepath.Abs(s.Trace.File)
-			if err != nil {
-				return nil, err
-			}
-			p.Settings = append(p.Settings, traceFile+strconv.Quote(file))
+// Of returns the cells of a unit.
+func (p *Plan) Of(u Unit) (cells []Cell) {
+	for i := u.From; i < u.To; i++ {
+		if pair := p.Pairs[i]; u.Seed < int(pair[2]) {
+			cells = append(cells, Cell{p.before[i] + u.Seed, int(pair[0]), int(pair[1]), p.Seeds[u.Seed]})
 		}
 	}
-	if len(p.Seeds) == 0 {
-		p.Seeds = s.Seeds
-	}
-	var all []strategies.Spec
-	seen := map[string]bool{}
-	for _, c := range list {
-		if full := c.Spec.Full(); !seen[full] {
-			seen[full] = true
-			all = append(all, c.Spec)
-		}
-	}
-	x, err := experiment.New(s, all)
-	if err != nil {
-		return nil, err
-	}
-	if s.Router.Mode == "auto" {
-		mode := sim.Learned
-		if x.Mode == sim.Frozen {
-			mode = sim.Frozen
-		}
-		p.Settings = append(p.Settings, "router.mode="+mode)
-	}
-	if err := p.add(list); err != nil {
-		return nil, err
-	}
-	return p, p.Check()
-}
-
-// add enters the combinations, each once, in the order of pairs.
-func (p *Plan) add(list []Combination) error {
-	variants, specs := map[string]int32{}, map[string]int32{}
-	pairs := map[[2]int32]bool{}
-	for _, c := range list {
-		key := strings.Join(c.Settings, "\x00")
-		v, ok := variants[key]
-		if !ok {
-			v = int32(len(p.Variants))
-			variants[key] = v
-			p.Variants = append(p.Variants, append([]string{}, c.Settings...))
-		}
-		full := c.Spec.Full()
-		s, ok := specs[full]
-		if !ok {
-			s = int32(len(p.Specs))
-			specs[full] = s
-			p.Specs = append(p.Specs, full)
-			if text := c.Spec.Preset.Source(); text != nil {
-				if p.Files == nil {
-					p.Files = map[string]string{}
-				}
-				p.Files[c.Spec.Preset.Name] = string(text)
-			}
-		}
-		pairs[[2]int32{v, s}] = true
-	}
-	p.Pairs = p.Pairs[:0]
-	for pair := range pairs {
-		p.Pairs = append(p.Pairs, pair)
-	}
-	slices.SortFunc(p.Pairs, func(a, b [2]int32) int {
-		if a[0] != b[0] {
-			return int(a[0] - b[0])
-		}
-		return int(a[1] - b[1])
-	})
-	return nil
+	return cells
 }

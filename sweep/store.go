@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -19,9 +20,11 @@ import (
 
 // Record is what a cell left: the metrics of its seed, and where asked for the state at some steps.
 type Record struct {
-	Values map[string]float64 `json:"values,omitempty"`
-	Steps  []StepOfCell       `json:"steps,omitempty"`
-	Failed string             `json:"failed,omitempty"` // why there is nothing else: the strategy cannot act here, or the run failed
+	Failed   string             `json:"failed,omitempty"` // why there is nothing else: the strategy cannot act here, or the run failed
+	Values   map[string]float64 `json:"values,omitempty"`
+	Floors   map[string]float64 `json:"floors,omitempty"` // sampling floors of those metrics that have one
+	Warnings []string           `json:"warnings,omitempty"`
+	Steps    []StepOfCell       `json:"steps,omitempty"`
 }
 
 // StepOfCell is what one recorded step showed.
@@ -80,15 +83,28 @@ type Found struct {
 	Torn    int // last lines that were not finished
 }
 
-// scan calls f for every whole line of every result file of a folder. f must not keep the record.
-func scan(dir string, f func(Name, []byte) error) (found Found, err error) {
+// place is where the record of a cell stands: length bytes from offset of a file.
+type place struct {
+	offset int64
+	length int32
+	file   int32
+}
+
+// resultFiles lists the result files of a folder.
+func resultFiles(dir string) ([]string, error) {
 	files, err := filepath.Glob(filepath.Join(dir, resultsFolder, "*"+resultsSuffix))
+	slices.Sort(files)
+	return files, err
+}
+
+// scan calls f for every whole line of every result file of a folder. f must not keep the record.
+func scan(dir string, f func(Name, []byte, place) error) (found Found, err error) {
+	files, err := resultFiles(dir)
 	if err != nil {
 		return found, err
 	}
-	slices.Sort(files)
-	for _, file := range files {
-		if err := scanFile(file, &found, f); err != nil {
+	for i, file := range files {
+		if err := scanFile(file, int32(i), &found, f); err != nil {
 			return found, err
 		}
 	}
@@ -96,7 +112,7 @@ func scan(dir string, f func(Name, []byte) error) (found Found, err error) {
 	return found, nil
 }
 
-func scanFile(file string, found *Found, f func(Name, []byte) error) error {
+func scanFile(file string, index int32, found *Found, f func(Name, []byte, place) error) error {
 	r, err := os.Open(file)
 	if err != nil {
 		return located(err)
@@ -104,8 +120,10 @@ func scanFile(file string, found *Found, f func(Name, []byte) error) error {
 	defer r.Close()
 	b := bufio.NewReaderSize(r, 1<<20)
 	var long []byte
+	at := int64(0)
 	for {
 		line, err := b.ReadSlice('\n')
+		at += int64(len(line))
 		if errors.Is(err, bufio.ErrBufferFull) && len(long) < maxLine {
 			long = append(long, line...)
 			continue
@@ -124,7 +142,7 @@ func scanFile(file string, found *Found, f func(Name, []byte) error) error {
 			return located(err)
 		}
 		if name, record, ok := decodeLine(line[:max(0, len(line)-1)]); ok {
-			if err := f(name, record); err != nil {
+			if err := f(name, record, place{at - 1 - int64(len(record)), int32(len(record)), index}); err != nil {
 				return err
 			}
 		} else {
@@ -134,87 +152,161 @@ func scanFile(file string, found *Found, f func(Name, []byte) error) error {
 	}
 }
 
-// writer appends to one result file, which it holds a lock on. Its methods may be called by several goroutines.
-type writer struct {
-	mu    sync.Mutex
-	f     *os.File
-	buf   []byte
-	begun time.Time // of the oldest line that is not on disk
-	err   error
+// Store is what a sweep's folder holds, and the file to which one process appends what it finishes. Its methods may be called by
+// several goroutines.
+type Store struct {
+	Found Found // when the store was opened
+
+	p     *Plan
+	names *names
+
+	mu     sync.Mutex
+	done   map[Name]bool
+	failed int
+	f      *os.File
+	synced time.Time
+	timer  *time.Timer // runs while something is written but not synced
+	err    error
 }
 
-// flushAfter is how long a line may wait before it is written and flushed to disk.
-const flushAfter = 200 * time.Millisecond
+// syncAfter is how long a line that is written may wait until the disk has to keep it.
+const syncAfter = 200 * time.Millisecond
 
-// newWriter opens a result file, ends a torn line, and locks the file.
-func newWriter(dir, name string) (*writer, error) {
+// Open opens the store of a plan in a folder for the process that runs a shard. It reads which cells are there, ends a torn line,
+// and holds a lock on its own file: what another process writes already is refused.
+func Open(dir string, p *Plan, shard Shard) (*Store, error) {
+	s := &Store{p: p, done: map[Name]bool{}}
+	var err error
+	if s.names, err = p.names(); err != nil {
+		return nil, err
+	}
 	folder := filepath.Join(dir, resultsFolder)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, located(err)
 	}
-	f, err := os.OpenFile(filepath.Join(folder, name+resultsSuffix), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	name := filepath.Join(folder, fmt.Sprintf("shard-%d-of-%d%s", max(1, shard.Index), max(1, shard.Of), resultsSuffix))
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, located(err)
 	}
-	w := &writer{f: f}
-	if err := lock(f); err != nil {
+	if err := lock(f, true); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s is being written by another process: two may not run the same shard of a sweep at once", f.Name())
+		return nil, fmt.Errorf("%s is being written by another process: wait for it, two may not run the same shard of a sweep at once", name)
 	}
-	if size, err := f.Seek(0, io.SeekEnd); err == nil && size > 0 {
-		var last [1]byte
-		if _, err := f.ReadAt(last[:], size-1); err == nil && last[0] != '\n' {
-			w.buf = append(w.buf, '\n')
-		}
+	s.f = f
+	if err := s.begin(dir); err != nil {
+		f.Close()
+		return nil, err
 	}
-	return w, nil
+	return s, nil
 }
 
-// put appends the records of some cells, all or, if the process dies, those that were flushed.
-func (w *writer) put(names []Name, records []*Record) error {
+func (s *Store) begin(dir string) error {
+	if size, err := s.f.Seek(0, io.SeekEnd); err == nil && size > 0 {
+		var last [1]byte
+		if _, err := s.f.ReadAt(last[:], size-1); err == nil && last[0] != '\n' {
+			if _, err := s.f.Write([]byte{'\n'}); err != nil {
+				return located(err)
+			}
+			s.Found.Torn++
+			s.Found.Damaged-- // which scan will count
+		}
+	}
+	found, err := scan(dir, func(n Name, record []byte, _ place) error {
+		if !s.done[n] && isFailure(record) {
+			s.failed++
+		}
+		s.done[n] = true
+		return nil
+	})
+	s.Found.Files, s.Found.Damaged, s.Found.Torn = found.Files, s.Found.Damaged+found.Damaged, s.Found.Torn+found.Torn
+	return err
+}
+
+// Missing returns the cells of a unit that the store does not hold.
+func (s *Store) Missing(u Unit) (cells []Cell) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.p.Of(u) {
+		if !s.done[s.names.of(c)] {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// Put appends the records of cells. Those that are there already are left as they are, so that a cell is stored once, whoever ran it,
+// and however often.
+func (s *Store) Put(cells []Cell, records []*Record) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
 	var lines []byte
-	for i, r := range records {
+	for i, c := range cells {
+		n := s.names.of(c)
+		if s.done[n] {
+			continue
+		}
 		var err error
-		if lines, err = encodeLine(lines, names[i], r); err != nil {
+		if lines, err = encodeLine(lines, n, records[i]); err != nil {
 			return err
 		}
+		s.done[n] = true
+		if records[i].Failed != "" {
+			s.failed++
+		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.buf) == 0 || w.begun.IsZero() {
-		w.begun = time.Now()
+	if _, err := s.f.Write(lines); err != nil {
+		s.err = fmt.Errorf("%w: what was finished is kept, and the same command goes on from there", located(err))
+		return s.err
 	}
-	w.buf = append(w.buf, lines...)
-	if time.Since(w.begun) >= flushAfter {
-		w.flush()
+	switch {
+	case s.timer != nil:
+	case time.Since(s.synced) >= syncAfter:
+		s.sync()
+	default:
+		s.timer = time.AfterFunc(syncAfter, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.sync()
+		})
 	}
-	return w.err
+	return s.err
 }
 
-// flush writes what waits and has the disk keep it.
-func (w *writer) flush() {
-	if len(w.buf) == 0 || w.err != nil {
-		return
+func (s *Store) sync() {
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
 	}
-	_, w.err = w.f.Write(w.buf)
-	if w.err == nil {
-		w.err = w.f.Sync()
+	if err := s.f.Sync(); err != nil && s.err == nil && !errors.Is(err, os.ErrClosed) {
+		s.err = located(err)
 	}
-	if w.err != nil {
-		w.err = located(w.err)
-	}
-	w.buf, w.begun = w.buf[:0], time.Time{}
+	s.synced = time.Now()
 }
 
-func (w *writer) close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.flush()
-	if err := w.f.Close(); w.err == nil && err != nil {
-		w.err = located(err)
-	}
-	return w.err
+// Failed is the number of cells that hold a reason instead of figures.
+func (s *Store) Failed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
 }
+
+// Close has the disk keep all that was put, and gives the file back.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sync()
+	if err := s.f.Close(); s.err == nil && err != nil {
+		s.err = located(err)
+	}
+	return s.err
+}
+
+// isFailure reports whether a record has a reason instead of figures.
+func isFailure(record []byte) bool { return bytes.HasPrefix(record, []byte(`{"failed"`)) }
 
 // located says of an error of the file system which path it concerns, in one sentence.
 func located(err error) error {

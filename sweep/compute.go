@@ -1,0 +1,180 @@
+package sweep
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+
+	"evenkeel/experiment"
+	"evenkeel/moe"
+	"evenkeel/scenarios"
+	"evenkeel/sim"
+	"evenkeel/strategies"
+)
+
+// Computer runs the cells of a plan. Its methods may be called by several goroutines.
+type Computer struct {
+	p *Plan
+
+	mu     sync.Mutex
+	loaded []variant // scenarios of the last variants, the newest first
+}
+
+// variant is a scenario that was loaded, or why it cannot be.
+type variant struct {
+	index int
+	s     *scenarios.Scenario
+	err   error
+}
+
+// remembered is how many variants a computer keeps: units come in order of variant, so few are in use at once.
+const remembered = 8
+
+// NewComputer returns what runs the cells of a plan.
+func NewComputer(p *Plan) *Computer { return &Computer{p: p} }
+
+// scenario returns that of a variant, for one seed.
+func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := slices.IndexFunc(c.loaded, func(v variant) bool { return v.index == index })
+	if at < 0 {
+		s, err := c.p.Scenario.Load(append(slices.Concat(c.p.Settings, c.p.settings(index)), "seeds=["+strconv.FormatUint(seed, 10)+"]"), -1)
+		if len(c.loaded) == remembered {
+			c.loaded = c.loaded[:remembered-1]
+		}
+		c.loaded = slices.Insert(c.loaded, 0, variant{index, s, err})
+		at = 0
+	}
+	v := c.loaded[at]
+	if v.err != nil {
+		return nil, v.err
+	}
+	return v.s.Replicate(seed), nil
+}
+
+// Compute runs cells of one variant and seed side by side and returns their records. What cannot act there has a record that
+// says why. The error is ctx's.
+func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error) {
+	records := make([]*Record, len(cells))
+	fail := func(err error) ([]*Record, error) {
+		for i := range records {
+			if records[i] == nil {
+				records[i] = &Record{Failed: err.Error()}
+			}
+		}
+		return records, nil
+	}
+	config, at, err := c.config(cells, records)
+	if err != nil {
+		return fail(err)
+	}
+	if len(at) == 0 {
+		return records, nil
+	}
+	r, err := sim.Compare(ctx, config)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return fail(err)
+	}
+	for n, i := range at {
+		records[i] = c.p.record(r.Strategies[n])
+	}
+	return records, nil
+}
+
+// config makes the configuration of those cells that can act on their variant, and lists them; of the others it fills the records.
+func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, at []int, err error) {
+	s, err := c.scenario(cells[0].Variant, cells[0].Seed)
+	if err != nil {
+		return nil, nil, err
+	}
+	layer := s.Layer()
+	var specs []strategies.Spec
+	var traits []moe.Traits
+	for i, cell := range cells {
+		spec, err := c.p.spec(cell.Spec)
+		if err != nil {
+			return nil, nil, err
+		}
+		r, err := spec.Build(layer)
+		if err != nil {
+			records[i] = &Record{Failed: err.Error()}
+			continue
+		}
+		specs, traits, at = append(specs, spec), append(traits, r.Traits()), append(at, i)
+	}
+	if len(specs) == 0 {
+		return nil, nil, nil
+	}
+	x, err := experiment.New(s, specs)
+	if err != nil {
+		return nil, nil, err
+	}
+	if config, err = x.Config(1); err != nil {
+		return nil, nil, err
+	}
+	all, list := at, config.Strategies
+	at, config.Strategies = nil, nil
+	for n, i := range all {
+		if err := config.Refuse(traits[n]); err != nil {
+			records[i] = &Record{Failed: err.Error()}
+			continue
+		}
+		at, config.Strategies = append(at, i), append(config.Strategies, list[n])
+	}
+	return config, at, nil
+}
+
+// record keeps what a plan asks for of a run.
+func (p *Plan) record(s *sim.StrategyResult) *Record {
+	run := s.Runs[0]
+	r := &Record{Values: finite(run.Values), Warnings: s.Warnings}
+	for key, e := range s.Metrics {
+		if e.Floor != nil {
+			if r.Floors == nil {
+				r.Floors = map[string]float64{}
+			}
+			r.Floors[key] = *e.Floor
+		}
+	}
+	if p.Steps == 0 {
+		return r
+	}
+	shots := run.Shots
+	n := len(run.Steps)
+	for i := range min(p.Steps, n) {
+		row := &run.Steps[(i+1)*n/min(p.Steps, n)-1]
+		s := StepOfCell{Step: row.Step, Values: finite(stepValues(row))}
+		if p.Loads {
+			if j, ok := slices.BinarySearchFunc(shots, row.Step, func(s sim.Shot, step int) int { return s.Step - step }); ok {
+				s.Loads = shots[j].Load
+			} else if j > 0 {
+				s.Loads = shots[j-1].Load
+			}
+		}
+		r.Steps = append(r.Steps, s)
+	}
+	return r
+}
+
+// finite leaves out what JSON has no number for.
+func finite(values map[string]float64) map[string]float64 {
+	for k, v := range values {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			delete(values, k)
+		}
+	}
+	return values
+}
+
+// stepValues are the figures of a step, by the names of steps.csv.
+func stepValues(r *sim.StepRow) map[string]float64 {
+	return map[string]float64{"maxvio": r.MaxVio, "maxvio_sequence": r.MaxVioSequence, "maxvio_device": r.MaxVioDevice, "load_variance": r.LoadVariance,
+		"drop_rate": r.DropRate, "affinity_kept": r.AffinityKept, "layer_error": r.LayerError, "balance_loss": r.BalanceLoss,
+		"regret_to_optimum": r.RegretToOptimum, "bias_spread": r.BiasSpread, "bias_mean": r.BiasMean}
+}

@@ -1,0 +1,338 @@
+package sweep
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"iter"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"evenkeel/experiment"
+	"evenkeel/internal/nearest"
+	"evenkeel/scenarios"
+	"evenkeel/sim"
+	"evenkeel/strategies"
+)
+
+// Base is what a plan is made of beside the values that it tries.
+type Base struct {
+	Scenario   string   // reference; see scenarios.Find
+	Settings   []string // key=value
+	Layer      int      // of a trace; negative: as the scenario says
+	Strategies []strategies.Spec
+	Seeds      []uint64 // empty: the scenario's
+	Steps      int      // recorded
+	Loads      bool
+}
+
+// Point is one combination of values, one of each axis, and under how many of the seeds it is run; 0 for all.
+type Point struct {
+	Values []string
+	Seeds  int
+}
+
+// New makes the plan of some points over axes. An axis is a key of the scenario, or strategy.knob, which every one of the
+// strategies of that name takes; one that is named by an axis only is added with its defaults. New decides once for all cells
+// what learns, since a cell must not depend on which others run beside it. An error says what can run in no combination.
+func New(b Base, axes []string, design string, points iter.Seq[Point]) (*Plan, error) {
+	text, err := scenarios.Find(b.Scenario)
+	if err != nil {
+		return nil, err
+	}
+	m := &maker{plan: &Plan{Format: Format, Scenario: text, Settings: slices.Clone(b.Settings), Design: design, Seeds: b.Seeds, Steps: b.Steps, Loads: b.Loads}}
+	if err := m.assign(axes, b.Strategies); err != nil {
+		return nil, err
+	}
+	for point := range points {
+		if err := m.add(point); err != nil {
+			return nil, err
+		}
+	}
+	if len(m.pairs) == 0 {
+		return nil, errors.New("there is nothing to run: the design has no points")
+	}
+	p := m.finish()
+	if err := p.settle(b.Layer, len(b.Seeds) == 0); err != nil {
+		return nil, err
+	}
+	return p, p.Check()
+}
+
+// maker gathers the points of a plan.
+type maker struct {
+	plan  *Plan
+	roles []role // of the axes
+
+	bases    []strategies.Spec
+	variants map[string]int32
+	specs    map[string]int32
+	pairs    map[[2]int32]int32 // to seeds
+	values   []map[string]int32 // of the plan's axes, to their indices
+}
+
+// role says what an axis varies: an axis of the plan, or a knob of some of the bases.
+type role struct {
+	axis  int
+	knob  string
+	bases []int
+}
+
+// assign finds out what each axis varies.
+func (m *maker) assign(axes []string, specs []strategies.Spec) error {
+	m.bases, m.variants, m.specs, m.pairs = slices.Clone(specs), map[string]int32{}, map[string]int32{}, map[[2]int32]int32{}
+	for _, name := range axes {
+		if name == "seeds" || name == "seed" {
+			return errors.New("seeds are no axis: --seeds says how many replicates each cell has")
+		}
+		r, err := m.role(name)
+		if err != nil {
+			return err
+		}
+		m.roles = append(m.roles, r)
+	}
+	if len(m.bases) == 0 {
+		return errors.New("there is no strategy: name some by -s, or a knob to vary, such as --vary loss-free.rate=log:1e-4..1e-1:13")
+	}
+	return nil
+}
+
+// role of an axis by its name. What begins with the name of a strategy is a knob of it; of names of which one begins with
+// another the longest counts.
+func (m *maker) role(name string) (role, error) {
+	owner := func(s strategies.Spec) int {
+		if strings.HasPrefix(name, s.Preset.Name+".") {
+			return len(s.Preset.Name)
+		}
+		return 0
+	}
+	longest := 0
+	for _, s := range m.bases {
+		longest = max(longest, owner(s))
+	}
+	if longest == 0 {
+		for _, preset := range strategies.Presets() {
+			if s := (strategies.Spec{Preset: preset}); owner(s) > longest {
+				longest = owner(s)
+			}
+		}
+		if longest > 0 {
+			s, err := strategies.Parse(name[:longest])
+			if err != nil {
+				return role{}, err
+			}
+			m.bases = append(m.bases, s)
+		}
+	}
+	if longest == 0 {
+		if key, known := name, scenarios.Keys(); !slices.Contains(known, key) {
+			if strategy, _, dotted := strings.Cut(name, "."); dotted && nearest.Name(key, known) == "" {
+				if _, err := strategies.Find(strategy); err != nil {
+					return role{}, fmt.Errorf("--vary %s: it is no key of a scenario, and %w", name, err)
+				}
+			}
+			return role{}, fmt.Errorf("--vary %s: it is neither a key of a scenario%s nor a knob of a strategy, such as loss-free.rate", name, nearest.Hint(key, known))
+		}
+		m.plan.Axes = append(m.plan.Axes, Axis{Name: name})
+		m.values = append(m.values, map[string]int32{})
+		return role{axis: len(m.plan.Axes) - 1}, nil
+	}
+	r := role{knob: name[longest+1:]}
+	for i, s := range m.bases {
+		if owner(s) != longest {
+			continue
+		}
+		if !slices.ContainsFunc(s.Preset.Knobs, func(k strategies.Knob) bool { return k.Name == r.knob }) {
+			_, err := s.With(r.knob, "")
+			return role{}, fmt.Errorf("--vary %s: %w", name, err)
+		}
+		r.bases = append(r.bases, i)
+	}
+	m.plan.Knobs = append(m.plan.Knobs, name)
+	return r, nil
+}
+
+// add enters a point: the variant that it asks for, with every strategy.
+func (m *maker) add(point Point) error {
+	row := make([]int32, len(m.plan.Axes))
+	key := make([]byte, 0, 5*len(row))
+	for i, r := range m.roles {
+		if r.bases != nil {
+			continue
+		}
+		value := point.Values[i]
+		n, ok := m.values[r.axis][value]
+		if !ok {
+			axis := &m.plan.Axes[r.axis]
+			n = int32(len(axis.Values))
+			axis.Values, m.values[r.axis][value] = append(axis.Values, value), n
+		}
+		row[r.axis] = n
+		key = append(strconv.AppendInt(key, int64(n), 36), ' ')
+	}
+	v, ok := m.variants[string(key)]
+	if !ok {
+		v = int32(len(m.plan.Variants))
+		m.variants[string(key)], m.plan.Variants = v, append(m.plan.Variants, row)
+	}
+	for base := range m.bases {
+		s, err := m.spec(base, point)
+		if err != nil {
+			return err
+		}
+		pair := [2]int32{v, s}
+		m.pairs[pair] = max(m.pairs[pair], int32(cmp.Or(point.Seeds, len(m.plan.Seeds))))
+	}
+	return nil
+}
+
+// spec returns the index of a base with the knobs of a point.
+func (m *maker) spec(base int, point Point) (int32, error) {
+	key := strconv.Itoa(base)
+	for i, r := range m.roles {
+		if slices.Contains(r.bases, base) {
+			key += "\x00" + point.Values[i]
+		}
+	}
+	if s, ok := m.specs[key]; ok {
+		return s, nil
+	}
+	spec := m.bases[base]
+	for i, r := range m.roles {
+		if slices.Contains(r.bases, base) {
+			var err error
+			if spec, err = spec.With(r.knob, point.Values[i]); err != nil {
+				return 0, fmt.Errorf("--vary %s.%s: %w", spec.Preset.Name, r.knob, err)
+			}
+		}
+	}
+	full := spec.Full()
+	s, ok := m.specs[full] // other words may mean the same
+	if !ok {
+		s = int32(len(m.plan.Specs))
+		m.plan.Specs = append(m.plan.Specs, full)
+		m.specs[full] = s
+		if text := spec.Preset.Source(); text != nil {
+			if m.plan.Files == nil {
+				m.plan.Files = map[string]string{}
+			}
+			m.plan.Files[spec.Preset.Name] = string(text)
+		}
+	}
+	m.specs[key] = s
+	return s, nil
+}
+
+// finish orders the pairs.
+func (m *maker) finish() *Plan {
+	p := m.plan
+	p.Pairs = make([][3]int32, 0, len(m.pairs))
+	for pair, seeds := range m.pairs {
+		p.Pairs = append(p.Pairs, [3]int32{pair[0], pair[1], seeds})
+	}
+	slices.SortFunc(p.Pairs, func(a, b [3]int32) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1])) })
+	return p
+}
+
+// settle fixes what a scenario leaves open, so that all cells agree on it: the file and layer of a trace, seeds, what learns.
+func (p *Plan) settle(layer int, seeds bool) error {
+	s, variant, err := p.check(layer)
+	if err != nil {
+		return err
+	}
+	if s.Trace != nil {
+		p.Settings = append(p.Settings, "trace.layer="+strconv.Itoa(s.Trace.Layer), "trace.sha256="+s.Trace.SHA256)
+		if !s.Trace.Embedded() {
+			file, err := filepath.Abs(s.Trace.File)
+			if err != nil {
+				return err
+			}
+			p.Settings = append(p.Settings, traceFile+strconv.Quote(file))
+		}
+	}
+	if seeds {
+		p.Seeds = s.Seeds
+		for i := range p.Pairs {
+			if p.Pairs[i][2] == 0 {
+				p.Pairs[i][2] = int32(len(p.Seeds))
+			}
+		}
+	}
+	var able []strategies.Spec
+	var refused error
+	for i := range p.Specs {
+		spec, err := p.spec(i)
+		if err != nil {
+			return err
+		}
+		if _, err := spec.Build(s.Layer()); err != nil {
+			refused = cmp.Or(refused, err)
+			continue
+		}
+		able = append(able, spec)
+	}
+	if len(able) == 0 {
+		return fmt.Errorf("with %s nothing can run: %w", cmp.Or(strings.Join(p.settings(variant), " "), "these settings"), refused)
+	}
+	if s.Router.Mode != "auto" {
+		return nil
+	}
+	x, err := experiment.New(s, able)
+	if err != nil {
+		return err
+	}
+	mode := sim.Learned
+	if x.Mode == sim.Frozen {
+		mode = sim.Frozen
+	}
+	p.Settings = append(p.Settings, "router.mode="+mode)
+	return nil
+}
+
+// checked is how many values of an axis are tried before a sweep begins.
+const checked = 200
+
+// check loads the scenario of the first variant that can be loaded, and makes sure that no value of an axis is wrong in every
+// combination that was looked at.
+func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
+	type value struct{ axis, index int32 }
+	good, bad := map[value]bool{}, map[value]error{}
+	var wrong error
+	for i, row := range p.Variants {
+		fresh := first == nil
+		for a, n := range row {
+			v := value{int32(a), n}
+			fresh = fresh || n < checked && !good[v]
+		}
+		if !fresh {
+			continue
+		}
+		s, err := p.Scenario.Load(slices.Concat(p.Settings, p.settings(i)), layer)
+		if err != nil {
+			wrong = cmp.Or(wrong, err)
+		} else if first == nil {
+			first, at = s, i
+		}
+		for a, n := range row {
+			if v := (value{int32(a), n}); err == nil {
+				good[v] = true
+				delete(bad, v)
+			} else if !good[v] {
+				bad[v] = err
+			}
+		}
+	}
+	if first == nil {
+		return nil, 0, wrong
+	}
+	for a := range p.Axes {
+		for n := range p.Axes[a].Values {
+			if err := bad[value{int32(a), int32(n)}]; err != nil {
+				return nil, 0, fmt.Errorf("--vary %s: with %s it cannot run: %w", p.Axes[a].Name, p.Axes[a].Values[n], err)
+			}
+		}
+	}
+	return first, at, nil
+}

@@ -1,0 +1,173 @@
+package sweep
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"evenkeel/strategies"
+)
+
+// small is a base whose cells take a few milliseconds.
+func small(t testing.TB, specs ...string) Base {
+	t.Helper()
+	b := Base{Scenario: "uniform", Settings: []string{"experts=8", "topk=2", "tokens=64", "steps=4", "evaluation_tokens=128"}, Layer: -1, Seeds: []uint64{1, 2, 3}}
+	for _, s := range specs {
+		spec, err := strategies.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Strategies = append(b.Strategies, spec)
+	}
+	return b
+}
+
+// grid yields every combination.
+func grid(values ...[]string) func(yield func(Point) bool) {
+	return func(yield func(Point) bool) {
+		at := make([]int, len(values))
+		for {
+			point := Point{}
+			for i, n := range at {
+				point.Values = append(point.Values, values[i][n])
+			}
+			if !yield(point) {
+				return
+			}
+			i := len(at) - 1
+			for ; i >= 0; i-- {
+				if at[i]++; at[i] < len(values[i]) {
+					break
+				}
+				at[i] = 0
+			}
+			if i < 0 {
+				return
+			}
+		}
+	}
+}
+
+func smallPlan(t testing.TB) *Plan {
+	t.Helper()
+	b := small(t, "none", "loss-free", "aux-loss")
+	b.Steps, b.Loads = 2, true
+	p, err := New(b, []string{"tokens", "loss-free.rate"}, "grid", grid([]string{"32", "64"}, []string{"1e-3", "1e-2", "0.1"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// run runs a shard of a plan in a folder.
+func run(t testing.TB, p *Plan, dir string, o Options) Outcome {
+	t.Helper()
+	f, err := Hold(dir, p, false, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Release()
+	s, err := Open(dir, p, o.Shard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := Run(context.Background(), p, s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// tables collects a folder and returns its manifest and tables.
+func tables(t testing.TB, p *Plan, dir string) map[string][]byte {
+	t.Helper()
+	m, err := Collect(context.Background(), dir, p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.Complete() {
+		t.Fatalf("%d cells are missing", m.Missing)
+	}
+	files := map[string][]byte{}
+	for _, name := range []string{ManifestFile, CellsTable, StepsTable, LoadsTable} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = text
+	}
+	return files
+}
+
+func same(t *testing.T, what string, got, want map[string][]byte) {
+	t.Helper()
+	for name := range want {
+		if !bytes.Equal(got[name], want[name]) {
+			t.Errorf("%s: %s differs", what, name)
+		}
+	}
+}
+
+func TestShardsMergedAreTheWhole(t *testing.T) {
+	p := smallPlan(t)
+	if p.Cells() != 2*5*3 {
+		t.Fatalf("%d cells, want 2 sizes of none, aux-loss and three rates, under 3 seeds", p.Cells())
+	}
+	whole := t.TempDir()
+	if out := run(t, p, whole, Options{Workers: 1}); out.Cells != 30 || out.Ran != 30 {
+		t.Fatalf("%+v", out)
+	}
+	want := tables(t, p, whole)
+	for _, workers := range []int{2, 8} {
+		dir := t.TempDir()
+		run(t, p, dir, Options{Workers: workers})
+		same(t, fmt.Sprint(workers, " workers"), tables(t, p, dir), want)
+	}
+	for _, n := range []int{2, 3, 7} {
+		dir := t.TempDir()
+		order := []int{}
+		for i := range n {
+			order = append(order, n-i)
+		}
+		cells := 0
+		for _, i := range order {
+			cells += run(t, p, dir, Options{Shard: Shard{i, n}}).Cells
+		}
+		if cells != 30 {
+			t.Errorf("%d shards have %d cells", n, cells)
+		}
+		same(t, fmt.Sprint(n, " shards"), tables(t, p, dir), want)
+		if out := run(t, p, dir, Options{}); out.Ran != 0 {
+			t.Errorf("the whole after %d shards ran %d cells again", n, out.Ran)
+		}
+	}
+}
+
+func TestCellsDoNotDependOnTheirNeighbours(t *testing.T) {
+	p := smallPlan(t)
+	c := NewComputer(p)
+	unit := p.Units()[0]
+	cells := p.Of(unit)
+	together, err := c.Compute(context.Background(), cells)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, cell := range slices.Backward(cells) {
+		alone, err := NewComputer(p).Compute(context.Background(), []Cell{cell})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := encodeLine(nil, Name{}, alone[0])
+		b, _ := encodeLine(nil, Name{}, together[i])
+		if !bytes.Equal(a, b) {
+			t.Errorf("cell %d alone:\n%s\nbeside others:\n%s", cell.Index, a, b)
+		}
+	}
+}
