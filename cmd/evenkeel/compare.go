@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -283,7 +284,37 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 
 // stream loads the scenario that the flags describe.
 func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
-	var settings []string
+	settings, err := q.keys(flags)
+	if err != nil {
+		return nil, err
+	}
+	seeds, err := q.seedList(flags)
+	if err != nil {
+		return nil, err
+	}
+	if seeds != nil {
+		text, _ := json.Marshal(seeds) // plain numbers
+		settings = append(settings, "seeds="+string(text))
+	}
+	return scenarios.Load(q.scenario, settings, q.layer)
+}
+
+// seedList are the seeds that --seeds asks for, or nil.
+func (q *request) seedList(flags *pflag.FlagSet) (seeds []uint64, err error) {
+	if !flags.Changed("seeds") {
+		return nil, nil
+	}
+	if q.seeds < 1 || q.seeds > 10000 {
+		return nil, fmt.Errorf("--seeds is %d: it must be 1 to 10000", q.seeds)
+	}
+	for i := range q.seeds {
+		seeds = append(seeds, uint64(i+1))
+	}
+	return seeds, nil
+}
+
+// keys are the settings that the flags give the scenario, but for seeds.
+func (q *request) keys(flags *pflag.FlagSet) (settings []string, err error) {
 	if q.model != "" {
 		m, err := strategies.FindModel(q.model)
 		if err != nil {
@@ -297,16 +328,6 @@ func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
 			return nil, fmt.Errorf("--steps is %d: it must be 1 to 100000000", q.steps)
 		}
 		settings = append(settings, "steps="+strconv.Itoa(q.steps))
-	}
-	if flags.Changed("seeds") {
-		if q.seeds < 1 || q.seeds > 10000 {
-			return nil, fmt.Errorf("--seeds is %d: it must be 1 to 10000", q.seeds)
-		}
-		list := make([]string, q.seeds)
-		for i := range list {
-			list[i] = strconv.Itoa(i + 1)
-		}
-		settings = append(settings, "seeds=["+strings.Join(list, ",")+"]")
 	}
 	if q.router != "" {
 		if q.router != sim.Frozen && q.router != sim.Learned {
@@ -328,7 +349,7 @@ func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
 	if flags.Changed("layer") && q.layer < 0 {
 		return nil, fmt.Errorf("--layer is %d: layers are counted from 0", q.layer)
 	}
-	return scenarios.Load(q.scenario, settings, q.layer)
+	return settings, nil
 }
 
 // parseAll parses strategies, some of which a manifest may have defined.
