@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"metrics":            {"moe", "internal/vec", "internal/rng"},
 	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
 	"sweep":              {"moe", "scenarios", "strategies", "sim", "experiment", "sweep/design"},
+	"sweep/design":       {"internal/rng"},
 	"experiment":         {"moe", "scenarios", "strategies", "sim"},
 	"plots":              {"moe", "metrics", "sim", "scenarios/fit"},
 	"bench":              {"moe", "internal/vec", "internal/rng"},
