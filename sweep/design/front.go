@@ -1,0 +1,112 @@
+package design
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// Front returns the indices, rising, of the rows that no other row dominates: none is as small in every value and smaller in
+// one. Equal rows are all of the front; a row with a value that is NaN or +Inf failed, and is not. All rows have equally many
+// values. Two values take O(n log n) by sorting (Kung, Luccio and Preparata 1975), more take comparisons of all pairs.
+func Front(values [][]float64) []int {
+	front := []int{}
+	for i, row := range values {
+		if !slices.ContainsFunc(row, func(x float64) bool { return math.IsNaN(x) || math.IsInf(x, 1) }) && len(row) > 0 {
+			front = append(front, i)
+		}
+	}
+	if len(front) == 0 {
+		return front
+	}
+	if len(values[front[0]]) > 2 {
+		return slices.Clone(slices.DeleteFunc(slices.Clone(front), func(i int) bool {
+			return slices.ContainsFunc(front, func(j int) bool { return dominates(values[j], values[i]) })
+		}))
+	}
+	slices.SortStableFunc(front, func(a, b int) int { return slices.Compare(values[a], values[b]) })
+	var kept []int
+	for _, i := range front {
+		// The last one kept is least in its last value of all before i.
+		if k := len(kept); k == 0 || last(values[i]) < last(values[kept[k-1]]) || slices.Equal(values[i], values[kept[k-1]]) {
+			kept = append(kept, i)
+		}
+	}
+	slices.Sort(kept)
+	return kept
+}
+
+func last(row []float64) float64 { return row[len(row)-1] }
+
+// dominates tells whether a is as small as b in every value and smaller in one.
+func dominates(a, b []float64) bool {
+	less := false
+	for i := range a {
+		if a[i] > b[i] {
+			return false
+		}
+		less = less || a[i] < b[i]
+	}
+	return less
+}
+
+// fronts sorts rows into fronts, each of which only those before dominate: the fast non-dominated sort of Deb et al. (2002).
+func fronts(values [][]float64) (all [][]int) {
+	above := make([]int, len(values)) // how many dominate it
+	below := make([][]int, len(values))
+	var front []int
+	for i := range values {
+		for j := range i {
+			if dominates(values[j], values[i]) {
+				below[j] = append(below[j], i)
+				above[i]++
+			} else if dominates(values[i], values[j]) {
+				below[i] = append(below[i], j)
+				above[j]++
+			}
+		}
+	}
+	for i, n := range above {
+		if n == 0 {
+			front = append(front, i)
+		}
+	}
+	for len(front) > 0 {
+		all = append(all, front)
+		var next []int
+		for _, i := range front {
+			for _, j := range below[i] {
+				if above[j]--; above[j] == 0 {
+					next = append(next, j)
+				}
+			}
+		}
+		slices.Sort(next)
+		front = next
+	}
+	return all
+}
+
+// crowding returns the crowding distance of each row of a front: the sum over objectives of the distance between its neighbours,
+// over that between the ends, and infinity for the ends.
+func crowding(values [][]float64, front []int) []float64 {
+	distance := make([]float64, len(front))
+	order := make([]int, len(front))
+	for m := range values[front[0]] {
+		for i := range order {
+			order[i] = i
+		}
+		at := func(i int) float64 { return values[front[order[i]]][m] }
+		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(values[front[a]][m], values[front[b]][m]) })
+		end := len(order) - 1
+		span := at(end) - at(0)
+		if !(span > 0) { // all equal, or all failed
+			continue
+		}
+		distance[order[0]], distance[order[end]] = math.Inf(1), math.Inf(1)
+		for i := 1; i < end; i++ {
+			distance[order[i]] += (at(i+1) - at(i-1)) / span
+		}
+	}
+	return distance
+}
