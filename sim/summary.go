@@ -323,3 +323,14 @@ func interpolate(family []*StrategyResult, seed int, kept float64) (float64, boo
 	}
 	return 0, false
 }
+
+// LargerIsBetter says of a metric whether more or less of it is better; known is false where neither is as such.
+func LargerIsBetter(key string) (larger, known bool) {
+	switch key {
+	case "affinity_kept", "affinity_total", "choice_agreement", "load_entropy", "load_jain", "load_min":
+		return true, true
+	case "gate_sum", "score_chosen", "experts_per_token", "bias_spread", "bias_mean", "domain_information":
+		return false, false
+	}
+	return false, true
+}

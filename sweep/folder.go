@@ -1,10 +1,14 @@
 package sweep
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Folder is a sweep's folder, held by one process.
@@ -13,44 +17,69 @@ type Folder struct {
 	lock *os.File
 }
 
-// Hold makes the folder of a plan, or takes that of the same plan: for this process alone, or shared with others that run shards.
-// To extend a folder is to give it another plan: the cells that both have are not run again.
-func Hold(dir string, p *Plan, extend, shared bool) (*Folder, error) {
+// Change says what may become of a folder that holds the results of another plan.
+type Change int
+
+// Changes of a folder's plan. In all, cells that both plans have are not run again.
+const (
+	Keep   Change = iota // none: another plan is refused
+	Extend               // it gets this plan
+	Grow                 // it gets this plan if the two differ in their points only, as a search's do
+)
+
+// PlanFile is the plan in a sweep's folder.
+const PlanFile = "plan.json"
+
+// Hold makes the folder of a plan, or takes one: for this process alone, or shared with others that run shards of it.
+func Hold(dir string, p *Plan, change Change, shared bool) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, located(err)
+		return nil, fmt.Errorf("the folder of the sweep cannot be made: %w; name another", located(err))
 	}
 	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("the folder of the sweep cannot be written: %w", located(err))
+		return nil, fmt.Errorf("the folder of the sweep cannot be written: %w; name another", located(err))
 	}
 	if lock(f, !shared) != nil {
 		f.Close()
 		return nil, fmt.Errorf("%s is in use by another sweep: wait for it, or name another folder", dir)
 	}
 	h := &Folder{dir, f}
-	if err := h.enter(p, extend); err != nil {
+	if err := h.enter(p, change); err != nil {
 		h.Release()
 		return nil, err
 	}
 	return h, nil
 }
 
-// enter writes the plan into the folder, or checks that it is the one that is there.
-func (h *Folder) enter(p *Plan, extend bool) error {
-	name := filepath.Join(h.Dir, "plan.json")
-	if _, err := os.Stat(name); err == nil {
-		old, err := ReadPlan(name)
-		if err != nil {
+// enter writes the plan into the folder, or makes sure that the one that is there permits it.
+func (h *Folder) enter(p *Plan, change Change) error {
+	name := filepath.Join(h.Dir, PlanFile)
+	old, err := ReadPlan(name)
+	switch {
+	case err == nil && old.Hash() == p.Hash():
+		return nil
+	case err == nil && change == Grow && !p.grows(old):
+		return fmt.Errorf("%s holds another search (%s): name another folder", h.Dir, old.Design)
+	case err == nil && change == Keep:
+		return fmt.Errorf("%s holds the results of another plan (%s, not %s): name another folder, or give it this plan, and keep the cells that both have, by --extend", h.Dir, old.Hash(), p.Hash())
+	case errors.Is(err, fs.ErrNotExist):
+		if err := h.fresh(); err != nil {
 			return err
 		}
-		if old.Hash() == p.Hash() {
-			return nil
-		}
-		if !extend {
-			return fmt.Errorf("%s holds the results of another plan (%s, not %s): name another folder, or give it this plan, and keep the cells that both have, by --extend", h.Dir, old.Hash(), p.Hash())
-		}
-		return writeWhole(name, func(w io.Writer) error { _, err := w.Write(p.Encode()); return err })
+	case err != nil && change != Extend:
+		return err
 	}
+	return writeWhole(name, func(w io.Writer) error { _, err := w.Write(p.Encode()); return err })
+}
+
+// grows reports whether p differs from an older plan in its points only.
+func (p *Plan) grows(old *Plan) bool {
+	return p.Scenario == old.Scenario && slices.Equal(p.Settings, old.Settings) && maps.Equal(p.Files, old.Files) && p.Design == old.Design &&
+		slices.Equal(p.Seeds, old.Seeds) && p.Steps == old.Steps && p.Loads == old.Loads
+}
+
+// fresh makes sure that a folder without a plan is no other's.
+func (h *Folder) fresh() error {
 	entries, err := os.ReadDir(h.Dir)
 	if err != nil {
 		return located(err)
@@ -60,7 +89,7 @@ func (h *Folder) enter(p *Plan, extend bool) error {
 			return fmt.Errorf("%s is no folder of a sweep and holds other files, such as %s: name another", h.Dir, e.Name())
 		}
 	}
-	return writeWhole(name, func(w io.Writer) error { _, err := w.Write(p.Encode()); return err })
+	return nil
 }
 
 // Release gives the folder back.

@@ -38,27 +38,36 @@ type Point struct {
 // strategies of that name takes; one that is named by an axis only is added with its defaults. New decides once for all cells
 // what learns, since a cell must not depend on which others run beside it. An error says what can run in no combination.
 func New(b Base, axes []string, design string, points iter.Seq[Point]) (*Plan, error) {
+	p, _, err := newPlan(b, axes, design, points)
+	return p, err
+}
+
+// newPlan is New, and of each point the variant and the spec of the first strategy.
+func newPlan(b Base, axes []string, design string, points iter.Seq[Point]) (*Plan, [][2]int32, error) {
 	text, err := scenarios.Find(b.Scenario)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m := &maker{plan: &Plan{Format: Format, Scenario: text, Settings: slices.Clone(b.Settings), Design: design, Seeds: b.Seeds, Steps: b.Steps, Loads: b.Loads}}
 	if err := m.assign(axes, b.Strategies); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	var first [][2]int32
 	for point := range points {
-		if err := m.add(point); err != nil {
-			return nil, err
+		pair, err := m.add(point)
+		if err != nil {
+			return nil, nil, err
 		}
+		first = append(first, pair)
 	}
 	if len(m.pairs) == 0 {
-		return nil, errors.New("there is nothing to run: the design has no points")
+		return nil, nil, errors.New("there is nothing to run: the design has no points")
 	}
 	p := m.finish()
 	if err := p.settle(b.Layer, len(b.Seeds) == 0); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return p, p.Check()
+	return p, first, p.Check()
 }
 
 // maker gathers the points of a plan.
@@ -154,8 +163,8 @@ func (m *maker) role(name string) (role, error) {
 	return r, nil
 }
 
-// add enters a point: the variant that it asks for, with every strategy.
-func (m *maker) add(point Point) error {
+// add enters a point: the variant that it asks for, with every strategy, of which it returns the first pair.
+func (m *maker) add(point Point) (first [2]int32, err error) {
 	row := make([]int32, len(m.plan.Axes))
 	key := make([]byte, 0, 5*len(row))
 	for i, r := range m.roles {
@@ -180,12 +189,15 @@ func (m *maker) add(point Point) error {
 	for base := range m.bases {
 		s, err := m.spec(base, point)
 		if err != nil {
-			return err
+			return first, err
 		}
 		pair := [2]int32{v, s}
 		m.pairs[pair] = max(m.pairs[pair], int32(cmp.Or(point.Seeds, len(m.plan.Seeds))))
+		if base == 0 {
+			first = pair
+		}
 	}
-	return nil
+	return first, nil
 }
 
 // spec returns the index of a base with the knobs of a point.
@@ -300,15 +312,17 @@ func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
 	type value struct{ axis, index int32 }
 	good, bad := map[value]bool{}, map[value]error{}
 	var wrong error
+	tries := 0
 	for i, row := range p.Variants {
 		fresh := first == nil
 		for a, n := range row {
 			v := value{int32(a), n}
 			fresh = fresh || n < checked && !good[v]
 		}
-		if !fresh {
+		if !fresh || tries > 10*checked {
 			continue
 		}
+		tries++
 		s, err := p.Scenario.Load(slices.Concat(p.Settings, p.settings(i)), layer)
 		if err != nil {
 			wrong = cmp.Or(wrong, err)

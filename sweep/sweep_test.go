@@ -66,7 +66,7 @@ func smallPlan(t testing.TB) *Plan {
 // run runs a shard of a plan in a folder.
 func run(t testing.TB, p *Plan, dir string, o Options) Outcome {
 	t.Helper()
-	f, err := Hold(dir, p, false, true)
+	f, err := Hold(dir, p, Keep, true)
 	if err != nil {
 		t.Fatal(err)
 	}
