@@ -27,6 +27,9 @@ const (
 	Grow                 // it gets this plan if the two differ in their points only, as a search's do
 )
 
+// ErrOtherPlan is that a folder holds something else, which no second attempt will change.
+var ErrOtherPlan = errors.New("name another folder")
+
 // PlanFile is the plan in a sweep's folder.
 const PlanFile = "plan.json"
 
@@ -59,9 +62,9 @@ func (h *Folder) enter(p *Plan, change Change) error {
 	case err == nil && old.Hash() == p.Hash():
 		return nil
 	case err == nil && change == Grow && !p.grows(old):
-		return fmt.Errorf("%s holds another search (%s): name another folder", h.Dir, old.Design)
+		return fmt.Errorf("%s holds another search (%s): %w", h.Dir, old.Design, ErrOtherPlan)
 	case err == nil && change == Keep:
-		return fmt.Errorf("%s holds the results of another plan (%s, not %s): name another folder, or give it this plan, and keep the cells that both have, by --extend", h.Dir, old.Hash(), p.Hash())
+		return fmt.Errorf("%s holds the results of another plan (%s, not %s): %w, or give it this plan, and keep the cells that both have, by sweep --extend", h.Dir, old.Hash(), p.Hash(), ErrOtherPlan)
 	case errors.Is(err, fs.ErrNotExist):
 		if err := h.fresh(); err != nil {
 			return err
@@ -86,7 +89,7 @@ func (h *Folder) fresh() error {
 	}
 	for _, e := range entries {
 		if e.Name() != ".lock" && !temporary(e.Name()) {
-			return fmt.Errorf("%s is no folder of a sweep and holds other files, such as %s: name another", h.Dir, e.Name())
+			return fmt.Errorf("%s is no folder of a sweep and holds other files, such as %s: %w", h.Dir, e.Name(), ErrOtherPlan)
 		}
 	}
 	return nil

@@ -12,6 +12,9 @@ import (
 // Shard is one of several parts of a plan, 1 to Of. The zero value is the whole.
 type Shard struct{ Index, Of int }
 
+// String is 3/16, or 1/1 for the whole.
+func (s Shard) String() string { return fmt.Sprintf("%d/%d", max(1, s.Index), max(1, s.Of)) }
+
 // ParseShard reads 3/16.
 func ParseShard(text string) (s Shard, err error) {
 	var rest string

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -48,144 +47,167 @@ func (o Objective) String() string {
 	return "min:" + o.Metric
 }
 
-// Adaptive is a sweep whose points depend on what earlier ones found.
-type Adaptive struct {
-	Base       Base // with one strategy
-	Axes       []string
-	Design     string // in words: all that decides which points are asked for
-	Search     design.Search
-	Objectives []Objective
-	Options    Options
-	// Generation is told of each generation when its values are there; it may be nil.
-	Generation func(number int, g design.Generation)
+// Session is a sweep whose points depend on what earlier ones found. One that was stopped goes on: what is asked for again is
+// stored already.
+type Session struct {
+	Base    Base // with one strategy
+	Axes    []string
+	Design  string // in words: all that decides which points are asked for
+	Steps   bool   // whether trials say how many steps they run
+	Options Options
+
+	Plan *Plan // of all points so far
+
+	dir    string
+	folder *Folder
+	points []Point
+}
+
+// Replicates are the metrics of a trial under each of its seeds, or why there are none.
+type Replicates struct {
+	Values []map[string]float64
+	Failed string
+}
+
+// NewSession begins a sweep in a folder, which the first Evaluate takes for this process alone.
+func NewSession(dir string, s Session) *Session {
+	s.dir = dir
+	if s.Steps {
+		s.Axes = append(slices.Clone(s.Axes), "steps")
+	}
+	return &s
+}
+
+// Close gives the folder back.
+func (s *Session) Close() {
+	if s.folder != nil {
+		s.folder.Release()
+	}
+}
+
+// Evaluate runs trials and returns what they found.
+func (s *Session) Evaluate(ctx context.Context, trials []design.Trial) ([]Replicates, error) {
+	points := slices.Clip(s.points)
+	for _, t := range trials {
+		point := Point{Values: t.Point, Seeds: t.Seeds}
+		if s.Steps {
+			point.Values = append(slices.Clone(point.Values), strconv.Itoa(t.Steps))
+		}
+		points = append(points, point)
+	}
+	p, pairs, err := newPlan(s.Base, s.Axes, s.Design, slices.Values(points))
+	if err != nil {
+		return nil, err
+	}
+	if s.folder == nil {
+		s.folder, err = Hold(s.dir, p, Grow, false)
+	} else {
+		err = s.folder.enter(p, Grow)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.Plan, s.points = p, points
+	if err := s.run(ctx); err != nil {
+		return nil, err
+	}
+	c, err := newCollector(s.dir, p)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	list := make([]Replicates, len(trials))
+	for i, pair := range pairs[len(pairs)-len(trials):] {
+		if list[i], err = c.replicates(pair, trials[i].Seeds); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (s *Session) run(ctx context.Context) error {
+	store, err := Open(s.dir, s.Plan, Shard{})
+	if err != nil {
+		return err
+	}
+	_, err = Run(ctx, s.Plan, store, s.Options)
+	if closing := store.Close(); err == nil {
+		err = closing
+	}
+	return err
+}
+
+// replicates are those of a pair under its first seeds, 0 for all.
+func (c *collector) replicates(pair [2]int32, seeds int) (r Replicates, err error) {
+	at, _ := slices.BinarySearchFunc(c.p.Pairs, pair, func(a [3]int32, b [2]int32) int { return slices.Compare(a[:2], b[:]) })
+	if seeds == 0 {
+		seeds = int(c.p.Pairs[at][2])
+	}
+	var buffer []byte
+	for i := range seeds {
+		record, err := c.record(c.p.before[at]+i, &buffer)
+		if err != nil {
+			return r, err
+		}
+		if record == nil {
+			return r, fmt.Errorf("cell %d was run and is not stored", c.p.before[at]+i)
+		}
+		if record.Failed != "" {
+			return Replicates{Failed: record.Failed}, nil
+		}
+		r.Values = append(r.Values, record.Values)
+	}
+	return r, nil
+}
+
+// Search asks, runs and tells until the search is over, and returns the generations. Told, which may be nil, hears of each.
+func (s *Session) Search(ctx context.Context, search design.Search, objectives []Objective, told func(design.Generation)) (all []design.Generation, err error) {
+	for trials := search.Ask(); len(trials) > 0; trials = search.Ask() {
+		found, err := s.Evaluate(ctx, trials)
+		if err != nil {
+			return all, err
+		}
+		g := design.Generation{Trials: trials}
+		for _, r := range found {
+			g.Values = append(g.Values, r.objectives(objectives))
+		}
+		if err := search.Tell(g.Values); err != nil {
+			return all, err
+		}
+		all = append(all, g)
+		if told != nil {
+			told(g)
+		}
+	}
+	return all, writeGenerations(s.dir, all)
+}
+
+// objectives are the means over the seeds, each to be made small; nil if one has no figure.
+func (r Replicates) objectives(list []Objective) []float64 {
+	if r.Failed != "" {
+		return nil
+	}
+	sums := make([]float64, len(list))
+	for j, o := range list {
+		for _, values := range r.Values {
+			x, ok := values[o.Metric]
+			if !ok {
+				return nil
+			}
+			if o.Larger {
+				x = -x
+			}
+			sums[j] += x / float64(len(r.Values))
+		}
+	}
+	return sums
 }
 
 // SearchFile holds the generations of a search and their values, each to be made small.
 const SearchFile = "search.json"
 
-// Run asks, runs and tells until the search is over, in a folder that Hold gave for the plan of the first generation. It returns the
-// plan of all. A run that was stopped goes on: what it asks for again is stored already.
-func (a *Adaptive) Run(ctx context.Context, dir string) (*Plan, []design.Generation, error) {
-	var points []Point
-	var generations []design.Generation
-	var p *Plan
-	var folder *Folder
-	defer func() {
-		if folder != nil {
-			folder.Release()
-		}
-	}()
-	for trials := a.Search.Ask(); len(trials) > 0; trials = a.Search.Ask() {
-		for _, t := range trials {
-			points = append(points, a.point(t))
-		}
-		axes := a.Axes
-		if trials[0].Steps > 0 {
-			axes = append(slices.Clone(axes), "steps")
-		}
-		var pairs [][2]int32
-		var err error
-		if p, pairs, err = newPlan(a.Base, axes, a.Design, slices.Values(points)); err != nil {
-			return nil, nil, err
-		}
-		if folder == nil {
-			folder, err = Hold(dir, p, Grow, false)
-		} else {
-			err = folder.enter(p, Grow)
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		values, err := a.evaluate(ctx, dir, p, pairs[len(pairs)-len(trials):], trials)
-		if err != nil {
-			return p, generations, err
-		}
-		if err := a.Search.Tell(values); err != nil {
-			return p, generations, err
-		}
-		generations = append(generations, design.Generation{Trials: trials, Values: values})
-		if a.Generation != nil {
-			a.Generation(len(generations), generations[len(generations)-1])
-		}
-	}
-	return p, generations, writeGenerations(dir, generations)
-}
-
-// point is a trial as a point of the plan. Where steps are the search's, they are the last axis.
-func (a *Adaptive) point(t design.Trial) Point {
-	p := Point{Values: t.Point, Seeds: t.Seeds}
-	if t.Steps > 0 {
-		p.Values = append(slices.Clone(p.Values), strconv.Itoa(t.Steps))
-	}
-	return p
-}
-
-// evaluate runs what is missing of a plan and returns the objectives of some of its pairs, nil for one without figures.
-func (a *Adaptive) evaluate(ctx context.Context, dir string, p *Plan, pairs [][2]int32, trials []design.Trial) ([][]float64, error) {
-	s, err := Open(dir, p, Shard{})
-	if err != nil {
-		return nil, err
-	}
-	_, err = Run(ctx, p, s, a.Options)
-	if closing := s.Close(); err == nil {
-		err = closing
-	}
-	if err != nil {
-		return nil, err
-	}
-	c, err := newCollector(dir, p)
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	values := make([][]float64, len(trials))
-	for i, pair := range pairs {
-		if values[i], err = c.means(pair, trials[i].Seeds, a.Objectives); err != nil {
-			return nil, err
-		}
-	}
-	return values, nil
-}
-
-// means are the objectives of a pair, each the mean over its first seeds, to be made small; nil if one has no figure.
-func (c *collector) means(pair [2]int32, seeds int, objectives []Objective) ([]float64, error) {
-	at, _ := slices.BinarySearchFunc(c.p.Pairs, pair, func(a [3]int32, b [2]int32) int { return slices.Compare(a[:2], b[:]) })
-	if seeds == 0 {
-		seeds = int(c.p.Pairs[at][2])
-	}
-	sums := make([]float64, len(objectives))
-	var buffer []byte
-	for i := range seeds {
-		r, err := c.record(c.p.before[at]+i, &buffer)
-		if err != nil {
-			return nil, err
-		}
-		if r == nil || r.Failed != "" {
-			return nil, nil
-		}
-		for j, o := range objectives {
-			x, ok := r.Values[o.Metric]
-			if !ok {
-				return nil, nil
-			}
-			if o.Larger {
-				x = -x
-			}
-			sums[j] += x / float64(seeds)
-		}
-	}
-	return sums, nil
-}
-
-// writeGenerations writes what a search did. Trials without figures have no values.
+// writeGenerations writes what a search did.
 func writeGenerations(dir string, generations []design.Generation) error {
-	for _, g := range generations {
-		for i, row := range g.Values {
-			if slices.ContainsFunc(row, func(x float64) bool { return math.IsNaN(x) || math.IsInf(x, 0) }) {
-				g.Values[i] = nil
-			}
-		}
-	}
 	text, err := json.MarshalIndent(generations, "", " ")
 	if err != nil {
 		return err

@@ -45,15 +45,11 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func encodeLine(into []byte, name Name, r *Record) ([]byte, error) {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return into, err
-	}
-	rest := append(hex.AppendEncode(make([]byte, 0, 33+len(text)), name[:]), ' ')
-	rest = append(rest, text...)
+func appendLine(into []byte, name Name, record []byte) []byte {
+	rest := append(hex.AppendEncode(make([]byte, 0, 33+len(record)), name[:]), ' ')
+	rest = append(rest, record...)
 	into = fmt.Appendf(into, "%08x ", crc32.Checksum(rest, castagnoli))
-	return append(append(into, rest...), '\n'), nil
+	return append(append(into, rest...), '\n')
 }
 
 // decodeLine returns the parts of a line without its end, and whether it is whole.
@@ -240,23 +236,44 @@ func (s *Store) Missing(u Unit) (cells []Cell) {
 func (s *Store) Put(cells []Cell, records []*Record) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil {
-		return s.err
-	}
 	var lines []byte
 	for i, c := range cells {
 		n := s.names.of(c)
 		if s.done[n] {
 			continue
 		}
-		var err error
-		if lines, err = encodeLine(lines, n, records[i]); err != nil {
+		record, err := json.Marshal(records[i])
+		if err != nil {
 			return err
 		}
-		s.done[n] = true
-		if records[i].Failed != "" {
-			s.failed++
-		}
+		lines = s.line(lines, n, record)
+	}
+	return s.write(lines)
+}
+
+// append is Put of one record that is encoded already.
+func (s *Store) append(n Name, record []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done[n] {
+		return nil
+	}
+	return s.write(s.line(nil, n, record))
+}
+
+// line enters a cell as done, and appends its line.
+func (s *Store) line(into []byte, n Name, record []byte) []byte {
+	s.done[n] = true
+	if isFailure(record) {
+		s.failed++
+	}
+	return appendLine(into, n, record)
+}
+
+// write appends lines to the file, and sees to it that the disk keeps them soon.
+func (s *Store) write(lines []byte) error {
+	if s.err != nil {
+		return s.err
 	}
 	if _, err := s.f.Write(lines); err != nil {
 		s.err = fmt.Errorf("%w: what was finished is kept, and the same command goes on from there", located(err))

@@ -67,18 +67,18 @@ none for a loss, begins the curve; the best exactly balanced assignment is the b
 	return c
 }
 
-// sweep is one strategy whose strength varies.
-type sweep struct {
+// swept is one strategy whose strength varies.
+type swept struct {
 	spec      strategies.Spec
 	strengths []float64 // ascending; nil where it has none
 }
 
-// newSweep reads a strategy, in which the strength may be a range low..high.
-func newSweep(text string, points int) (sweep, error) {
+// newSwept reads a strategy, in which the strength may be a range low..high.
+func newSwept(text string, points int) (swept, error) {
 	name, knobs, _ := strings.Cut(text, ":")
 	p, err := strategies.Find(strings.TrimSpace(name))
 	if err != nil {
-		return sweep{}, err
+		return swept{}, err
 	}
 	low, high := p.Range()
 	var kept []string
@@ -98,7 +98,7 @@ func newSweep(text string, points int) (sweep, error) {
 			low, errs[0] = strconv.ParseFloat(from, 64)
 			high, errs[1] = strconv.ParseFloat(to, 64)
 			if errors.Join(errs[:]...) != nil || !(low > 0 && high > low) || math.IsInf(high, 0) {
-				return sweep{}, fmt.Errorf("strategy %s: %s=%s is no range: write low..high, both above 0, such as %s=1e-4..1e-2", text, knob, value, knob)
+				return swept{}, fmt.Errorf("strategy %s: %s=%s is no range: write low..high, both above 0, such as %s=1e-4..1e-2", text, knob, value, knob)
 			}
 		}
 	}
@@ -106,7 +106,7 @@ func newSweep(text string, points int) (sweep, error) {
 	if kept != nil {
 		bare += ":" + strings.Join(kept, ",")
 	}
-	s := sweep{}
+	s := swept{}
 	if s.spec, err = strategies.Parse(bare, p); err != nil || fixed || low == high {
 		return s, err
 	}
@@ -124,7 +124,7 @@ func rounded(x float64) float64 {
 }
 
 // specs returns the strategy at each of the strengths.
-func (s *sweep) specs(strengths []float64) ([]strategies.Spec, error) {
+func (s *swept) specs(strengths []float64) ([]strategies.Spec, error) {
 	if s.strengths == nil {
 		return []strategies.Spec{s.spec}, nil
 	}
@@ -157,10 +157,10 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 	if len(q.strategies) == 0 {
 		q.strategies = frontierDefault()
 	}
-	var sweeps []sweep
+	var sweeps []swept
 	var first []strategies.Spec
 	for _, text := range q.strategies {
-		s, err := newSweep(text, q.points)
+		s, err := newSwept(text, q.points)
 		if err != nil {
 			return err
 		}
@@ -287,7 +287,7 @@ func (q *frontierRequest) compare(ctx context.Context, p *plan, stderr io.Writer
 
 // refined adds the strengths where curves bend. The tokens are the same, and figures do not depend on who runs beside
 // whom, so the second run's strategies stand beside the first's.
-func (q *frontierRequest) refined(ctx context.Context, p *plan, r *sim.Result, sweeps []sweep, stderr io.Writer) (*sim.Result, error) {
+func (q *frontierRequest) refined(ctx context.Context, p *plan, r *sim.Result, sweeps []swept, stderr io.Writer) (*sim.Result, error) {
 	var more []strategies.Spec
 	for i := range sweeps {
 		s := &sweeps[i]
@@ -324,7 +324,7 @@ func (q *frontierRequest) refined(ctx context.Context, p *plan, r *sim.Result, s
 }
 
 // pointsOf are a sweep's results in the order of strength, from strength 0 where that is something else.
-func pointsOf(r *sim.Result, s *sweep) (points []*sim.StrategyResult) {
+func pointsOf(r *sim.Result, s *swept) (points []*sim.StrategyResult) {
 	find := func(spec string) {
 		if i := slices.IndexFunc(r.Strategies, func(x *sim.StrategyResult) bool { return x.Traits.Spec == spec }); i >= 0 && !slices.Contains(points, r.Strategies[i]) {
 			points = append(points, r.Strategies[i])
@@ -345,13 +345,13 @@ func pointsOf(r *sim.Result, s *sweep) (points []*sim.StrategyResult) {
 // frontier is what the command found.
 type frontier struct {
 	result *sim.Result
-	sweeps []sweep
+	sweeps []swept
 	curves []*sim.Curve
 	pairs  []sim.EqualBalance
 	bound  *sim.StrategyResult
 }
 
-func newFrontier(r *sim.Result, sweeps []sweep, levels []float64) *frontier {
+func newFrontier(r *sim.Result, sweeps []swept, levels []float64) *frontier {
 	f := &frontier{result: r, sweeps: sweeps}
 	for i := range sweeps {
 		points := pointsOf(r, &sweeps[i])

@@ -18,17 +18,18 @@ type progress struct {
 	begin time.Time
 	last  time.Time
 	shown bool
+	unit  string // of what is counted
 }
 
 func newProgress(w io.Writer, silent bool) *progress {
-	p := &progress{begin: time.Now()}
+	p := &progress{begin: time.Now(), unit: "step"}
 	if f, ok := w.(*os.File); ok && !silent && term.IsTerminal(int(f.Fd())) {
 		p.w = w
 	}
 	return p
 }
 
-// show reports that done of total steps are over.
+// show reports that done of total are over.
 func (p *progress) show(done, total int) {
 	if p.w == nil {
 		return
@@ -41,7 +42,7 @@ func (p *progress) show(done, total int) {
 	}
 	p.last, p.shown = now, true
 	left := time.Duration(float64(now.Sub(p.begin)) / float64(done) * float64(total-done)).Round(time.Second)
-	fmt.Fprintf(p.w, "\r\x1b[Kstep %d of %d, %s left", done, total, left)
+	fmt.Fprintf(p.w, "\r\x1b[K%s %d of %d, %s left", p.unit, done, total, left)
 }
 
 // clear removes the line.
