@@ -149,8 +149,9 @@ func decodeRequest(line []byte, axes []Axis) (id json.RawMessage, t Trial, err e
 	fields, err := members(line)
 	for _, f := range fields {
 		if f.key == "id" {
-			if id, err = decodeID(f.value); err != nil {
-				return null, t, err
+			var bad error
+			if id, bad = decodeID(f.value); bad != nil {
+				return null, t, bad
 			}
 		}
 	}
