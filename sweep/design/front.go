@@ -100,7 +100,7 @@ func crowding(values [][]float64, front []int) []float64 {
 		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(values[front[a]][m], values[front[b]][m]) })
 		end := len(order) - 1
 		span := at(end) - at(0)
-		if !(span > 0) { // all equal, or all failed
+		if !(span > 0) || math.IsInf(span, 1) { // all equal, all failed, or beyond measure
 			continue
 		}
 		distance[order[0]], distance[order[end]] = math.Inf(1), math.Inf(1)
