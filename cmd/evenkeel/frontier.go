@@ -181,7 +181,7 @@ func (q *frontierRequest) run(ctx context.Context, flags *pflag.FlagSet, stdout,
 			first = append(first, zero)
 		}
 	}
-	if sweeps != nil && !slices.ContainsFunc(sweeps, func(s sweep) bool { return s.strengths != nil }) {
+	if sweeps != nil && !slices.ContainsFunc(sweeps, func(s swept) bool { return s.strengths != nil }) {
 		return errors.New("none of these strategies has a strength that is free, so there is no curve to draw: use evenkeel compare, or name one such as loss-free")
 	}
 	if sweeps == nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -229,7 +230,9 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 		return err
 	}
 	if q.json {
-		return encodeJSON(stdout, m)
+		e := json.NewEncoder(stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(m)
 	}
 	if q.quiet {
 		return nil

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"evenkeel/metrics"
+	"evenkeel/scenarios"
+	"evenkeel/sweep"
+	"evenkeel/sweep/design"
+)
+
+// adapt runs a sweep whose points depend on what earlier ones found.
+func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Axis, stdin io.Reader, stdout, stderr io.Writer) error {
+	kind, size, _ := strings.Cut(q.design, ":")
+	switch {
+	case q.dryRun || q.planOnly:
+		return fmt.Errorf("--design %s decides what to run by what it finds, so that there is no plan beforehand: leave out --dry-run and --plan-only", kind)
+	case len(axes) == 0:
+		return fmt.Errorf("--design %s has nothing to choose: name what varies, such as --vary loss-free.rate=log:1e-4..1e-1", kind)
+	case len(b.Strategies) > 1:
+		return fmt.Errorf("--design %s searches for the best settings of one strategy, and %d are named: sweep each alone", kind, len(b.Strategies))
+	}
+	s, err := scenarios.Load(b.Scenario, b.Settings, b.Layer)
+	if err != nil {
+		return err
+	}
+	if b.Seeds == nil {
+		b.Seeds = s.Seeds
+	}
+	session := sweep.Session{Base: b, Axes: names(axes), Options: sweep.Options{Workers: q.workers}}
+	if kind == "ask" {
+		if size != "" || len(q.objectives) > 0 {
+			return errors.New("--design ask answers with every metric: leave out its size and --objective")
+		}
+		session.Design, session.Steps = q.words("ask", axes), true
+		return q.serve(ctx, session, axes, s.Steps, stdin, stdout, stderr)
+	}
+	var objectives []sweep.Objective
+	for _, text := range q.objectives {
+		o, err := sweep.ParseObjective(text)
+		if err != nil {
+			return err
+		}
+		objectives = append(objectives, o)
+	}
+	search, err := q.search(kind, size, axes, len(objectives), s.Steps, len(b.Seeds))
+	if err != nil {
+		return err
+	}
+	session.Steps = kind == "halving"
+	words := q.words(q.design, axes)
+	for _, o := range objectives {
+		words += " " + o.String()
+	}
+	session.Design = words
+	run := sweep.NewSession(q.out, session)
+	defer run.Close()
+	begin := time.Now()
+	number := 0
+	_, err = run.Search(ctx, search, objectives, func(g design.Generation) {
+		number++
+		if !q.quiet && !q.json {
+			fmt.Fprintln(stderr, generationLine(number, g, objectives))
+		}
+	})
+	if err != nil {
+		return stopped(err, q.out)
+	}
+	return q.finish(ctx, run.Plan, sweep.Outcome{Cells: run.Plan.Cells(), Ran: run.Plan.Cells()}, sweep.Found{}, time.Since(begin), stdout, stderr)
+}
+
+// search makes that of --design.
+func (q *sweepRequest) search(kind, size string, axes []design.Axis, objectives, steps, seeds int) (design.Search, error) {
+	if objectives == 0 {
+		return nil, fmt.Errorf("--design %s needs something to make better: name it by --objective, such as --objective maxvio_global", kind)
+	}
+	if kind != "nsga2" && objectives > 1 {
+		return nil, fmt.Errorf("--design %s has one objective, and %d are named: --design nsga2:20x10 finds the front of several", kind, objectives)
+	}
+	if kind == "nsga2" {
+		population, generations, ok := strings.Cut(size, "x")
+		p, err1 := strconv.Atoi(population)
+		g, err2 := strconv.Atoi(generations)
+		if !ok || err1 != nil || err2 != nil {
+			return nil, fmt.Errorf("--design %s: want nsga2:PxG, such as nsga2:20x10 for 10 generations of 20", q.design)
+		}
+		return orNil(design.NewNSGA2(axes, design.NSGA2Options{Objectives: objectives, Population: p, Generations: g, Seed: q.designSeed}))
+	}
+	n, err := strconv.Atoi(size)
+	if err != nil || n < 1 {
+		return nil, fmt.Errorf("--design %s: want %s:N, such as %s:81", q.design, kind, kind)
+	}
+	if kind == "cma-es" {
+		return orNil(design.NewCMAES(axes, design.CMAESOptions{Trials: n, Seed: q.designSeed}))
+	}
+	d, err := design.ParseDesign("halton:"+size, q.designSeed)
+	if err != nil {
+		return nil, err
+	}
+	points, err := d.Sample(axes)
+	if err != nil {
+		return nil, err
+	}
+	// The first rung is short and of one seed: a ninth of the steps.
+	least := design.Budget{Steps: max(1, steps/9), Seeds: 1}
+	return orNil(design.NewHalving(points, design.HalvingOptions{Min: least, Max: design.Budget{Steps: steps, Seeds: seeds}}))
+}
+
+// orNil keeps a nil pointer from becoming a search.
+func orNil[S design.Search](s S, err error) (design.Search, error) {
+	if err != nil {
+		return nil, fmt.Errorf("--design: %w", err)
+	}
+	return s, nil
+}
+
+// generationLine says what a generation found.
+func generationLine(number int, g design.Generation, objectives []sweep.Objective) string {
+	line := fmt.Sprintf("generation %d, %s", number, plural(len(g.Trials), "trial"))
+	if b := g.Trials[0].Budget; b.Steps > 0 {
+		line += fmt.Sprintf(" of %s and %s", plural(b.Steps, "step"), plural(max(1, b.Seeds), "seed"))
+	}
+	for j, o := range objectives {
+		best, failed := -1, 0
+		for i, row := range g.Values {
+			switch {
+			case row == nil:
+				failed++
+			case best < 0 || row[j] < g.Values[best][j]:
+				best = i
+			}
+		}
+		if best < 0 {
+			return line + ": none has figures"
+		}
+		x := g.Values[best][j]
+		if o.Larger {
+			x = -x
+		}
+		line += fmt.Sprintf("; best %s %.4g at %s", o.Metric, x, strings.Join(g.Trials[best].Point, " "))
+		if failed > 0 && j == len(objectives)-1 {
+			line += fmt.Sprintf("; %d without figures", failed)
+		}
+	}
+	return line
+}
+
+// serve answers trials that another program chooses.
+func (q *sweepRequest) serve(ctx context.Context, s sweep.Session, axes []design.Axis, steps int, stdin io.Reader, stdout, stderr io.Writer) error {
+	if steps == 0 {
+		steps = 500
+	}
+	run := sweep.NewSession(q.out, s)
+	defer run.Close()
+	err := design.Serve(ctx, stdin, stdout, axes, func(ctx context.Context, t design.Trial) (map[string]design.Value, error) {
+		if t.Steps == 0 {
+			t.Steps = steps
+		}
+		if t.Seeds > len(s.Base.Seeds) {
+			return nil, fmt.Errorf("seeds is %d: the sweep has %d, see --seeds", t.Seeds, len(s.Base.Seeds))
+		}
+		found, err := run.Evaluate(ctx, []design.Trial{t})
+		if err != nil {
+			return nil, err
+		}
+		if found[0].Failed != "" {
+			return nil, errors.New(found[0].Failed)
+		}
+		return meansOf(found[0]), nil
+	})
+	if err != nil {
+		return stopped(err, q.out)
+	}
+	if run.Plan == nil {
+		return nil
+	}
+	_, err = tabulate(ctx, q.out, run.Plan, q.csv, newProgress(stderr, true))
+	return err
+}
+
+// meansOf are the metrics of a trial with their intervals over the seeds.
+func meansOf(r sweep.Replicates) map[string]design.Value {
+	list := map[string][]float64{}
+	for _, values := range r.Values {
+		for key, x := range values {
+			list[key] = append(list[key], x)
+		}
+	}
+	means := map[string]design.Value{}
+	for key, values := range list {
+		if len(values) == len(r.Values) {
+			v := design.Value{HalfWidth: math.NaN()}
+			var low, high *float64
+			if v.Mean, low, high = metrics.MeanInterval(values); low != nil {
+				v.HalfWidth = float64(*high-*low) / 2
+			}
+			means[key] = v
+		}
+	}
+	return means
+}
