@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"strategies":         {"moe", "internal/vec", "internal/rng", "internal/nearest", "internal/order", "internal/transport"},
 	"metrics":            {"moe", "internal/vec", "internal/rng"},
 	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
+	"sim/stat":           {"internal/rng"},
 	"sweep":              {"moe", "scenarios", "strategies", "sim", "experiment", "sweep/design"},
 	"experiment":         {"moe", "scenarios", "strategies", "sim"},
 	"plots":              {"moe", "metrics", "sim", "scenarios/fit"},

@@ -23,6 +23,7 @@ const (
 	Floor                         // the Monte-Carlo of the sampling floor
 	Task                          // what experts that learn are to learn
 	ExpertInit                    // their first weights
+	Resample                      // which values a bootstrap draws again
 )
 
 // Mix is the finaliser of SplitMix64: a bijection on 64 bits in which every input bit moves every output bit.
