@@ -23,12 +23,25 @@ type Bootstrap struct {
 
 	// Expand widens an interval of few values to about what Student's t would make of them: each tail α becomes
 	// Φ(t(α, n−1) √(n/(n−1))) (Hesterberg 2015, The American Statistician 69, 371). Without it the bootstrap divides by n
-	// where t divides by n−1 and takes normal quantiles, and covers too rarely below some 30 values.
+	// where t divides by n−1 and takes normal quantiles, and covers too rarely below some 30 values. No widening takes an
+	// interval of the mean beyond the sample's range, which covers the median with 1 − 2/2^n only: below 6 values a 95 %
+	// interval cannot be had from resamples ([LeastSeeds]), and [Student] gives one.
 	Expand bool
 }
 
 // Interval is an estimate with an interval around it. Without any spread it has no width; from one value it is infinite.
 type Interval struct{ Estimate, Low, High float64 }
+
+// Student returns the t-interval of the mean, mean ± t(α, n−1) s / √n with α = (1 − level)/2 beyond each end.
+func Student(x []float64, level float64) Interval {
+	mean := Mean(x)
+	if len(x) < 2 {
+		return Interval{mean, math.Inf(-1), math.Inf(1)}
+	}
+	t := distuv.StudentsT{Sigma: 1, Nu: float64(len(x) - 1)}.Quantile((1 + level) / 2)
+	half := t * deviation(x) / math.Sqrt(float64(len(x)))
+	return Interval{mean, mean - half, mean + half}
+}
 
 // Percentile returns the interval between the α and 1−α quantiles of the statistic over resamples, α = (1 − Level)/2, with
 // linear interpolation between order statistics (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13).

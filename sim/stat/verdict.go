@@ -28,7 +28,8 @@ type Verdict struct {
 	Options
 	Seeds        int
 	MeanA, MeanB float64
-	Difference   Interval   // mean of a − b over seeds, with its expanded BCa interval; infinite with one seed
+	Difference   Interval   // mean of a − b over seeds, with its interval; infinite with one seed
+	Method       string     // of the interval: "BCa", expanded, or "t" with fewer seeds than resamples can serve
 	Spread       float64    // standard deviation of a − b over seeds; NaN with one seed
 	Test         SignedRank // Wilcoxon's, of a − b
 	Pairs        int        // comparisons that Corrected is corrected for, itself included
@@ -69,7 +70,11 @@ func Compare(a, b []float64, o Options) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	v := Verdict{Options: o, Seeds: len(d), MeanA: Mean(a), MeanB: Mean(b), Difference: interval, Spread: deviation(d), Test: Wilcoxon(d),
+	method := "BCa"
+	if len(d) < LeastSeeds(1-o.Level, 1) {
+		method, interval = "t", Student(d, o.Level)
+	}
+	v := Verdict{Options: o, Seeds: len(d), MeanA: Mean(a), MeanB: Mean(b), Difference: interval, Method: method, Spread: deviation(d), Test: Wilcoxon(d),
 		DZ: CohenDZ(d), RankBiserial: RankBiserial(d)}
 	v.correct(v.Test.P, 1)
 	return v, nil
