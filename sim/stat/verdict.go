@@ -163,9 +163,12 @@ func (v *Verdict) lack() string {
 	} else {
 		fmt.Fprintf(&s, "as many cannot be relied on to show one below %.3g", v.LeastShown)
 	}
-	if v.Needed > 0 {
+	switch {
+	case v.Seeds == 1:
+		s.WriteString("; how many would be needed takes two to tell")
+	case v.Needed > 0:
 		fmt.Fprintf(&s, "; about %d would be needed for the one measured", v.Needed)
-	} else {
+	default:
 		fmt.Fprintf(&s, "; no number up to %d would do for the one measured", mostSeeds)
 	}
 	return s.String()
