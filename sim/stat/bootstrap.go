@@ -13,8 +13,8 @@ import (
 // Bootstrap says how intervals are drawn from resamples: n values drawn with replacement from the n of a sample. Its zero
 // value asks for 95 % intervals of the mean from 10,000 resamples of seed 0.
 //
-// Resample r draws from the key of (Seed, rng.Resample, r), so that the intervals of several samples of one size are
-// correlated as little or as much as their values are, and more resamples only add to those of fewer.
+// Resample r draws from the key of (Seed, rng.Resample, r): the same places of every sample of one size, and more resamples
+// only add to those of fewer.
 type Bootstrap struct {
 	Statistic func(x []float64) float64 // of a sample in any order, not kept or changed; nil is [Mean]
 	Level     float64                   // nominal coverage, in (0, 1); 0 is 0.95
@@ -165,7 +165,8 @@ func (b Bootstrap) replicates(x []float64) (Interval, []float64, error) {
 			drawn[i] = x[draw.IntN(len(x))]
 		}
 		if replicates[r] = statistic(drawn); !finite(replicates[r]) {
-			return Interval{}, nil, fmt.Errorf("the statistic of resample %d is %v: it must be finite for any values of the sample", r, replicates[r])
+			return Interval{}, nil, fmt.Errorf("the statistic of resample %d is %v: it must be finite for any values of the sample",
+				r, replicates[r])
 		}
 	}
 	slices.Sort(replicates)
@@ -202,7 +203,7 @@ func (b Bootstrap) acceleration(x []float64) (float64, error) {
 // quantile interpolates linearly between order statistics: the k-th of n, from 0, is the k/(n−1) quantile (Hyndman and Fan
 // 1996, definition 7).
 func quantile(sorted []float64, p float64) float64 {
-	at := p * float64(len(sorted)-1)
+	at := float64(p * float64(len(sorted)-1))
 	k := min(int(at), len(sorted)-2)
 	if k < 0 { // one value
 		return sorted[0]

@@ -33,7 +33,8 @@ func TestBootstrapAgainstScipy(t *testing.T) {
 		percentile, bca  [2]float64
 		tolerance, wider float64
 	}{
-		{"spatial", spatial, Bootstrap{Statistic: plugInVariance, Level: 0.9}, [2]float64{97.710, 235.765}, [2]float64{115.751, 260.986}, 0.8, 1.6},
+		{"spatial", spatial, Bootstrap{Statistic: plugInVariance, Level: 0.9},
+			[2]float64{97.710, 235.765}, [2]float64{115.751, 260.986}, 0.8, 1.6},
 		{"maize", maize, Bootstrap{}, [2]float64{1.4, 38.1333}, [2]float64{-1.6, 36.3333}, 0.25, 0.5},
 		{"skewed", skewed, Bootstrap{}, [2]float64{0.83, 4.09}, [2]float64{1.05, 4.94}, 0.025, 0.05},
 	} {
@@ -102,8 +103,9 @@ func TestBootstrapDegenerate(t *testing.T) {
 		undefined := func([]float64) float64 { return math.NaN() }
 		rare := func(x []float64) float64 { return 1 / slices.Max(x) }
 		for i, err := range []error{
-			second(f(Bootstrap{}, nil)), second(f(Bootstrap{}, []float64{1, math.NaN()})), second(f(Bootstrap{Level: 1}, []float64{1, 2})),
-			second(f(Bootstrap{Level: -0.5}, []float64{1, 2})), second(f(Bootstrap{Resamples: -1}, []float64{1, 2})),
+			second(f(Bootstrap{}, nil)), second(f(Bootstrap{}, []float64{1, math.NaN()})),
+			second(f(Bootstrap{Level: 1}, []float64{1, 2})), second(f(Bootstrap{Level: -0.5}, []float64{1, 2})),
+			second(f(Bootstrap{Resamples: -1}, []float64{1, 2})),
 			second(f(Bootstrap{Statistic: undefined}, []float64{1, 2})), second(f(Bootstrap{Statistic: rare}, []float64{0, 2})),
 		} {
 			if err == nil {

@@ -52,7 +52,8 @@ func TestEffectProperties(t *testing.T) {
 		a, b := whole(key, n, 5), whole(rng.Mix(key+1), n, 5)
 		d, _ := Differences(a, b)
 		e, _ := Differences(b, a)
-		if CohenDZ(d) != -CohenDZ(e) || RankBiserial(d) != -RankBiserial(e) || CliffDelta(a, b) != -CliffDelta(b, a) || A12(a, b)+A12(b, a) != 1 {
+		if CohenDZ(d) != -CohenDZ(e) || RankBiserial(d) != -RankBiserial(e) || CliffDelta(a, b) != -CliffDelta(b, a) ||
+			A12(a, b)+A12(b, a) != 1 {
 			t.Errorf("%v and %v: an effect is not the opposite of its reverse", a, b)
 		}
 		if CohenDZ(scaled(d, 4)) != CohenDZ(d) || CliffDelta(scaled(a, 4), scaled(b, 4)) != CliffDelta(a, b) {

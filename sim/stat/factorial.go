@@ -120,7 +120,8 @@ func checkDesign(levels [][]int, response []float64) error {
 	}
 	for i, row := range levels {
 		if len(row) != len(levels[0]) {
-			return fmt.Errorf("row %d has levels of %d factors, and row 0 of %d: they must be the same factors", i, len(row), len(levels[0]))
+			return fmt.Errorf("row %d has levels of %d factors, and row 0 of %d: they must be the same factors",
+				i, len(row), len(levels[0]))
 		}
 		if !finite(response[i]) {
 			return fmt.Errorf("the response of row %d is %v: it must be finite", i, response[i])

@@ -202,7 +202,10 @@ func TestDecomposeDegenerate(t *testing.T) {
 	for _, bad := range []struct {
 		levels   [][]int
 		response []float64
-	}{{nil, nil}, {[][]int{{}}, []float64{1}}, {[][]int{{1}}, nil}, {[][]int{{1}, {1, 2}}, []float64{1, 2}}, {[][]int{{1}}, []float64{math.NaN()}}} {
+	}{
+		{nil, nil}, {[][]int{{}}, []float64{1}}, {[][]int{{1}}, nil}, {[][]int{{1}, {1, 2}}, []float64{1, 2}},
+		{[][]int{{1}}, []float64{math.NaN()}},
+	} {
 		if _, err := Decompose(bad.levels, bad.response); err == nil {
 			t.Errorf("%v is accepted", bad)
 		}

@@ -63,7 +63,9 @@ func TestSeedsNeededPublished(t *testing.T) {
 }
 
 func TestSeedsNeededWithout(t *testing.T) {
-	for _, row := range [][3]float64{{0, 0.05, 0.8}, {0.001, 0.05, 0.8}, {math.NaN(), 0.05, 0.8}, {1, 0, 0.8}, {1, 1, 0.8}, {1, 0.05, 1}, {1, 0.05, 0}} {
+	for _, row := range [][3]float64{
+		{0, 0.05, 0.8}, {0.001, 0.05, 0.8}, {math.NaN(), 0.05, 0.8}, {1, 0, 0.8}, {1, 1, 0.8}, {1, 0.05, 1}, {1, 0.05, 0},
+	} {
 		if n, ok := SeedsNeeded(row[0], row[1], row[2]); ok || n != 0 {
 			t.Errorf("%v: %d, %v", row, n, ok)
 		}

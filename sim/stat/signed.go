@@ -51,9 +51,9 @@ func Wilcoxon(d []float64) SignedRank {
 		for _, v := range order[from:to] {
 			ranks = append(ranks, doubled)
 			if v > 0 {
-				w.Plus += float64(doubled) / 2
+				w.Plus += float64(float64(doubled) / 2)
 			} else {
-				w.Minus += float64(doubled) / 2
+				w.Minus += float64(float64(doubled) / 2)
 			}
 		}
 	}
@@ -92,7 +92,7 @@ func normalAtLeast(ranks []int, total float64) float64 {
 		sum += float64(r)
 		squares += float64(r * r)
 	}
-	return distuv.UnitNormal.Survival(max(0, total-sum/2-1) / math.Sqrt(squares/4))
+	return distuv.UnitNormal.Survival(max(0, total-float64(sum/2)-1) / math.Sqrt(squares/4))
 }
 
 // SignTest returns the exact two-sided p of the hypothesis that a difference is as often positive as negative,

@@ -47,7 +47,7 @@ func scaled(x []float64, factor float64) []float64 {
 	return y
 }
 
-// Hamilton's depression scale before and after a tranquilliser, nine patients: Hollander and Wolfe 1973, table 3.1, as
+// Hamilton's depression scale before and after a tranquilliser, nine patients: Hollander and Wolfe 1973, page 29, as
 // printed by example(wilcox.test) in R.
 var (
 	before = []float64{1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30}
@@ -55,7 +55,7 @@ var (
 )
 
 // Darwin's fifteen pairs of maize, cross- less self-fertilised, in eighths of an inch: Fisher 1935, The Design of
-// Experiments, section 17.
+// Experiments, chapter III.
 var maize = []float64{6, 8, 14, 16, 23, 24, 28, 29, 41, -48, 49, 56, 60, -67, 75}
 
 func TestWilcoxonPublished(t *testing.T) {

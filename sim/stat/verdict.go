@@ -74,8 +74,8 @@ func Compare(a, b []float64, o Options) (Verdict, error) {
 	if len(d) < LeastSeeds(1-o.Level, 1) {
 		method, interval = "t", Student(d, o.Level)
 	}
-	v := Verdict{Options: o, Seeds: len(d), MeanA: Mean(a), MeanB: Mean(b), Difference: interval, Method: method, Spread: deviation(d), Test: Wilcoxon(d),
-		DZ: CohenDZ(d), RankBiserial: RankBiserial(d)}
+	v := Verdict{Options: o, Seeds: len(d), MeanA: Mean(a), MeanB: Mean(b), Difference: interval, Method: method,
+		Spread: deviation(d), Test: Wilcoxon(d), DZ: CohenDZ(d), RankBiserial: RankBiserial(d)}
 	v.correct(v.Test.P, 1)
 	return v, nil
 }
@@ -130,8 +130,8 @@ func (v Verdict) String() string {
 	case !v.Significant:
 		return fmt.Sprintf("no difference of %s and %s%s shown over %s (%s): %s", a, b, in, seeds, v.p(), v.lack())
 	case up != (v.Test.Plus > v.Test.Minus):
-		return fmt.Sprintf("%s and %s differ%s over %s (%s), but few large differences turn the mean against the ranks: no direction is shown",
-			a, b, in, seeds, v.p())
+		return fmt.Sprintf("%s and %s differ%s over %s (%s), but few large differences turn the mean against the ranks: "+
+			"no direction is shown", a, b, in, seeds, v.p())
 	case up:
 		return fmt.Sprintf("%s is above %s%s by %s (%s, %s)", a, b, in, v.size(v.Difference), seeds, v.p())
 	}

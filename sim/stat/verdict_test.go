@@ -38,18 +38,21 @@ func TestSentences(t *testing.T) {
 	}{
 		{[]float64{1, 2, 3, 4, 5}, 1, names, "no difference of aux-loss and loss-free in maxvio_global shown over 5 seeds (p = 0.062): " +
 			"fewer than 6 cannot show any; about 6 would be needed for the one measured"},
-		{[]float64{4, -3, 1, -2, 2.5, -1.5, 0.5, 3.5}, 1, names, "no difference of aux-loss and loss-free in maxvio_global shown over 8 seeds (p = 0.55): " +
-			"as many cannot be relied on to show one below 3.09; about 147 would be needed for the one measured"},
-		{[]float64{4, -3, 1, -2, 2.5, -1.5, 0.5, 3.5}, 3, names, "no difference of aux-loss and loss-free in maxvio_global shown over 8 seeds (p = 1 corrected for 3 comparisons): " +
-			"as many cannot be relied on to show one below 3.88; about 196 would be needed for the one measured"},
+		{[]float64{4, -3, 1, -2, 2.5, -1.5, 0.5, 3.5}, 1, names, "no difference of aux-loss and loss-free in maxvio_global shown over 8 seeds " +
+			"(p = 0.55): as many cannot be relied on to show one below 3.09; about 147 would be needed for the one measured"},
+		{[]float64{4, -3, 1, -2, 2.5, -1.5, 0.5, 3.5}, 3, names, "no difference of aux-loss and loss-free in maxvio_global shown over 8 seeds " +
+			"(p = 1 corrected for 3 comparisons): as many cannot be relied on to show one below 3.88; about 196 would be needed for the one measured"},
 		{[]float64{1, -1, 2, -2, 3, -3}, 1, Options{}, "no difference of the first and the second shown over 6 seeds (p = 1): " +
 			"as many cannot be relied on to show one below 3.47; no number up to 100000 would do for the one measured"},
 		{[]float64{2}, 1, names, "no difference of aux-loss and loss-free in maxvio_global shown over 1 seed (p = 1): " +
 			"fewer than 6 cannot show any; how many would be needed takes two to tell"},
 		{[]float64{0, 0, 0}, 1, names, "no difference of aux-loss and loss-free in maxvio_global: they are equal over 3 seeds"},
-		{[]float64{1, 1, 1, 1, 1, 1}, 1, names, "aux-loss is above loss-free in maxvio_global by 1, 95 % interval 1 to 1, 1 % of its mean (6 seeds, p = 0.031)"},
-		{maize, 1, names, "aux-loss is above loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of its mean (15 seeds, p = 0.041)"},
-		{scaled(maize, -1), 1, names, "aux-loss is below loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of its mean (15 seeds, p = 0.041)"},
+		{[]float64{1, 1, 1, 1, 1, 1}, 1, names,
+			"aux-loss is above loss-free in maxvio_global by 1, 95 % interval 1 to 1, 1 % of its mean (6 seeds, p = 0.031)"},
+		{maize, 1, names,
+			"aux-loss is above loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of its mean (15 seeds, p = 0.041)"},
+		{scaled(maize, -1), 1, names,
+			"aux-loss is below loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of its mean (15 seeds, p = 0.041)"},
 		{[]float64{1, 2, 3, 4, 5, 6, 7, 8, 9, -100}, 1, Options{Level: 0.9}, "the first and the second differ over 10 seeds (p = 0.084), " +
 			"but few large differences turn the mean against the ranks: no direction is shown"},
 	} {
@@ -70,7 +73,8 @@ func TestSentences(t *testing.T) {
 func TestCompare(t *testing.T) {
 	a, b := above(maize)
 	v := compare(t, a, b, Options{Seed: 1})
-	if v.Seeds != 15 || v.Test != Wilcoxon(maize) || v.Corrected != v.Test.P || v.Pairs != 1 || !v.Significant || v.Needed != 0 || v.Least != 6 || v.Method != "BCa" {
+	if v.Seeds != 15 || v.Test != Wilcoxon(maize) || v.Corrected != v.Test.P || v.Pairs != 1 ||
+		!v.Significant || v.Needed != 0 || v.Least != 6 || v.Method != "BCa" {
 		t.Errorf("%+v", v)
 	}
 	near(t, "difference", v.Difference.Estimate, Mean(maize), 1e-14)
@@ -102,8 +106,8 @@ func TestCorrect(t *testing.T) {
 		t.Fatalf("alone: %v and %v", family[0], family[1])
 	}
 	Correct(family)
-	if family[1].Corrected != 0.0625 || family[1].Significant || family[1].Pairs != 2 || family[1].Least != 7 || family[1].Needed != 7 {
-		t.Errorf("corrected: %+v", family[1])
+	if v := family[1]; v.Corrected != 0.0625 || v.Significant || v.Pairs != 2 || v.Least != 7 || v.Needed != 7 {
+		t.Errorf("corrected: %+v", v)
 	}
 	Correct(family[1:])
 	if family[1].Corrected != 0.03125 || !family[1].Significant || family[1].Needed != 0 {
@@ -114,8 +118,9 @@ func TestCorrect(t *testing.T) {
 func TestCompareRefuses(t *testing.T) {
 	one, two := []float64{1}, []float64{1, 2}
 	for i, err := range []error{
-		refusal(Compare(nil, nil, Options{})), refusal(Compare(one, two, Options{})), refusal(Compare(one, []float64{math.NaN()}, Options{})),
-		refusal(Compare(two, two, Options{Level: 1})), refusal(Compare(two, two, Options{Level: -1})), refusal(Compare(two, two, Options{Power: 1})),
+		refusal(Compare(nil, nil, Options{})), refusal(Compare(one, two, Options{})),
+		refusal(Compare(one, []float64{math.NaN()}, Options{})), refusal(Compare(two, two, Options{Level: 1})),
+		refusal(Compare(two, two, Options{Level: -1})), refusal(Compare(two, two, Options{Power: 1})),
 		refusal(Compare(two, two, Options{Power: -1})), refusal(Compare(two, two, Options{Resamples: -1})),
 	} {
 		if err == nil {
@@ -148,7 +153,8 @@ func TestNoWinnerUnlessSignificant(t *testing.T) {
 		Correct(family)
 		Correct(reverse)
 		for i, v := range family {
-			if v.Significant != (v.Corrected <= 1-v.Level) || v.Significant && v.Seeds < v.Least || !v.Significant && v.Needed != 0 && v.Needed <= v.Seeds {
+			if v.Significant != (v.Corrected <= 1-v.Level) || v.Significant && v.Seeds < v.Least ||
+				!v.Significant && v.Needed != 0 && v.Needed <= v.Seeds {
 				t.Errorf("%+v", v)
 			}
 			if s := v.String(); claim.MatchString(s) != v.Significant {
@@ -160,7 +166,8 @@ func TestNoWinnerUnlessSignificant(t *testing.T) {
 				not++
 			}
 			r := reverse[i]
-			if r.Significant != v.Significant || r.Needed != v.Needed || r.Difference.Estimate != -v.Difference.Estimate || v.Seeds > 1 && r.DZ != -v.DZ {
+			if r.Significant != v.Significant || r.Needed != v.Needed || r.Difference.Estimate != -v.Difference.Estimate ||
+				v.Seeds > 1 && r.DZ != -v.DZ {
 				t.Errorf("%+v, reversed %+v", v, r)
 			}
 			if a, b := strings.Contains(v.String(), " is above "), strings.Contains(r.String(), " is below "); a != b {

@@ -15,9 +15,9 @@ const mserBatch = 5
 // the smallest d of equal ones (White 1997, Simulation 69, 323; White, Cobb and Spratt 2000, Proceedings of the Winter
 // Simulation Conference, 755). Up to four observations at the end that fill no batch are not looked at. Only the first half
 // may be cut: it is an error if the minimum lies at the middle, where the warm-up may go on and the series is too short, and
-// if there are fewer than 10 observations or one is not finite. A change after the middle is not looked for: to take the minimum
-// over all d and refuse those of the second half, as some do, refuses many a stationary series, whose last few batches
-// agree by chance (34 % of autoregressive ones with ρ = 0.8 and m = 40, against 5 %).
+// if there are fewer than 10 observations or one is not finite. A change after the middle is not looked for: to take the
+// minimum over all d and refuse those of the second half, as some do, refuses many a stationary series, whose last few
+// batches agree by chance (34 % of autoregressive ones with ρ = 0.8 and m = 40, against 5 %).
 func MSER5(x []float64) (first int, err error) {
 	if i := slices.IndexFunc(x, func(v float64) bool { return !finite(v) }); i >= 0 {
 		return 0, fmt.Errorf("observation %d is %v: the end of a warm-up is sought in finite ones", i, x[i])
