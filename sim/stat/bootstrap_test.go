@@ -94,7 +94,8 @@ func TestBootstrapDegenerate(t *testing.T) {
 		if got, err := f(Bootstrap{}, []float64{3}); err != nil || got != (Interval{3, math.Inf(-1), math.Inf(1)}) {
 			t.Errorf("one value: %v, %v", got, err)
 		}
-		if got, err := f(Bootstrap{Expand: true}, []float64{0.1, 0.1, 0.1}); err != nil || got.Low != got.High || got.Low != got.Estimate {
+		got, err := f(Bootstrap{Expand: true}, []float64{0.1, 0.1, 0.1})
+		if err != nil || got.Low != got.High || got.Low != got.Estimate {
 			t.Errorf("equal values: %v, %v", got, err)
 		}
 		if got, err := f(Bootstrap{Resamples: 1}, []float64{1, 2}); err != nil || got.Low != got.High {

@@ -133,17 +133,17 @@ func (v Verdict) String() string {
 		return fmt.Sprintf("%s and %s differ%s over %s (%s), but few large differences turn the mean against the ranks: "+
 			"no direction is shown", a, b, in, seeds, v.p())
 	case up:
-		return fmt.Sprintf("%s is above %s%s by %s (%s, %s)", a, b, in, v.size(v.Difference), seeds, v.p())
+		return fmt.Sprintf("%s is above %s%s by %s (%s, %s)", a, b, in, v.size(v.Difference, b), seeds, v.p())
 	}
 	d := v.Difference
-	return fmt.Sprintf("%s is below %s%s by %s (%s, %s)", a, b, in, v.size(Interval{-d.Estimate, -d.High, -d.Low}), seeds, v.p())
+	return fmt.Sprintf("%s is below %s%s by %s (%s, %s)", a, b, in, v.size(Interval{-d.Estimate, -d.High, -d.Low}, b), seeds, v.p())
 }
 
 // size writes a positive difference with its interval and, where the means have one sign, its share of B's.
-func (v *Verdict) size(d Interval) string {
+func (v *Verdict) size(d Interval, b string) string {
 	s := fmt.Sprintf("%.3g, %.3g %% interval %.3g to %.3g", d.Estimate, 100*v.Level, d.Low, d.High)
 	if v.MeanA*v.MeanB > 0 {
-		s += fmt.Sprintf(", %.2g %% of its mean", 100*d.Estimate/math.Abs(v.MeanB))
+		s += fmt.Sprintf(", %.2g %% of %s's mean", 100*d.Estimate/math.Abs(v.MeanB), b)
 	}
 	return s
 }

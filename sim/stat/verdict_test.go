@@ -36,25 +36,31 @@ func TestSentences(t *testing.T) {
 		o     Options
 		want  string
 	}{
-		{[]float64{1, 2, 3, 4, 5}, 1, names, "no difference of aux-loss and loss-free in maxvio_global shown over 5 seeds (p = 0.062): " +
-			"fewer than 6 cannot show any; about 6 would be needed for the one measured"},
-		{[]float64{4, -3, 1, -2, 2.5, -1.5, 0.5, 3.5}, 1, names, "no difference of aux-loss and loss-free in maxvio_global shown over 8 seeds " +
-			"(p = 0.55): as many cannot be relied on to show one below 3.09; about 147 would be needed for the one measured"},
-		{[]float64{4, -3, 1, -2, 2.5, -1.5, 0.5, 3.5}, 3, names, "no difference of aux-loss and loss-free in maxvio_global shown over 8 seeds " +
-			"(p = 1 corrected for 3 comparisons): as many cannot be relied on to show one below 3.88; about 196 would be needed for the one measured"},
+		{[]float64{1, 2, 3, 4, 5}, 1, names,
+			"no difference of aux-loss and loss-free in maxvio_global shown over 5 seeds (p = 0.062): " +
+				"fewer than 6 cannot show any; about 6 would be needed for the one measured"},
+		{[]float64{4, -3, 1, -2, 2.5, -1.5, 0.5, 3.5}, 1, names,
+			"no difference of aux-loss and loss-free in maxvio_global shown over 8 seeds " +
+				"(p = 0.55): as many cannot be relied on to show one below 3.09; about 147 would be needed for the one measured"},
+		{[]float64{4, -3, 1, -2, 2.5, -1.5, 0.5, 3.5}, 3, names,
+			"no difference of aux-loss and loss-free in maxvio_global shown over 8 seeds " +
+				"(p = 1 corrected for 3 comparisons): as many cannot be relied on to show one below 3.88; " +
+				"about 196 would be needed for the one measured"},
 		{[]float64{1, -1, 2, -2, 3, -3}, 1, Options{}, "no difference of the first and the second shown over 6 seeds (p = 1): " +
 			"as many cannot be relied on to show one below 3.47; no number up to 100000 would do for the one measured"},
-		{[]float64{2}, 1, names, "no difference of aux-loss and loss-free in maxvio_global shown over 1 seed (p = 1): " +
-			"fewer than 6 cannot show any; how many would be needed takes two to tell"},
+		{[]float64{2}, 1, names,
+			"no difference of aux-loss and loss-free in maxvio_global shown over 1 seed (p = 1): " +
+				"fewer than 6 cannot show any; how many would be needed takes two to tell"},
 		{[]float64{0, 0, 0}, 1, names, "no difference of aux-loss and loss-free in maxvio_global: they are equal over 3 seeds"},
 		{[]float64{1, 1, 1, 1, 1, 1}, 1, names,
-			"aux-loss is above loss-free in maxvio_global by 1, 95 % interval 1 to 1, 1 % of its mean (6 seeds, p = 0.031)"},
+			"aux-loss is above loss-free in maxvio_global by 1, 95 % interval 1 to 1, 1 % of loss-free's mean (6 seeds, p = 0.031)"},
 		{maize, 1, names,
-			"aux-loss is above loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of its mean (15 seeds, p = 0.041)"},
+			"aux-loss is above loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of loss-free's mean (15 seeds, p = 0.041)"},
 		{scaled(maize, -1), 1, names,
-			"aux-loss is below loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of its mean (15 seeds, p = 0.041)"},
-		{[]float64{1, 2, 3, 4, 5, 6, 7, 8, 9, -100}, 1, Options{Level: 0.9}, "the first and the second differ over 10 seeds (p = 0.084), " +
-			"but few large differences turn the mean against the ranks: no direction is shown"},
+			"aux-loss is below loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of loss-free's mean (15 seeds, p = 0.041)"},
+		{[]float64{1, 2, 3, 4, 5, 6, 7, 8, 9, -100}, 1, Options{Level: 0.9},
+			"the first and the second differ over 10 seeds (p = 0.084), " +
+				"but few large differences turn the mean against the ranks: no direction is shown"},
 	} {
 		a, b := above(row.d)
 		family := make([]Verdict, row.pairs)
@@ -91,6 +97,12 @@ func TestCompare(t *testing.T) {
 	v = compare(t, []float64{4, 5, 6}, []float64{3, 3, 3}, Options{})
 	near(t, "low of three", v.Difference.Low, 2-4.30265273/math.Sqrt(3), 1e-8)
 	if v.Method != "t" || v.Significant || !math.IsInf(v.LeastShown, 1) {
+		t.Errorf("%+v", v)
+	}
+
+	// An effect that 6 seeds should show by the t-test's reckoning and did not: one more at least. p = 2 · 2/2^6.
+	a, b = above([]float64{10, 10.5, 9.5, 9, 11, -0.5})
+	if v = compare(t, a, b, Options{}); v.Corrected != 0.0625 || v.Needed != 7 {
 		t.Errorf("%+v", v)
 	}
 }
