@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
 	"sweep":              {"moe", "scenarios", "strategies", "sim", "experiment", "sweep/design", "internal/nearest"},
 	"sweep/design":       {"internal/rng"},
+	"sim/stat":           {"internal/rng"},
 	"experiment":         {"moe", "scenarios", "strategies", "sim"},
 	"plots":              {"moe", "metrics", "sim", "scenarios/fit"},
 	"bench":              {"moe", "internal/vec", "internal/rng"},

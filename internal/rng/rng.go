@@ -24,6 +24,7 @@ const (
 	Task                          // what experts that learn are to learn
 	ExpertInit                    // their first weights
 	Design                        // the points of a sweep: random designs and searches
+	Resample                      // which values a bootstrap draws again
 )
 
 // Mix is the finaliser of SplitMix64: a bijection on 64 bits in which every input bit moves every output bit.
