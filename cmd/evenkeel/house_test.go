@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"strategies":         {"moe", "internal/vec", "internal/rng", "internal/nearest", "internal/order", "internal/transport"},
 	"metrics":            {"moe", "internal/vec", "internal/rng"},
 	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
-	"sweep":              {"moe", "scenarios", "strategies", "sim", "experiment", "sweep/design", "internal/nearest"},
+	"sweep":              {"moe", "scenarios", "strategies", "sim", "sim/stat", "experiment", "sweep/design", "internal/nearest"},
 	"sweep/design":       {"internal/rng"},
 	"sim/stat":           {"internal/rng"},
 	"experiment":         {"moe", "scenarios", "strategies", "sim"},

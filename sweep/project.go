@@ -1,0 +1,552 @@
+package sweep
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"evenkeel/internal/nearest"
+	"evenkeel/sim"
+	"evenkeel/sim/stat"
+)
+
+// Query says how the cells of a sweep are projected on a table: the columns whose values make its rows and columns, the metric that
+// it shows, and what is left out.
+type Query struct {
+	Rows, Columns []string
+	Metric        string // of cells, or steps.METRIC: the mean over a cell's recorded steps after its transient
+	Filters       []string
+}
+
+// Projection is a table of groups of cells.
+type Projection struct {
+	Metric        string
+	Rows, Columns []string   // names, resolved
+	RowLabels     [][]string // a label for each of the names, of every row in order
+	ColumnLabels  [][]string
+	Groups        [][]*Group // [row][column]; nil where there are no cells
+	Floors        []float64  // of the metric, by column; NaN where there is none or they differ
+	Varied        []string   // everything that the sweep varied, but for the seed
+	Uncut         int        // cells left out because their transient has no end, of steps.METRIC
+}
+
+// Group is the cells of one place of a table.
+type Group struct {
+	Seeds  []uint64  // of the cells with figures, in the order of the plan
+	Values []float64 // their metric
+	Failed int       // cells without figures
+	Mixed  []string  // what else varies within the group
+}
+
+// Pair returns the values of two groups under the seeds that both have, which must be once each.
+func Pair(a, b *Group) (x, y []float64) {
+	if a == nil || b == nil || len(a.Mixed)+len(b.Mixed) > 0 {
+		return nil, nil
+	}
+	at := map[uint64]int{}
+	for i, s := range b.Seeds {
+		at[s] = i
+	}
+	for i, s := range a.Seeds {
+		if j, ok := at[s]; ok {
+			x, y = append(x, a.Values[i]), append(y, b.Values[j])
+		}
+	}
+	return x, y
+}
+
+// Results is the folder of a sweep, open for reading.
+type Results struct {
+	Manifest *Manifest
+	dir      string
+	cells    *Table
+}
+
+// OpenResults opens a folder whose tables are made.
+func OpenResults(dir string) (*Results, error) {
+	m, err := ReadManifest(dir)
+	if err != nil {
+		if _, planned := ReadPlan(filepath.Join(dir, PlanFile)); planned == nil {
+			return nil, fmt.Errorf("%s holds a sweep whose tables are not made: run evenkeel collect %s", dir, dir)
+		}
+		return nil, fmt.Errorf("%s is no folder of a sweep: %w", dir, err)
+	}
+	t, err := OpenTable(filepath.Join(dir, CellsTable))
+	if err != nil {
+		return nil, err
+	}
+	return &Results{m, dir, t}, nil
+}
+
+// Close closes the files.
+func (r *Results) Close() error { return r.cells.Close() }
+
+// Varied lists what the sweep varied, but for the seed: columns of the table of cells.
+func (r *Results) Varied() (list []string) {
+	for _, a := range r.Manifest.Axes {
+		if len(a.Values) > 1 {
+			list = append(list, a.Name)
+		}
+	}
+	return append(append(list, "strategy"), r.Manifest.Knobs...)
+}
+
+// column finds the column that a name means: its own, or the only knob of that name.
+func (r *Results) column(name string) (string, error) {
+	if slices.Contains(r.cells.Names, name) {
+		return name, nil
+	}
+	var found []string
+	for _, n := range r.cells.Names {
+		if strings.HasSuffix(n, "."+name) {
+			found = append(found, n)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", fmt.Errorf("the sweep has no column %q%s: it varied %s, and measured %s", name, nearest.Hint(name, r.cells.Names), strings.Join(r.Varied(), ", "), strings.Join(r.measured(), ", "))
+	}
+	return "", fmt.Errorf("%q may be %s: write it out", name, strings.Join(found, " or "))
+}
+
+// measured lists the metrics that some cell has.
+func (r *Results) measured() (list []string) {
+	for _, key := range sim.MetricKeys() {
+		if slices.Contains(r.cells.Names, key) {
+			list = append(list, key)
+		}
+	}
+	return list
+}
+
+// labels is a column as indices into its distinct values, which are in order: numbers ascending, words as they first appear.
+type labels struct {
+	index []int32
+	words []string
+}
+
+func (r *Results) labels(name string) (l labels, err error) {
+	if !r.cells.Numeric(name) {
+		l.index, l.words, err = r.cells.Texts(name)
+		return l, err
+	}
+	if name == "seed" {
+		list, err := r.cells.Whole(name)
+		if err != nil {
+			return l, err
+		}
+		return indexed(list, func(x uint64) string { return strconv.FormatUint(x, 10) }), nil
+	}
+	list, err := r.cells.Numbers(name)
+	if err != nil {
+		return l, err
+	}
+	return indexed(list, func(x float64) string {
+		if math.IsNaN(x) {
+			return ""
+		}
+		return strconv.FormatFloat(x, 'g', -1, 64)
+	}), nil
+}
+
+// indexed makes labels of numbers; NaN comes first.
+func indexed[T cmp.Ordered](list []T, text func(T) string) (l labels) {
+	distinct := map[T]int32{}
+	var missing []int32
+	var values []T
+	l.index = make([]int32, len(list))
+	for i, x := range list {
+		if x != x {
+			missing = append(missing, int32(i))
+			continue
+		}
+		n, ok := distinct[x]
+		if !ok {
+			n = int32(len(values))
+			distinct[x] = n
+			values = append(values, x)
+		}
+		l.index[i] = n
+	}
+	order := make([]int32, len(values))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(values[a], values[b]) })
+	place := make([]int32, len(values))
+	first := int32(0)
+	if len(missing) > 0 {
+		l.words = append(l.words, "")
+		first = 1
+	}
+	for i, n := range order {
+		place[n] = int32(i) + first
+		l.words = append(l.words, text(values[n]))
+	}
+	for i := range l.index {
+		if len(place) > 0 {
+			l.index[i] = place[l.index[i]]
+		}
+	}
+	for _, i := range missing {
+		l.index[i] = 0
+	}
+	return l
+}
+
+// Project makes a table.
+func (r *Results) Project(q Query) (*Projection, error) {
+	p := &Projection{Metric: q.Metric, Varied: r.Varied()}
+	var err error
+	for _, list := range []struct {
+		names []string
+		into  *[]string
+	}{{q.Rows, &p.Rows}, {q.Columns, &p.Columns}} {
+		for _, name := range list.names {
+			column, err := r.column(name)
+			if err != nil {
+				return nil, err
+			}
+			if slices.Contains(p.Rows, column) || slices.Contains(p.Columns, column) {
+				return nil, fmt.Errorf("%s is named twice as row or column", column)
+			}
+			*list.into = append(*list.into, column)
+		}
+	}
+	kept, err := r.kept(q.Filters)
+	if err != nil {
+		return nil, err
+	}
+	values, err := r.metric(p)
+	if err != nil {
+		return nil, err
+	}
+	return p, r.group(p, kept, values)
+}
+
+// metric reads the metric of every cell.
+func (r *Results) metric(p *Projection) ([]float64, error) {
+	if key, ok := strings.CutPrefix(p.Metric, "steps."); ok {
+		return r.steady(p, key)
+	}
+	if !slices.Contains(r.cells.Names, p.Metric) || !slices.Contains(sim.MetricKeys(), p.Metric) {
+		return nil, fmt.Errorf("the sweep has no metric %q%s: it measured %s", p.Metric, nearest.Hint(p.Metric, r.measured()), strings.Join(r.measured(), ", "))
+	}
+	return r.cells.Numbers(p.Metric)
+}
+
+// steady is the mean of a step's metric over the recorded steps of every cell that MSER-5 keeps.
+func (r *Results) steady(p *Projection, key string) ([]float64, error) {
+	if !slices.Contains(stepColumns, key) {
+		return nil, fmt.Errorf("steps have no metric %q%s: they have %s", key, nearest.Hint(key, stepColumns), strings.Join(stepColumns, ", "))
+	}
+	if !slices.ContainsFunc(r.Manifest.Tables, func(t TableFile) bool { return t.File == StepsTable }) {
+		return nil, fmt.Errorf("%s: the sweep kept no steps: run it again with --record-steps 200 and --extend", p.Metric)
+	}
+	t, err := OpenTable(filepath.Join(r.dir, StepsTable))
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	cells, err := t.Numbers("cell")
+	if err != nil {
+		return nil, err
+	}
+	steps, err := t.Numbers(key)
+	if err != nil {
+		return nil, err
+	}
+	of, err := r.cells.Numbers("cell")
+	if err != nil {
+		return nil, err
+	}
+	values := make([]float64, len(of))
+	from := 0
+	for i, cell := range of {
+		for from < len(cells) && cells[from] < cell {
+			from++
+		}
+		to := from
+		for to < len(cells) && cells[to] == cell {
+			to++
+		}
+		series := steps[from:to]
+		from = to
+		first, err := stat.MSER5(series)
+		if err != nil {
+			values[i] = math.NaN()
+			p.Uncut++
+			continue
+		}
+		values[i] = stat.Mean(series[first:])
+	}
+	return values, nil
+}
+
+// group sorts the cells into the places of a table.
+func (r *Results) group(p *Projection, kept []bool, values []float64) error {
+	rowOf, rowLabels, err := r.keys(p.Rows, kept)
+	if err != nil {
+		return err
+	}
+	columnOf, columnLabels, err := r.keys(p.Columns, kept)
+	if err != nil {
+		return err
+	}
+	p.RowLabels, p.ColumnLabels = rowLabels, columnLabels
+	if int64(len(rowLabels))*int64(len(columnLabels)) > maxPlaces {
+		return fmt.Errorf("the table would have %d rows and %d columns: choose others, or --filter", len(rowLabels), len(columnLabels))
+	}
+	seedOf, err := r.cells.Whole("seed")
+	if err != nil {
+		return err
+	}
+	p.Groups = make([][]*Group, len(rowLabels))
+	for i := range p.Groups {
+		p.Groups[i] = make([]*Group, len(columnLabels))
+	}
+	for i := range kept {
+		if !kept[i] {
+			continue
+		}
+		g := &p.Groups[rowOf[i]][columnOf[i]]
+		if *g == nil {
+			*g = &Group{}
+		}
+		if math.IsNaN(values[i]) {
+			(*g).Failed++
+			continue
+		}
+		(*g).Seeds, (*g).Values = append((*g).Seeds, seedOf[i]), append((*g).Values, values[i])
+	}
+	if err := r.mixed(p, kept, rowOf, columnOf); err != nil {
+		return err
+	}
+	return r.floors(p, kept, columnOf)
+}
+
+// maxPlaces bounds a table that somebody has to read.
+const maxPlaces = 1 << 20
+
+// keys are the combinations of the values of some columns, in order, and of every cell which one it has.
+func (r *Results) keys(names []string, kept []bool) (of []int32, words [][]string, err error) {
+	of = make([]int32, len(kept))
+	list := make([]labels, len(names))
+	for i, name := range names {
+		if list[i], err = r.labels(name); err != nil {
+			return nil, nil, err
+		}
+	}
+	// Combine column by column, so that a key is one number.
+	rank := func(index []int32) (order []int32, place map[int32]int32) {
+		seen := map[int32]bool{}
+		for i, k := range index {
+			if kept[i] {
+				seen[k] = true
+			}
+		}
+		for k := range seen {
+			order = append(order, k)
+		}
+		slices.Sort(order)
+		place = map[int32]int32{}
+		for i, k := range order {
+			place[k] = int32(i)
+		}
+		return order, place
+	}
+	words = [][]string{nil}
+	for _, l := range list {
+		if int64(len(words))*int64(len(l.words)) > math.MaxInt32 {
+			return nil, nil, fmt.Errorf("%s have too many values together: choose others, or --filter", strings.Join(names, ", "))
+		}
+		for i := range of {
+			of[i] = of[i]*int32(len(l.words)) + l.index[i]
+		}
+		order, place := rank(of)
+		next := make([][]string, len(order))
+		for i, k := range order {
+			next[i] = append(slices.Clone(words[k/int32(len(l.words))]), l.words[k%int32(len(l.words))])
+		}
+		words = next
+		for i := range of {
+			if kept[i] {
+				of[i] = place[of[i]]
+			}
+		}
+	}
+	if !slices.Contains(kept, true) {
+		words = nil
+	}
+	return of, words, nil
+}
+
+// mixed finds out what varies within groups.
+func (r *Results) mixed(p *Projection, kept []bool, rowOf, columnOf []int32) error {
+	for _, name := range p.Varied {
+		if slices.Contains(p.Rows, name) || slices.Contains(p.Columns, name) || name == "strategy" && (slices.Contains(p.Rows, "spec") || slices.Contains(p.Columns, "spec")) ||
+			slices.Contains(r.Manifest.Knobs, name) && (slices.Contains(p.Rows, "spec") || slices.Contains(p.Columns, "spec")) {
+			continue
+		}
+		l, err := r.labels(name)
+		if err != nil {
+			return err
+		}
+		first := map[*Group]int32{}
+		for i := range kept {
+			if !kept[i] {
+				continue
+			}
+			g := p.Groups[rowOf[i]][columnOf[i]]
+			if f, ok := first[g]; !ok {
+				first[g] = l.index[i]
+			} else if f != l.index[i] && !slices.Contains(g.Mixed, name) {
+				g.Mixed = append(g.Mixed, name)
+			}
+		}
+	}
+	return nil
+}
+
+// floors reads the sampling floors of the columns.
+func (r *Results) floors(p *Projection, kept []bool, columnOf []int32) error {
+	p.Floors = make([]float64, len(p.ColumnLabels))
+	for i := range p.Floors {
+		p.Floors[i] = math.NaN()
+	}
+	if !slices.Contains(r.cells.Names, p.Metric+floor) {
+		return nil
+	}
+	list, err := r.cells.Numbers(p.Metric + floor)
+	if err != nil {
+		return err
+	}
+	differ := make([]bool, len(p.Floors))
+	for i, x := range list {
+		if !kept[i] || math.IsNaN(x) {
+			continue
+		}
+		f := &p.Floors[columnOf[i]]
+		differ[columnOf[i]] = differ[columnOf[i]] || !math.IsNaN(*f) && *f != x
+		*f = x
+	}
+	for i := range differ {
+		if differ[i] {
+			p.Floors[i] = math.NaN()
+		}
+	}
+	return nil
+}
+
+// operators of filters; those of two signs come first.
+var operators = []string{"<=", ">=", "!=", "=", "<", ">"}
+
+// kept says of every cell whether all filters let it pass.
+func (r *Results) kept(filters []string) ([]bool, error) {
+	kept := make([]bool, r.cells.Rows)
+	for i := range kept {
+		kept[i] = true
+	}
+	for _, text := range filters {
+		if err := r.filter(text, kept); err != nil {
+			return nil, err
+		}
+	}
+	return kept, nil
+}
+
+func (r *Results) filter(text string, kept []bool) error {
+	at, operator := len(text), ""
+	for _, o := range operators {
+		if i := strings.Index(text, o); i > 0 && i < at {
+			at, operator = i, o
+		}
+	}
+	if operator == "" {
+		return fmt.Errorf("--filter %q: want a column, one of = != < <= > >=, and a value, such as rate<0.01 or strategy=none|loss-free", text)
+	}
+	name, err := r.column(strings.TrimSpace(text[:at]))
+	if err != nil {
+		return fmt.Errorf("--filter %q: %w", text, err)
+	}
+	value := strings.TrimSpace(text[at+len(operator):])
+	if r.cells.Numeric(name) && name != "seed" {
+		return r.filterNumbers(text, name, operator, value, kept)
+	}
+	if operator != "=" && operator != "!=" {
+		if name != "seed" {
+			return fmt.Errorf("--filter %q: %s holds words, which are compared by = or !=", text, name)
+		}
+		return r.filterNumbers(text, name, operator, value, kept)
+	}
+	l, err := r.labels(name)
+	if err != nil {
+		return err
+	}
+	wanted := strings.Split(value, "|")
+	for _, w := range wanted {
+		if !slices.Contains(l.words, w) {
+			return fmt.Errorf("--filter %q: no cell has %s %q%s", text, name, w, nearest.Hint(w, l.words))
+		}
+	}
+	for i, n := range l.index {
+		if slices.Contains(wanted, l.words[n]) != (operator == "=") {
+			kept[i] = false
+		}
+	}
+	return nil
+}
+
+func (r *Results) filterNumbers(text, name, operator, value string, kept []bool) error {
+	var wanted []float64
+	for _, w := range strings.Split(value, "|") {
+		x, err := strconv.ParseFloat(w, 64)
+		if err != nil || math.IsNaN(x) {
+			return fmt.Errorf("--filter %q: %s holds numbers, and %q is none", text, name, w)
+		}
+		wanted = append(wanted, x)
+	}
+	if len(wanted) > 1 && operator != "=" && operator != "!=" {
+		return fmt.Errorf("--filter %q: several values go with = or != only", text)
+	}
+	var list []float64
+	if name == "seed" {
+		whole, err := r.cells.Whole(name)
+		if err != nil {
+			return err
+		}
+		for _, x := range whole {
+			list = append(list, float64(x))
+		}
+	} else {
+		var err error
+		if list, err = r.cells.Numbers(name); err != nil {
+			return err
+		}
+	}
+	for i, x := range list {
+		pass := false
+		switch operator {
+		case "=":
+			pass = slices.Contains(wanted, x)
+		case "!=":
+			pass = !slices.Contains(wanted, x)
+		case "<":
+			pass = x < wanted[0]
+		case "<=":
+			pass = x <= wanted[0]
+		case ">":
+			pass = x > wanted[0]
+		case ">=":
+			pass = x >= wanted[0]
+		}
+		kept[i] = kept[i] && pass
+	}
+	return nil
+}
