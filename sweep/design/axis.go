@@ -348,7 +348,7 @@ func (a Axis) Check(word string) (string, error) {
 	}
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%s: %w", a.Name, err)
+		return "", fmt.Errorf("%s %w", a.Name, err)
 	case x < a.lo || x > a.hi:
 		return "", fmt.Errorf("%s is %s: it must be from %s to %s", a.Name, clip(word), shortest(a.lo), shortest(a.hi))
 	case (a.form == whole || a.form == intLog) && !isWhole(x):
@@ -377,7 +377,7 @@ func number(text string) (float64, error) {
 		if math.IsNaN(x) || math.IsInf(x, 0) {
 			return 0, fmt.Errorf("has the value %q: numbers are finite", clip(text))
 		}
-		return 0, fmt.Errorf("%q %w", clip(text), errNoNumber)
+		return 0, fmt.Errorf("has the value %q, which %w", clip(text), errNoNumber)
 	case math.Abs(x) > largest, x == 0 && strings.ContainsAny(mantissa, "123456789"), x != 0 && math.Abs(x) < 1/largest:
 		return 0, fmt.Errorf("has the value %s: numbers other than 0 are from 1e-300 to 1e300 in size", clip(text))
 	}

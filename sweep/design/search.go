@@ -61,18 +61,14 @@ func checked(asked []Trial, values [][]float64, objectives int) ([][]float64, er
 	}
 	told := rows(len(values), objectives)
 	for i, row := range values {
-		failed := row == nil
 		switch {
-		case !failed && len(row) != objectives:
+		case row != nil && len(row) != objectives:
 			return nil, fmt.Errorf("trial %d has %d values: the search has %d objectives", i, len(row), objectives)
 		case slices.Contains(row, math.Inf(-1)):
 			return nil, fmt.Errorf("trial %d has the value -Inf, than which nothing can be better: values are finite, or NaN when the trial failed", i)
 		}
-		for _, x := range row {
-			failed = failed || math.IsNaN(x) || x > math.MaxFloat64
-		}
 		copy(told[i], row)
-		if failed {
+		if row == nil || slices.ContainsFunc(row, failed) {
 			for j := range told[i] {
 				told[i][j] = math.Inf(1)
 			}

@@ -57,7 +57,7 @@ func TestServeAnswers(t *testing.T) {
 		`{"id":7,"set":{"loss-free.rate":5}}`:          `{"id":7,"error":"loss-free.rate is 5: it must be from 0.0001 to 0.1"}`,
 		`{"id":7,"set":{"loss-free.rate":null}}`:       `{"id":7,"error":"loss-free.rate is null: it must be a number or a string"}`,
 		`{"id":7,"set":{"loss-free.rate":{"a":1}}}`:    `{"id":7,"error":"loss-free.rate is {\"a\":1}: it must be a number or a string"}`,
-		`{"id":7,"set":{"loss-free.rate":"nan"}}`:      `{"id":7,"error":"loss-free.rate: has the value \"nan\": numbers are finite"}`,
+		`{"id":7,"set":{"loss-free.rate":"nan"}}`:      `{"id":7,"error":"loss-free.rate has the value \"nan\": numbers are finite"}`,
 		`{"id":7,"set":{"tokens":2048}}`:               `{"id":7,"error":"tokens has no value \"2048\": it is 1024,4096"}`,
 		`{"id":7,"set":{"mode":true}}`:                 `{"id":7,"error":"mode has no value \"true\": it is frozen,learned"}`,
 	} {
