@@ -61,7 +61,7 @@ func NewCMAES(axes []Axis, o CMAESOptions) (*CMAES, error) {
 	}
 	for _, a := range axes {
 		if !a.ordered() {
-			return nil, fmt.Errorf("CMA-ES cannot vary %s, whose values have no order: give it numbers that rise, or use a design or NSGA-II", a.Name)
+			return nil, fmt.Errorf("CMA-ES cannot vary %s, whose values have no order: give it numbers that rise, or use a design", a.Name)
 		}
 	}
 	if o.Population == 0 {
@@ -71,7 +71,7 @@ func NewCMAES(axes []Axis, o CMAESOptions) (*CMAES, error) {
 		return nil, fmt.Errorf("CMA-ES with a population of %d: it must be 4 to 10000", o.Population)
 	}
 	if o.Trials < o.Population || o.Trials > MaxPoints {
-		return nil, fmt.Errorf("CMA-ES with %d trials: there must be at least the population, %d, and at most %d", o.Trials, o.Population, MaxPoints)
+		return nil, fmt.Errorf("CMA-ES with %d trials: there must be from %d, its population, to %d", o.Trials, o.Population, MaxPoints)
 	}
 	c := &CMAES{axes: slices.Clone(axes), options: o}
 	c.begin()

@@ -143,7 +143,7 @@ func TestCMAESRefusals(t *testing.T) {
 	}{
 		{CMAESOptions{Trials: 100}, "mode=a,b", "cannot vary mode"},
 		{CMAESOptions{Trials: 100}, "x=1,3,2", "cannot vary x"},
-		{CMAESOptions{Trials: 3}, "x=1,2,3", "at least the population, 4"},
+		{CMAESOptions{Trials: 3}, "x=1,2,3", "from 4, its population"},
 		{CMAESOptions{Trials: 100, Population: 3}, "x=3,2,1", "must be 4 to 10000"},
 	} {
 		if _, err := NewCMAES(parse(t, c.axis), c.o); err == nil || !strings.Contains(err.Error(), c.want) {
