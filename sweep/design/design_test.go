@@ -121,9 +121,15 @@ func TestSeeds(t *testing.T) {
 // The first points are pinned: stored sweeps are extended by later versions of the program.
 func TestFirstPoints(t *testing.T) {
 	for kind, want := range map[Kind][]Point{
-		Random:         nil,
-		LatinHypercube: nil,
-		Halton:         nil,
+		Random: {
+			{"0.003519186", "4096", "0.6451032", "12"}, {"0.00012672768", "4096", "-0.5551421", "52"}, {"0.004172549", "1024", "0.7147093", "16"},
+		},
+		LatinHypercube: {
+			{"0.0001733271", "16384", "0.0396553", "26"}, {"0.001671897", "1024", "-0.3423004", "57"}, {"0.012365341", "4096", "0.3523254", "31"},
+		},
+		Halton: {
+			{"0.004825953", "4096", "0.6403839", "41"}, {"0.00015261", "16384", "-0.9596161", "57"}, {"0.02713833", "1024", "-0.1596161", "8"},
+		},
 	} {
 		if diff := cmp.Diff(want, sample(t, Design{kind, 3, 1}, mixed...)); diff != "" {
 			t.Errorf("%s: %s", kind, diff)

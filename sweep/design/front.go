@@ -12,31 +12,56 @@ import (
 func Front(values [][]float64) []int {
 	front := []int{}
 	for i, row := range values {
-		if !slices.ContainsFunc(row, func(x float64) bool { return math.IsNaN(x) || math.IsInf(x, 1) }) && len(row) > 0 {
+		if len(row) > 0 && !slices.ContainsFunc(row, failed) {
 			front = append(front, i)
 		}
 	}
 	if len(front) == 0 {
 		return front
 	}
-	if len(values[front[0]]) > 2 {
-		return slices.Clone(slices.DeleteFunc(slices.Clone(front), func(i int) bool {
-			return slices.ContainsFunc(front, func(j int) bool { return dominates(values[j], values[i]) })
-		}))
+	if n := len(values[front[0]]); n <= 2 {
+		return sweepLine(values, front, n-1)
 	}
-	slices.SortStableFunc(front, func(a, b int) int { return slices.Compare(values[a], values[b]) })
-	var kept []int
-	for _, i := range front {
-		// The last one kept is least in its last value of all before i.
-		if k := len(kept); k == 0 || last(values[i]) < last(values[kept[k-1]]) || slices.Equal(values[i], values[kept[k-1]]) {
-			kept = append(kept, i)
-		}
-	}
-	slices.Sort(kept)
-	return kept
+	whole := slices.Clone(front)
+	return slices.DeleteFunc(front, func(i int) bool {
+		return slices.ContainsFunc(whole, func(j int) bool { return dominates(values[j], values[i]) })
+	})
 }
 
-func last(row []float64) float64 { return row[len(row)-1] }
+func failed(x float64) bool { return math.IsNaN(x) || x > math.MaxFloat64 }
+
+// sweepLine is the front of rows of one or two values, the last of which has the given index.
+func sweepLine(values [][]float64, rows []int, last int) []int {
+	type pair struct {
+		x, y float64
+		row  int
+	}
+	pairs := make([]pair, len(rows))
+	for k, i := range rows {
+		pairs[k] = pair{values[i][0], values[i][last], i}
+	}
+	slices.SortFunc(pairs, func(a, b pair) int {
+		switch {
+		case a.x < b.x || a.x == b.x && a.y < b.y:
+			return -1
+		case a.x == b.x && a.y == b.y:
+			return cmp.Compare(a.row, b.row)
+		}
+		return 1
+	})
+	front := []int{}
+	lowest := pairs[0]
+	for _, p := range pairs {
+		if p.y < lowest.y {
+			lowest = p
+		}
+		if p.y == lowest.y && p.x == lowest.x {
+			front = append(front, p.row)
+		}
+	}
+	slices.Sort(front)
+	return front
+}
 
 // dominates tells whether a is as small as b in every value and smaller in one.
 func dominates(a, b []float64) bool {

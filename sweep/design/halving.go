@@ -47,8 +47,8 @@ func NewHalving(points []Point, o HalvingOptions) (*Halving, error) {
 	case o.Max.Steps < o.Min.Steps || o.Max.Seeds < o.Min.Seeds || o.Max == o.Min:
 		return nil, fmt.Errorf("successive halving goes from %d steps of %d seeds to %d of %d: it must go up in one and down in none",
 			o.Min.Steps, o.Min.Seeds, o.Max.Steps, o.Max.Seeds)
-	case o.Max.Steps > 100_000_000 || o.Max.Seeds > 100_000:
-		return nil, fmt.Errorf("successive halving goes to %d steps of %d seeds: at most 100000000 of 100000", o.Max.Steps, o.Max.Seeds)
+	case o.Max.Steps > maxSteps || o.Max.Seeds > maxSeeds:
+		return nil, fmt.Errorf("successive halving goes to %d steps of %d seeds: at most %d of %d", o.Max.Steps, o.Max.Seeds, maxSteps, maxSeeds)
 	}
 	h := &Halving{points: slices.Clone(points), rungs: rungsOf(len(points), o)}
 	for i := range points {

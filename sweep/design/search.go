@@ -13,6 +13,12 @@ type Budget struct {
 	Seeds int `json:"seeds,omitempty"` // 0: as the sweep says
 }
 
+// Limits of a budget.
+const (
+	maxSteps = 100_000_000
+	maxSeeds = 100_000
+)
+
 // Trial is a point to be run.
 type Trial struct {
 	Point Point `json:"point"`
@@ -29,7 +35,7 @@ type Search interface {
 	Tell(values [][]float64) error
 }
 
-// Generation is what was asked and told once.
+// Generation is what was asked and told once. JSON has no NaN: in a history that is kept, a trial that failed has a nil row.
 type Generation struct {
 	Trials []Trial     `json:"trials"`
 	Values [][]float64 `json:"values"`
@@ -42,7 +48,8 @@ func Replay(s Search, history []Generation) error {
 			return a.Budget == b.Budget && slices.Equal(a.Point, b.Point)
 		})
 		if !same {
-			return fmt.Errorf("generation %d of the search asks for other trials than its history holds: begin anew, or go on with the settings, program and kind of machine that it began with", i)
+			return fmt.Errorf("generation %d of the search asks for other trials than its history holds: "+
+				"begin anew, or go on with the settings, program and kind of machine that it began with", i)
 		}
 		if err := s.Tell(g.Values); err != nil {
 			return fmt.Errorf("generation %d of the search's history: %w", i, err)
@@ -61,18 +68,14 @@ func checked(asked []Trial, values [][]float64, objectives int) ([][]float64, er
 	}
 	told := rows(len(values), objectives)
 	for i, row := range values {
-		failed := row == nil
 		switch {
-		case !failed && len(row) != objectives:
+		case row != nil && len(row) != objectives:
 			return nil, fmt.Errorf("trial %d has %d values: the search has %d objectives", i, len(row), objectives)
 		case slices.Contains(row, math.Inf(-1)):
-			return nil, fmt.Errorf("trial %d has the value -Inf, than which nothing can be better: values are finite, or NaN when the trial failed", i)
-		}
-		for _, x := range row {
-			failed = failed || math.IsNaN(x) || x > math.MaxFloat64
+			return nil, fmt.Errorf("trial %d has the value -Inf: values are finite, or NaN when the trial failed", i)
 		}
 		copy(told[i], row)
-		if failed {
+		if row == nil || slices.ContainsFunc(row, failed) {
 			for j := range told[i] {
 				told[i][j] = math.Inf(1)
 			}

@@ -36,10 +36,8 @@ func (v Value) MarshalJSON() ([]byte, error) {
 
 // Limits of a request.
 const (
-	maxLine  = 1 << 20 // bytes
-	maxID    = 256     // bytes
-	maxSteps = 100_000_000
-	maxSeeds = 100_000
+	maxLine = 1 << 20 // bytes
+	maxID   = 256     // bytes
 )
 
 // Serve lets another program choose: it reads one request a line from r, evaluates it, and writes one answer a line to w before

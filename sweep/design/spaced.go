@@ -40,7 +40,7 @@ func root(r *big.Float, n int) *big.Float {
 	var exponent big.Float
 	e := r.MantExp(&exponent)
 	m, _ := exponent.Float64()
-	y := wide().SetFloat64(math.Exp((math.Log(m) + float64(e)*math.Ln2) / float64(n)))
+	y := wide().SetFloat64(math.Exp((math.Log(m) + float64(float64(e)*math.Ln2)) / float64(n)))
 	for range 5 {
 		// y ← y + y (r / y^n − 1) / n
 		d := wide().Quo(r, power(y, n))
