@@ -157,3 +157,16 @@ func (w *Scratch) ForProduct(columns int) []float32 {
 	}
 	return w.Product
 }
+
+// Kind is what a reader of the strategy's figures must know of it: bound, in training only, not causal, or nothing.
+func (t *Traits) Kind() string {
+	switch {
+	case t.Bound:
+		return "bound"
+	case t.TrainingOnly:
+		return "in training only"
+	case !t.Causal:
+		return "not causal"
+	}
+	return ""
+}

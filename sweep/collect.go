@@ -298,7 +298,7 @@ func (c *collector) cellColumns() []column {
 	for _, a := range c.p.Axes {
 		columns = append(columns, column{a.Name, kindOf(a.Values), false})
 	}
-	columns = append(columns, column{"strategy", texts, true}, column{"spec", texts, true})
+	columns = append(columns, column{"strategy", texts, true}, column{"spec", texts, true}, column{"kind", texts, false})
 	for _, k := range c.p.Knobs {
 		columns = append(columns, column{k, c.knobKind(k), false})
 	}
@@ -382,6 +382,9 @@ func (c *collector) cellRow(t *tableWriter, i int, r *Record) error {
 	}
 	t.text(next(), c.presets[spec].Name)
 	t.text(next(), c.short[spec])
+	if j := next(); r.Kind != "" {
+		t.text(j, r.Kind)
+	}
 	for _, k := range p.Knobs {
 		j := next()
 		if v, ok := c.knob(spec, k); ok {

@@ -133,7 +133,7 @@ func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, 
 // record keeps what a plan asks for of a run.
 func (p *Plan) record(s *sim.StrategyResult) *Record {
 	run := s.Runs[0]
-	r := &Record{Values: finite(run.Values), Warnings: s.Warnings}
+	r := &Record{Kind: s.Traits.Kind(), Values: finite(run.Values), Warnings: s.Warnings}
 	for key, e := range s.Metrics {
 		if e.Floor != nil {
 			if r.Floors == nil {

@@ -21,6 +21,7 @@ import (
 // Record is what a cell left: the metrics of its seed, and where asked for the state at some steps.
 type Record struct {
 	Failed   string             `json:"failed,omitempty"` // why there is nothing else: the strategy cannot act here, or the run failed
+	Kind     string             `json:"kind,omitempty"`   // what a reader must know of the strategy: bound, in training only, not causal
 	Values   map[string]float64 `json:"values,omitempty"`
 	Floors   map[string]float64 `json:"floors,omitempty"` // sampling floors of those metrics that have one
 	Warnings []string           `json:"warnings,omitempty"`

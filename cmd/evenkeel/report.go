@@ -268,13 +268,8 @@ func renderTable(r *sim.Result, v view, shown []column) string {
 // label is the spec of a strategy with what sets it apart from one that could be used.
 func label(s *sim.StrategyResult) string {
 	name := s.Traits.Spec
-	switch {
-	case s.Traits.Bound:
-		name += " (bound)"
-	case s.Traits.TrainingOnly:
-		name += " (in training only)"
-	case !s.Traits.Causal:
-		name += " (not causal)"
+	if kind := s.Traits.Kind(); kind != "" {
+		name += " (" + kind + ")"
 	}
 	if k, ok := s.Metrics["experts_per_token"]; ok && s.Traits.Varies {
 		name += fmt.Sprintf(" (%.3g experts a token)", k.Mean)
