@@ -3,6 +3,7 @@ package sim
 import (
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"evenkeel/internal/rng"
@@ -180,6 +181,24 @@ func TestExpertGradientsMatchCentralDifferences(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Two seeds of one world have one task, so that their losses differ by tokens and beginnings alone; otherwise each has its own.
+func TestWorldSeedFixesTheTask(t *testing.T) {
+	settings := []string{"tokens=128", "experts=8", "topk=2", "width=16", "task.experts=learned", "task.regions=5"}
+	of := func(seed uint64, more ...string) *task {
+		return replicateOfSeed(t, seed, "pretraining", append(settings, more...), Learned, "none").oracle.task
+	}
+	same := func(a, b *task) bool { return reflect.DeepEqual(a.maps, b.maps) && reflect.DeepEqual(a.centres, b.centres) }
+	if same(of(1), of(2)) {
+		t.Error("two seeds have one task")
+	}
+	if !same(of(1, "world_seed=7"), of(2, "world_seed=7")) {
+		t.Error("two seeds of one world have two tasks")
+	}
+	if !same(of(7), of(2, "world_seed=7")) {
+		t.Error("the task of a world is not that of its seed")
 	}
 }
 

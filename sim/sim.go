@@ -181,7 +181,7 @@ func newReplicate(c *Config, seed uint64, w *workers, s *moe.Scratch) (*replicat
 	r := &replicate{c: c, seed: seed, workers: w, scratch: s, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.places()),
 		oracle: newOracle(c.Layer, c.places())}
 	if c.Experts.Learn {
-		r.oracle.task = newTask(c, seed)
+		r.oracle.task = newTask(c, c.world(seed))
 	}
 	r.prepareRounds()
 	weights := r.stream.OracleRouter()
