@@ -190,7 +190,9 @@ func TestWorldSeedFixesTheTask(t *testing.T) {
 	of := func(seed uint64, more ...string) *task {
 		return replicateOfSeed(t, seed, "pretraining", append(settings, more...), Learned, "none").oracle.task
 	}
-	same := func(a, b *task) bool { return reflect.DeepEqual(a.maps, b.maps) && reflect.DeepEqual(a.centres, b.centres) }
+	same := func(a, b *task) bool {
+		return reflect.DeepEqual(a.maps, b.maps) && reflect.DeepEqual(a.centres, b.centres)
+	}
 	if same(of(1), of(2)) {
 		t.Error("two seeds have one task")
 	}
