@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"evenkeel/experiment"
+	"evenkeel/internal/whole"
 	"evenkeel/moe"
 	"evenkeel/sim"
 	"evenkeel/strategies"
@@ -297,11 +297,11 @@ type Folder struct {
 // plan: the cells that both have are not run again.
 func Hold(dir string, p *Plan, extend bool) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("the folder of the sweep cannot be written: %w", located(err))
+		return nil, fmt.Errorf("the folder of the sweep cannot be written: %w", whole.Located(err))
 	}
 	if lock(f) != nil {
 		f.Close()
@@ -329,18 +329,18 @@ func (h *Folder) enter(p *Plan, extend bool) error {
 		if !extend {
 			return fmt.Errorf("%s holds the results of another plan (%s, not %s): name another folder, or give it this plan, and keep the cells that both have, by --extend", h.Dir, old.Hash(), p.Hash())
 		}
-		return writeWhole(name, func(w io.Writer) error { _, err := w.Write(p.Encode()); return err })
+		return whole.WriteBytes(name, p.Encode())
 	}
 	entries, err := os.ReadDir(h.Dir)
 	if err != nil {
-		return located(err)
+		return whole.Located(err)
 	}
 	for _, e := range entries {
-		if e.Name() != ".lock" && !temporary(e.Name()) {
+		if e.Name() != ".lock" && !whole.Temporary(e.Name()) {
 			return fmt.Errorf("%s is no folder of a sweep and holds other files, such as %s: name another", h.Dir, e.Name())
 		}
 	}
-	return writeWhole(name, func(w io.Writer) error { _, err := w.Write(p.Encode()); return err })
+	return whole.WriteBytes(name, p.Encode())
 }
 
 // Release gives the folder back.

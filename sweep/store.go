@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"evenkeel/internal/whole"
 )
 
 // Record is what a cell left: the metrics of its seed, and where asked for the state at some steps.
@@ -99,7 +99,7 @@ func scan(dir string, f func(Name, []byte) error) (found Found, err error) {
 func scanFile(file string, found *Found, f func(Name, []byte) error) error {
 	r, err := os.Open(file)
 	if err != nil {
-		return located(err)
+		return whole.Located(err)
 	}
 	defer r.Close()
 	b := bufio.NewReaderSize(r, 1<<20)
@@ -121,7 +121,7 @@ func scanFile(file string, found *Found, f func(Name, []byte) error) error {
 			return nil
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return located(err)
+			return whole.Located(err)
 		}
 		if name, record, ok := decodeLine(line[:max(0, len(line)-1)]); ok {
 			if err := f(name, record); err != nil {
@@ -150,11 +150,11 @@ const flushAfter = 200 * time.Millisecond
 func newWriter(dir, name string) (*writer, error) {
 	folder := filepath.Join(dir, resultsFolder)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	f, err := os.OpenFile(filepath.Join(folder, name+resultsSuffix), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	w := &writer{f: f}
 	if err := lock(f); err != nil {
@@ -201,7 +201,7 @@ func (w *writer) flush() {
 		w.err = w.f.Sync()
 	}
 	if w.err != nil {
-		w.err = located(w.err)
+		w.err = whole.Located(w.err)
 	}
 	w.buf, w.begun = w.buf[:0], time.Time{}
 }
@@ -211,48 +211,7 @@ func (w *writer) close() error {
 	defer w.mu.Unlock()
 	w.flush()
 	if err := w.f.Close(); w.err == nil && err != nil {
-		w.err = located(err)
+		w.err = whole.Located(err)
 	}
 	return w.err
 }
-
-// located says of an error of the file system which path it concerns, in one sentence.
-func located(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return fmt.Errorf("%s: %w", path.Path, path.Err)
-	}
-	return err
-}
-
-// writeWhole writes a file under a temporary name and renames it, so that it appears whole or not at all.
-func writeWhole(name string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".evenkeel-*")
-	if err != nil {
-		return located(err)
-	}
-	b := bufio.NewWriterSize(f, 1<<20)
-	if err = write(b); err == nil {
-		err = b.Flush()
-	}
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("%s was not written: %w", name, located(err))
-	}
-	return nil
-}
-
-// temporary reports whether a name is one of writeWhole's, left by a process that died.
-func temporary(name string) bool { return strings.HasPrefix(name, ".evenkeel-") }

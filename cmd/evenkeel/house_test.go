@@ -23,11 +23,11 @@ var mayImport = map[string][]string{
 	"strategies":         {"moe", "internal/vec", "internal/rng", "internal/nearest", "internal/order", "internal/transport"},
 	"metrics":            {"moe", "internal/vec", "internal/rng"},
 	"sim":                {"moe", "metrics", "internal/vec", "internal/rng", "internal/transport"},
-	"sweep":              {"moe", "scenarios", "strategies", "sim", "experiment", "sweep/design"},
+	"sweep":              {"moe", "scenarios", "strategies", "sim", "experiment", "sweep/design", "internal/whole"},
 	"experiment":         {"moe", "scenarios", "strategies", "sim"},
-	"plots":              {"moe", "metrics", "sim", "scenarios/fit"},
+	"plots":              {"moe", "metrics", "sim", "scenarios/fit", "internal/whole"},
 	"bench":              {"moe", "internal/vec", "internal/rng"},
-	"cmd/evenkeel":       {"experiment", "bench", "internal/npz", "internal/tracefile", "moe", "scenarios", "scenarios/fit", "strategies", "metrics", "sim", "plots", "internal/vec", "internal/nearest"},
+	"cmd/evenkeel":       {"experiment", "bench", "internal/npz", "internal/tracefile", "moe", "scenarios", "scenarios/fit", "strategies", "metrics", "sim", "plots", "internal/vec", "internal/nearest", "internal/whole"},
 	"internal/vec":       {"internal/rng"},
 	"internal/vec/gen":   {},
 	"internal/rng":       {},
@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/nearest":   {},
 	"internal/tracefile": {"internal/npz"},
 	"internal/order":     {},
+	"internal/whole":     {},
 	"internal/transport": {"internal/order", "internal/vec"},
 }
 
