@@ -11,8 +11,9 @@ import (
 	"evenkeel/moe"
 )
 
-// taught is a batch of random tokens with a task, experts and a random choice; some experts have no token, one has most.
-func taught(r *rand.Rand, c *Config) (*moe.Batch, *task, *experts, *moe.Assignment, []float32) {
+// taught is a batch of random tokens with a task, experts and a random choice; some experts have no token, one has most. The
+// output of some tokens of every tile may be thrown away.
+func taught(r *rand.Rand, c *Config, waste uint64) (*moe.Batch, *task, *experts, *moe.Assignment, []float32) {
 	b := moe.NewBatch(c.Layer, c.Tokens)
 	b.Resize(c.Tokens)
 	b.Sequences = []moe.Span{{From: 0, To: c.Tokens}}
@@ -24,6 +25,7 @@ func taught(r *rand.Rand, c *Config) (*moe.Batch, *task, *experts, *moe.Assignme
 	}
 	for i := range b.Tiles {
 		t := &b.Tiles[i]
+		t.Waste = waste & t.Live()
 		for j := range t.X {
 			if j%vec.Lanes < t.Tokens {
 				t.X[j] = float32(r.NormFloat64())
@@ -63,6 +65,9 @@ func (m *model) loss(b *moe.Batch, k *task, a *moe.Assignment, hidden int, g moe
 	d, n := b.Layer.Width, b.Layer.Experts
 	for i, t := range b.Tiles {
 		for l := range t.Tokens {
+			if t.Waste>>l&1 != 0 {
+				continue
+			}
 			y := make([]float64, d)
 			for c := range d {
 				y[c] = -float64(k.target[(t.Start+l)*d+c])
@@ -106,14 +111,18 @@ func (m *model) loss(b *moe.Batch, k *task, a *moe.Assignment, hidden int, g moe
 }
 
 // Gradients with respect to experts, the shared expert and the scores, through gates, against central differences of the
-// layer's definition; on tiles that are full and one that is not, on experts of more than one tile of tokens and of none.
+// layer's definition; on tiles that are full and one that is not, on experts of more than one tile of tokens and of none, and where
+// the output of some tokens, such as padding, is thrown away.
 func TestExpertGradientsMatchCentralDifferences(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	for _, g := range []moe.Gate{{Normalised: true, Scale: 1}, {Normalised: true, Scale: 2.5}, {Scale: 0.5}} {
-		for _, shared := range []bool{true, false} {
+		for _, of := range []struct {
+			shared bool
+			waste  uint64
+		}{{true, 0}, {false, 0}, {true, 0x8000_0f00_1234_0003}} {
 			c := &Config{Layer: moe.Layer{Experts: 7, TopK: 3, Width: 5, Groups: 1, GroupsKept: 1}, Tokens: 150, Steps: 1,
-				Experts: ExpertsConfig{Learn: true, Hidden: 3, Regions: 4, Shared: shared}}
-			b, k, x, a, s := taught(r, c)
+				Experts: ExpertsConfig{Learn: true, Hidden: 3, Regions: 4, Shared: of.shared}}
+			b, k, x, a, s := taught(r, c, of.waste)
 			const weight = 0.25
 			w := moe.NewScratch(c.Layer)
 			got := 0.0
@@ -140,7 +149,7 @@ func TestExpertGradientsMatchCentralDifferences(t *testing.T) {
 					}
 				}
 			}
-			if shared {
+			if of.shared {
 				m.shared = make([]float64, 25)
 				for i, v := range x.shared.theta {
 					m.shared[i] = float64(v)
@@ -208,7 +217,7 @@ func TestWorldSeedFixesTheTask(t *testing.T) {
 func TestTaskIsLinearWithinRegions(t *testing.T) {
 	c := &Config{Layer: moe.Layer{Experts: 7, TopK: 3, Width: 16, Groups: 1, GroupsKept: 1}, Tokens: 640, Steps: 1,
 		Experts: ExpertsConfig{Learn: true, Hidden: 3, Regions: 9}}
-	_, k, _, _, _ := taught(rand.New(rand.NewPCG(8, 8)), c)
+	_, k, _, _, _ := taught(rand.New(rand.NewPCG(8, 8)), c, 0)
 	seen := map[int32]bool{}
 	for i := range c.Tokens {
 		seen[k.region[i]] = true
