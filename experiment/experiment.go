@@ -91,7 +91,7 @@ func (x *Experiment) Config(workers int) (*sim.Config, error) {
 	}
 	c := &sim.Config{
 		Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, Distinct: s.Distinct(), MicroBatches: s.MicroBatches, Ranks: s.Ranks, Steps: s.Steps,
-		Seeds: s.Seeds, Stream: s.Stream, Workers: workers,
+		Seeds: s.Seeds, WorldSeed: s.WorldSeed, Stream: s.Stream, Workers: workers,
 		Experts: sim.ExpertsConfig{Learn: s.Task.Experts == LearnedExperts, Rate: s.Task.Rate, Hidden: s.Task.Hidden, Regions: s.Task.Regions, Shared: s.Task.Shared},
 		Router:  sim.RouterConfig{Mode: x.Mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
 	}

@@ -138,11 +138,11 @@ func (b *Batch) Resize(tokens int) {
 	}
 }
 
-// Aggregate lays the batch out for tokens that stand for as many as weight says, which is of that length and longer by at least
-// 63 zeros, and that is kept.
+// Aggregate lays the batch out, as one micro-batch, for tokens that stand for as many as weight says, which is of that length and
+// longer by at least 63 zeros, and that is kept.
 func (b *Batch) Aggregate(weight []int64, tokens int) {
 	b.Resize(tokens)
-	b.Total = 0
+	b.Total, b.Ranks = 0, 1
 	for i := range b.Tiles {
 		b.Tiles[i].Weight = weight[i*TileTokens : (i+1)*TileTokens]
 		for _, n := range b.Tiles[i].Weight {
@@ -174,9 +174,10 @@ func (b *Batch) Size(s Span) int {
 	case s.Len() == b.Tokens:
 		return b.Seen
 	}
-	n := 0.0
-	for t := s.From; t < s.To; t++ {
-		n += b.Tiles[t/TileTokens].Seen(t % TileTokens)
+	n := int64(0)
+	for i := s.From / TileTokens; i*TileTokens < s.To; i++ {
+		t := &b.Tiles[i]
+		n += t.Count(LaneMask(max(0, s.From-t.Start), min(TileTokens, s.To-t.Start)) &^ t.Unseen)
 	}
 	return int(n)
 }

@@ -156,6 +156,42 @@ func TestTruncate(t *testing.T) {
 	}
 }
 
+// The tokens of a span that counts see are those that are found one by one, whether some are left out or each stands for many.
+func TestSize(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	for range 100 {
+		b := randomBatch(r, Layer{Experts: 2, TopK: 1, Groups: 1, GroupsKept: 1})
+		seen := make([]int64, b.Tokens)
+		if r.IntN(2) == 0 {
+			for i := range seen {
+				if seen[i] = 1; r.IntN(3) == 0 {
+					b.Throw(i, r.IntN(2) == 0)
+					seen[i] = 1 - int64(b.Tiles[i/TileTokens].Unseen>>(i%TileTokens)&1)
+				}
+			}
+		} else {
+			for i := range seen {
+				seen[i] = r.Int64N(1000)
+			}
+			b.Ranks = 3
+			b.Aggregate(append(slices.Clone(seen), make([]int64, TileTokens-1)...), b.Tokens)
+			if b.Ranks != 1 {
+				t.Fatalf("an aggregated batch has %d ranks", b.Ranks)
+			}
+		}
+		for range 20 {
+			from := r.IntN(b.Tokens)
+			span, want := Span{from, from + r.IntN(b.Tokens-from+1)}, 0
+			for _, n := range seen[span.From:span.To] {
+				want += int(n)
+			}
+			if got := b.Size(span); got != want {
+				t.Fatalf("counts see %d of the tokens %v of %d, want %d", got, span, b.Tokens, want)
+			}
+		}
+	}
+}
+
 func TestGateSum(t *testing.T) {
 	if s := (Gate{Normalised: true, Scale: 2.5}).Sum(3); s != 2.5 {
 		t.Errorf("DeepSeek-V3's gates sum to %v, want 2.5", s)

@@ -68,6 +68,9 @@ type Traits struct {
 	Free       bool // it ignores the group limit
 	// Aggregates: it does to one token that stands for many what it would do to each of them; see Batch.
 	Aggregates bool
+	// Collective: how it treats a token depends on other tokens, of the batch or of earlier ones, be it by a loss, by a revision of
+	// a whole batch or by a state that moves.
+	Collective bool
 	Sized      bool // the size of its gates is its own to learn, so that the task takes them as they are
 	// Idle experts, the last ones of the layer, compute nothing: masks leave them out, and loads are those of the others.
 	Idle int

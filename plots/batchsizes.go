@@ -79,7 +79,7 @@ func BatchSizes(panels []BatchPanel, about string) (Picture, error) {
 	for i, x := range panels {
 		p := drawn[i].plot
 		p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = low, high, bottom, top
-		p.X.Tick.Marker = sizeTicks(x, (width-side)/vg.Length(columns)-panelAxes-panelGap, math.Log(high/low))
+		p.X.Tick.Marker = sizeTicks(x.sizes(), (width-side)/vg.Length(columns)-panelAxes-panelGap, math.Log(high/low))
 	}
 	g := newPanelGrid(drawn, columns, width-side-line-2, inner, true)
 	shown := "Lines: mean over whole batches of consecutive tokens; the last point is all of them."
@@ -131,14 +131,18 @@ func batchLooks(panels []BatchPanel) (n namedLooks) {
 	return n
 }
 
-// sizeTicks marks the batch sizes of a panel and labels those that have room, the largest first.
-func sizeTicks(p BatchPanel, width vg.Length, span float64) plot.ConstantTicks {
-	var sizes []int
+// sizes are the batch sizes of a panel, in order.
+func (p BatchPanel) sizes() (all []int) {
 	for _, l := range p.Lines {
-		sizes = append(sizes, l.Sizes...)
+		all = append(all, l.Sizes...)
 	}
-	slices.Sort(sizes)
-	sizes = slices.Compact(sizes)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// sizeTicks marks batch sizes, which are in order, on a logarithmic axis of some width and ln(max/min), and labels those that have
+// room, the largest first.
+func sizeTicks(sizes []int, width vg.Length, span float64) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
 	taken := math.Inf(1) // where the label to the right begins
 	for _, size := range slices.Backward(sizes) {

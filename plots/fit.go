@@ -25,8 +25,12 @@ func Fit(r *fit.Result) (Picture, error) {
 		return Picture{}, errNothing
 	}
 	low, high := fitRange(slices.Concat(batches, domains))
+	var sizes []int
+	for _, p := range batches {
+		sizes = append(sizes, p.Tokens)
+	}
 	bySize := fitPlot(low, high)
-	bySize.X.Scale, bySize.X.Tick.Marker = plot.LogScale{}, pointTicks(batches)
+	bySize.X.Scale = plot.LogScale{}
 	bySize.X.Min, bySize.X.Max = logRange(batches[0].at, batches[len(batches)-1].at)
 	bySize.Add(horizontalGrid{}, fitLines(batches), frame{})
 	byDomain := fitPlot(low, high)
@@ -43,12 +47,17 @@ func Fit(r *fit.Result) (Picture, error) {
 			drawFitLegend(c, r)
 			c = draw.Crop(c, 0, 0, 0, -legend)
 			const y = "MaxVio, max r − 1 (log scale)"
+			mark := func(width vg.Length) {
+				bySize.X.Tick.Marker = sizeTicks(sizes, width-panelAxes, math.Log(bySize.X.Max/bySize.X.Min))
+			}
 			if len(domains) == 0 {
+				mark(c.Max.X - c.Min.X)
 				drawLabelled(c, bySize, "tokens in a batch (log scale)", y)
 				return
 			}
 			width := c.Max.X - c.Min.X
 			part := width * vg.Length(max(0.34, min(0.6, 0.1+0.07*float64(len(domains)))))
+			mark(width - part - gap)
 			drawLabelled(draw.Crop(c, 0, -part-gap, 0, 0), bySize, "tokens in a batch (log scale)", y)
 			drawLabelled(draw.Crop(c, width-part, 0, 0, 0), byDomain, "domain", "")
 		},
@@ -57,8 +66,8 @@ func Fit(r *fit.Result) (Picture, error) {
 
 // fitPoint is one figure at its place on the x axis.
 type fitPoint struct {
-	at    float64
-	label string
+	at     float64
+	domain string // empty of batches
 	fit.Figure
 }
 
@@ -67,9 +76,9 @@ func fitPoints(r *fit.Result, key string) (points []fitPoint) {
 		if f.Key != key || !drawable(f.Real, true) || !drawable(f.Synthetic, true) {
 			continue
 		}
-		p := fitPoint{float64(f.Tokens), count(f.Tokens), f}
+		p := fitPoint{float64(f.Tokens), oneLine(f.Domain), f}
 		if f.Domain != "" {
-			p.at, p.label = float64(len(points)), oneLine(f.Domain)
+			p.at = float64(len(points))
 		}
 		points = append(points, p)
 	}
@@ -95,24 +104,12 @@ func fitPlot(low, high float64) *plot.Plot {
 	return p
 }
 
-// pointTicks marks an axis at the sizes of the batches, the last of which may stand too near to the one before.
-func pointTicks(points []fitPoint) plot.ConstantTicks {
-	var ticks plot.ConstantTicks
-	for i, p := range points {
-		if last := len(points) - 1; i == last-1 && points[last].at < 3*p.at {
-			continue
-		}
-		ticks = append(ticks, plot.Tick{Value: p.at, Label: p.label})
-	}
-	return ticks
-}
-
 const nameLength = 12 // characters of a domain below its place
 
 func nameTicks(points []fitPoint) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
 	for _, p := range points {
-		name := p.label
+		name := p.domain
 		if r := []rune(name); len(r) > nameLength {
 			name = string(r[:nameLength-1]) + "…"
 		}

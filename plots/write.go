@@ -2,10 +2,12 @@ package plots
 
 import (
 	"errors"
-	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"evenkeel/internal/whole"
 )
 
 // file is the content that a file shall have.
@@ -17,25 +19,27 @@ type file struct {
 // writeFiles puts files into a folder and returns the names of those that are there. All are staged under temporary names
 // first, so that a full disk is met before any of them appears. Obsolete ones are removed last.
 func writeFiles(dir string, files []file, obsolete []string) (written []string, err error) {
-	staged := make([]string, 0, len(files))
+	staged := make([]*whole.File, 0, len(files))
 	defer func() {
-		for _, name := range staged[len(written):] {
-			os.Remove(name)
+		for _, f := range staged[len(written):] {
+			f.Discard()
 		}
 	}()
 	for _, f := range files {
-		name, err := stage(dir, f)
+		s, err := whole.Stage(filepath.Join(dir, f.name), func(w io.Writer) error {
+			_, err := w.Write(f.content)
+			return err
+		})
 		if err != nil {
-			return nil, fmt.Errorf("%s was not written: %w", filepath.Join(dir, f.name), bare(err))
+			return nil, err
 		}
-		staged = append(staged, name)
+		staged = append(staged, s)
 	}
 	for i, f := range files {
-		name := filepath.Join(dir, f.name)
-		if err := os.Rename(staged[i], name); err != nil {
+		if err := staged[i].Place(); err != nil {
 			return written, err
 		}
-		written = append(written, name)
+		written = append(written, filepath.Join(dir, f.name))
 	}
 	for _, name := range obsolete {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -43,34 +47,4 @@ func writeFiles(dir string, files []file, obsolete []string) (written []string, 
 		}
 	}
 	return written, nil
-}
-
-// bare is an error without the temporary name that it speaks of.
-func bare(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Err
-	}
-	return err
-}
-
-// stage writes a file under a temporary name in the folder it is for, and returns that name.
-func stage(dir string, f file) (name string, err error) {
-	t, err := os.CreateTemp(dir, "."+f.name+".*")
-	if err != nil {
-		return "", err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(t.Name())
-		}
-	}()
-	_, err = t.Write(f.content)
-	if err == nil {
-		err = t.Chmod(0o644)
-	}
-	if e := t.Close(); err == nil {
-		err = e
-	}
-	return t.Name(), err
 }

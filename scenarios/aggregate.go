@@ -55,7 +55,6 @@ func (a *aggregatedTypes) Layout(b *moe.Batch, m moe.Moment) {
 	}
 	a.kind, a.weight = compact(a.counts, a.kind[:0], a.weight[:0])
 	b.Aggregate(a.weight, len(a.kind))
-	b.Ranks = 1
 }
 
 // compact lists the kinds that came up and how often, the latter with room for the last tile.
@@ -111,5 +110,4 @@ func (a *aggregatedTrace) Layout(b *moe.Batch, m moe.Moment) {
 	a.tokens.draw(&r, int64(a.s.tokensAt(m)), a.counts)
 	a.source, a.weight = compact(a.counts, a.source[:0], a.weight[:0])
 	b.Aggregate(a.weight, len(a.source))
-	b.Ranks = 1
 }

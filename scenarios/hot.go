@@ -1,7 +1,6 @@
 package scenarios
 
 import (
-	"evenkeel/internal/rng"
 	"evenkeel/internal/vec"
 	"evenkeel/moe"
 )
@@ -42,65 +41,53 @@ func (h *Hot) number(l moe.Layer) int {
 	return h.Experts
 }
 
-// set marks the hot experts of a step, or for cycle of one token.
-func (h *Hot) set(hot []bool, l moe.Layer, step, token int) {
-	clear(hot)
-	n, from, stride := h.number(l), 0, 1
+// hotSet is n of all experts, from one on, each a stride after the one before.
+type hotSet struct{ from, n, stride, experts int }
+
+// set is the hot experts of a step, or for cycle of one token.
+func (h *Hot) set(l moe.Layer, step, token int) hotSet {
+	s := hotSet{n: h.number(l), stride: 1, experts: l.Experts}
 	switch h.Place {
 	case placeSpread:
-		stride = 2
+		s.stride = 2
 	case placeLast:
-		from = l.Experts - n
+		s.from = l.Experts - s.n
 	case placeCycle:
-		from = token * l.TopK % l.Experts
+		s.from = token * l.TopK
 	}
 	if h.Rotate > 0 {
-		from += step / h.Rotate * n
+		s.from += step / h.Rotate * s.n
 	}
-	for i := range n {
-		hot[(from+i*stride)%l.Experts] = true
+	s.from %= l.Experts
+	return s
+}
+
+// wants reports whether an expert is in the set.
+func (s hotSet) wants(e int) bool {
+	at := e - s.from
+	if at < 0 {
+		at += s.experts
 	}
+	return at < s.n*s.stride && at%s.stride == 0
 }
 
-type hotStream struct {
-	s      *Scenario
-	seed   uint64
-	moment moe.Moment
-}
-
-// Evaluation implements moe.Stream.
-func (g *hotStream) Evaluation() int { return g.s.EvaluationTokens }
-
-// OracleRouter implements moe.Stream.
-func (g *hotStream) OracleRouter() []float32 { return nil }
-
-// Layout implements moe.Stream.
-func (g *hotStream) Layout(b *moe.Batch, m moe.Moment) {
-	g.moment = m
-	g.s.layout(b, g.s.tokensAt(m))
-}
+type hotStream struct{ unrelated }
 
 // Fill implements moe.Stream.
 func (g *hotStream) Fill(b *moe.Batch, tile int, _ *moe.Scratch) {
-	t, m, h, layer := &b.Tiles[tile], g.moment, g.s.Hot, b.Layer
-	t.Key = rng.Key(g.seed, rng.Choice, uint64(m.Purpose), uint64(m.Index), uint64(tile))
-	vec.Normals(t.Z, rng.Key(g.seed, rng.Noise, uint64(m.Purpose), uint64(m.Index), uint64(tile)))
-	hot := make([]bool, layer.Experts)
-	if h.Place != placeCycle {
-		h.set(hot, layer, m.Step, 0)
+	t, m, h := &b.Tiles[tile], g.moment, g.s.Hot
+	vec.Normals(t.Z, g.begin(t, tile))
+	if m.Step%h.Every != h.Every-1 {
+		return
 	}
-	burning := m.Step%h.Every == h.Every-1
 	for l := range moe.TileTokens {
-		t.Token[l], t.Domain[l] = -1, -1
 		at := t.Start + l
-		if !burning || int(float64(at+1)*h.Share) == int(float64(at)*h.Share) {
+		if int(float64(at+1)*h.Share) == int(float64(at)*h.Share) {
 			continue
 		}
-		if h.Place == placeCycle {
-			h.set(hot, layer, m.Step, at)
-		}
-		for e, wanted := range hot {
-			if wanted {
+		hot := h.set(b.Layer, m.Step, at)
+		for e := range b.Layer.Experts {
+			if hot.wants(e) {
 				t.Z[e*moe.TileTokens+l] += 6
 			} else {
 				t.Z[e*moe.TileTokens+l] -= 6

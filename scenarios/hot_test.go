@@ -80,6 +80,27 @@ func TestHotLoads(t *testing.T) {
 	}
 }
 
+// A set wants exactly the experts that one finds by walking through it, past the last expert too.
+func TestHotSets(t *testing.T) {
+	for _, experts := range []int{7, 64} {
+		for _, h := range []Hot{{Place: placeBlock, Experts: 3, Rotate: 1}, {Place: placeBlock, Experts: experts, Rotate: 1}, {Place: placeSpread, Experts: (experts + 1) / 2, Rotate: 1},
+			{Place: placeSpread, Experts: 2, Rotate: 2}, {Place: placeLast, Experts: 3, Rotate: 1}, {Place: placeCycle}, {Place: placeBlock, Experts: 0}} {
+			for at := range 3 * experts {
+				s := h.set(moe.Layer{Experts: experts, TopK: 3}, at, at)
+				want := map[int]bool{}
+				for i := range s.n {
+					want[(s.from+i*s.stride)%experts] = true
+				}
+				for e := range experts {
+					if s.wants(e) != want[e] {
+						t.Fatalf("%+v of %d experts, step or token %d: expert %d is wanted: %v", h, experts, at, e, s.wants(e))
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestHotRefuses(t *testing.T) {
 	for _, reference := range []string{"hot:", "hot:80", "hot:x:4", "hot:101:4", "hot:80:0", "hot:80:65", "hot:80:4:1", "hot:NaN:4"} {
 		if _, err := Load(reference, nil, -1); err == nil {

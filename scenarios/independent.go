@@ -23,15 +23,42 @@ type Independent struct {
 	Spread       float64 `json:"spread" range:"0 1000 (scale of the means)"`
 }
 
-type independentStream struct {
+// unrelated is what streams share whose tokens have no latent vectors and know nothing of each other.
+type unrelated struct {
 	s      *Scenario
 	seed   uint64
-	mean   []float32
 	moment moe.Moment
 }
 
+// Evaluation implements moe.Stream.
+func (g *unrelated) Evaluation() int { return g.s.EvaluationTokens }
+
+// OracleRouter implements moe.Stream.
+func (g *unrelated) OracleRouter() []float32 { return nil }
+
+// Layout implements moe.Stream.
+func (g *unrelated) Layout(b *moe.Batch, m moe.Moment) {
+	g.moment = m
+	g.s.layout(b, g.s.tokensAt(m))
+}
+
+// begin fills in of a tile all but its logits, and returns the key of their noise.
+func (g *unrelated) begin(t *moe.Tile, tile int) (noise uint64) {
+	m := g.moment
+	t.Key = rng.Key(g.seed, rng.Choice, uint64(m.Purpose), uint64(m.Index), uint64(tile))
+	for l := range t.Token {
+		t.Token[l], t.Domain[l] = -1, -1
+	}
+	return rng.Key(g.seed, rng.Noise, uint64(m.Purpose), uint64(m.Index), uint64(tile))
+}
+
+type independentStream struct {
+	unrelated
+	mean []float32
+}
+
 func newIndependentStream(s *Scenario, seed, world uint64) *independentStream {
-	g := &independentStream{s: s, seed: seed, mean: make([]float32, s.Experts)}
+	g := &independentStream{unrelated: unrelated{s: s, seed: seed}, mean: make([]float32, s.Experts)}
 	y := s.Independent
 	r := rng.New(rng.Key(world, rng.World, drawOffsets))
 	normal := normals(rng.Key(world, rng.World, drawOffsets), s.Experts)
@@ -51,23 +78,10 @@ func newIndependentStream(s *Scenario, seed, world uint64) *independentStream {
 	return g
 }
 
-// Evaluation implements moe.Stream.
-func (g *independentStream) Evaluation() int { return g.s.EvaluationTokens }
-
-// OracleRouter implements moe.Stream.
-func (g *independentStream) OracleRouter() []float32 { return nil }
-
-// Layout implements moe.Stream.
-func (g *independentStream) Layout(b *moe.Batch, m moe.Moment) {
-	g.moment = m
-	g.s.layout(b, g.s.tokensAt(m))
-}
-
 // Fill implements moe.Stream.
 func (g *independentStream) Fill(b *moe.Batch, tile int, _ *moe.Scratch) {
-	t, m := &b.Tiles[tile], g.moment
-	t.Key = rng.Key(g.seed, rng.Choice, uint64(m.Purpose), uint64(m.Index), uint64(tile))
-	key := rng.Key(g.seed, rng.Noise, uint64(m.Purpose), uint64(m.Index), uint64(tile))
+	t := &b.Tiles[tile]
+	key := g.begin(t, tile)
 	if g.s.Independent.Distribution == "normal" {
 		vec.Normals(t.Z, key)
 	} else {
@@ -82,8 +96,5 @@ func (g *independentStream) Fill(b *moe.Batch, tile int, _ *moe.Scratch) {
 		for l, v := range z {
 			z[l] = float32(scale*v) + mean
 		}
-	}
-	for l := range t.Token {
-		t.Token[l], t.Domain[l] = -1, -1
 	}
 }

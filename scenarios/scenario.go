@@ -145,7 +145,7 @@ func (s *Scenario) Stream(seed uint64) moe.Stream {
 	case s.Independent != nil:
 		return newIndependentStream(s, seed, world)
 	case s.Hot != nil:
-		return &hotStream{s: s, seed: seed}
+		return &hotStream{unrelated{s: s, seed: seed}}
 	case s.Trace != nil && s.Aggregate:
 		return newAggregatedTrace(newTraceStream(s, seed))
 	case s.Trace != nil:

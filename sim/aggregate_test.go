@@ -92,6 +92,19 @@ func TestAggregateRefusesWhatWorksTokenByToken(t *testing.T) {
 	}
 }
 
+// Padding can be left out of counts, and makes no difference to what looks at one token at a time; what looks at the tokens of a
+// batch itself is refused.
+func TestPaddingThatIsNotCountedRefusesWhatSeesIt(t *testing.T) {
+	for spec, want := range map[string]bool{"none": true, "random": true, "round-robin": true, "jitter": true, "loss-free": true, "aux-loss": true,
+		"none:groups=v2": true, "capacity": false, "expert-choice": false, "quantile-balancing": false, "bip": false, "sinkhorn": false, "threshold": false,
+		"simbal": false, "balanced-optimum": false} {
+		err := sim.Check(configure(t, "padding", []string{"synthetic.padding.counted=false"}, sim.Learned, spec))
+		if (err == nil) != want {
+			t.Errorf("%s is accepted: %v, want %v (%v)", spec, err == nil, want, err)
+		}
+	}
+}
+
 // Padding that is not counted leaves a bias and a loss as if it were not there: after any number of steps the state is that of a run
 // whose experts saw the same real tokens. So the real tokens are more even than where padding counts, for any rule of counts; and
 // what experts have to do is not.

@@ -17,12 +17,17 @@ func replicateOf(b testing.TB, settings []string, mode string, specs ...string) 
 
 func replicateOfScenario(b testing.TB, scenario string, settings []string, mode string, specs ...string) *replicate {
 	b.Helper()
+	return replicateOfSeed(b, 1, scenario, settings, mode, specs...)
+}
+
+func replicateOfSeed(b testing.TB, seed uint64, scenario string, settings []string, mode string, specs ...string) *replicate {
+	b.Helper()
 	s, err := scenarios.Load(scenario, settings, -1)
 	if err != nil {
 		b.Fatal(err)
 	}
 	c := &Config{Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, Distinct: s.Distinct(), MicroBatches: s.MicroBatches, Ranks: s.Ranks,
-		Steps: 1 << 30, Seeds: []uint64{1}, Router: RouterConfig{Mode: mode, Rate: s.Router.Rate}, Experts: expertsOf(s), Stream: s.Stream}
+		Steps: 1 << 30, Seeds: []uint64{seed}, WorldSeed: s.WorldSeed, Router: RouterConfig{Mode: mode, Rate: s.Router.Rate}, Experts: expertsOf(s), Stream: s.Stream}
 	for _, text := range specs {
 		spec, err := strategies.Parse(text)
 		if err != nil {
@@ -30,7 +35,7 @@ func replicateOfScenario(b testing.TB, scenario string, settings []string, mode 
 		}
 		c.Strategies = append(c.Strategies, func() (moe.Strategy, error) { return spec.Build(c.Layer) })
 	}
-	r, err := newReplicate(c, 1, nil, moe.NewScratch(c.Layer))
+	r, err := newReplicate(c, seed, nil, moe.NewScratch(c.Layer))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -49,6 +54,17 @@ func (r *replicate) once(step int) {
 	r.each(len(r.active), r.move)
 }
 
+// benchmark times steps after the first.
+func (r *replicate) benchmark(b *testing.B) {
+	r.once(0)
+	b.ReportAllocs()
+	step := 1
+	for b.Loop() {
+		r.once(step)
+		step++
+	}
+}
+
 var benchShapes = []struct {
 	name     string
 	settings []string
@@ -64,13 +80,7 @@ func BenchmarkStep(b *testing.B) {
 		for _, c := range []struct{ mode, spec string }{{Frozen, "none"}, {Frozen, "loss-free"}, {Learned, "loss-free"}, {Learned, "aux-loss"}} {
 			b.Run(fmt.Sprintf("%s/%s/%s", shape.name, c.mode, c.spec), func(b *testing.B) {
 				r := replicateOf(b, shape.settings, c.mode, c.spec)
-				r.once(0)
-				b.ReportAllocs()
-				step := 1
-				for b.Loop() {
-					r.once(step)
-					step++
-				}
+				r.benchmark(b)
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(r.c.Tokens), "ns/token")
 			})
 		}
@@ -143,13 +153,7 @@ func BenchmarkHugeBatch(b *testing.B) {
 	for _, c := range []struct{ mode, spec string }{{Frozen, "loss-free"}, {Learned, "aux-loss"}} {
 		b.Run(c.mode+"/"+c.spec, func(b *testing.B) {
 			r := replicateOfScenario(b, "huge-batch", nil, c.mode, c.spec)
-			r.once(0)
-			b.ReportAllocs()
-			step := 1
-			for b.Loop() {
-				r.once(step)
-				step++
-			}
+			r.benchmark(b)
 			b.ReportMetric(float64(len(r.batch.Tiles)*moe.TileTokens), "kinds")
 		})
 	}

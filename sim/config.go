@@ -12,6 +12,7 @@ type Config struct {
 	Ranks        int
 	Steps        int
 	Seeds        []uint64
+	WorldSeed    uint64 // draws the task of experts that learn, for all seeds; 0: each seed draws its own
 	Router       RouterConfig
 	Experts      ExpertsConfig
 	Stream       func(seed uint64) moe.Stream
@@ -37,6 +38,14 @@ func (c *Config) Memory() int64 {
 
 // solvable reports whether the balanced optimum is that of the layer's own tokens: one by one, all of use, by fixed experts.
 func (c *Config) solvable() bool { return !c.Experts.Learn && !c.Facts.Aggregate && !c.Facts.Waste }
+
+// world is what draws the task of a seed.
+func (c *Config) world(seed uint64) uint64 {
+	if c.WorldSeed != 0 {
+		return c.WorldSeed
+	}
+	return seed
+}
 
 // places is how many tokens a batch must have room for.
 func (c *Config) places() int {

@@ -3,6 +3,7 @@ package sim
 import (
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"evenkeel/internal/rng"
@@ -10,8 +11,9 @@ import (
 	"evenkeel/moe"
 )
 
-// taught is a batch of random tokens with a task, experts and a random choice; some experts have no token, one has most.
-func taught(r *rand.Rand, c *Config) (*moe.Batch, *task, *experts, *moe.Assignment, []float32) {
+// taught is a batch of random tokens with a task, experts and a random choice; some experts have no token, one has most. The
+// output of some tokens of every tile may be thrown away.
+func taught(r *rand.Rand, c *Config, waste uint64) (*moe.Batch, *task, *experts, *moe.Assignment, []float32) {
 	b := moe.NewBatch(c.Layer, c.Tokens)
 	b.Resize(c.Tokens)
 	b.Sequences = []moe.Span{{From: 0, To: c.Tokens}}
@@ -23,6 +25,7 @@ func taught(r *rand.Rand, c *Config) (*moe.Batch, *task, *experts, *moe.Assignme
 	}
 	for i := range b.Tiles {
 		t := &b.Tiles[i]
+		t.Waste = waste & t.Live()
 		for j := range t.X {
 			if j%vec.Lanes < t.Tokens {
 				t.X[j] = float32(r.NormFloat64())
@@ -62,6 +65,9 @@ func (m *model) loss(b *moe.Batch, k *task, a *moe.Assignment, hidden int, g moe
 	d, n := b.Layer.Width, b.Layer.Experts
 	for i, t := range b.Tiles {
 		for l := range t.Tokens {
+			if t.Waste>>l&1 != 0 {
+				continue
+			}
 			y := make([]float64, d)
 			for c := range d {
 				y[c] = -float64(k.target[(t.Start+l)*d+c])
@@ -105,14 +111,18 @@ func (m *model) loss(b *moe.Batch, k *task, a *moe.Assignment, hidden int, g moe
 }
 
 // Gradients with respect to experts, the shared expert and the scores, through gates, against central differences of the
-// layer's definition; on tiles that are full and one that is not, on experts of more than one tile of tokens and of none.
+// layer's definition; on tiles that are full and one that is not, on experts of more than one tile of tokens and of none, and where
+// the output of some tokens, such as padding, is thrown away.
 func TestExpertGradientsMatchCentralDifferences(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	for _, g := range []moe.Gate{{Normalised: true, Scale: 1}, {Normalised: true, Scale: 2.5}, {Scale: 0.5}} {
-		for _, shared := range []bool{true, false} {
+		for _, of := range []struct {
+			shared bool
+			waste  uint64
+		}{{true, 0}, {false, 0}, {true, 0x8000_0f00_1234_0003}} {
 			c := &Config{Layer: moe.Layer{Experts: 7, TopK: 3, Width: 5, Groups: 1, GroupsKept: 1}, Tokens: 150, Steps: 1,
-				Experts: ExpertsConfig{Learn: true, Hidden: 3, Regions: 4, Shared: shared}}
-			b, k, x, a, s := taught(r, c)
+				Experts: ExpertsConfig{Learn: true, Hidden: 3, Regions: 4, Shared: of.shared}}
+			b, k, x, a, s := taught(r, c, of.waste)
 			const weight = 0.25
 			w := moe.NewScratch(c.Layer)
 			got := 0.0
@@ -139,7 +149,7 @@ func TestExpertGradientsMatchCentralDifferences(t *testing.T) {
 					}
 				}
 			}
-			if shared {
+			if of.shared {
 				m.shared = make([]float64, 25)
 				for i, v := range x.shared.theta {
 					m.shared[i] = float64(v)
@@ -183,11 +193,31 @@ func TestExpertGradientsMatchCentralDifferences(t *testing.T) {
 	}
 }
 
+// Two seeds of one world have one task, so that their losses differ by tokens and beginnings alone; otherwise each has its own.
+func TestWorldSeedFixesTheTask(t *testing.T) {
+	settings := []string{"tokens=128", "experts=8", "topk=2", "width=16", "task.experts=learned", "task.regions=5"}
+	of := func(seed uint64, more ...string) *task {
+		return replicateOfSeed(t, seed, "pretraining", append(settings, more...), Learned, "none").oracle.task
+	}
+	same := func(a, b *task) bool {
+		return reflect.DeepEqual(a.maps, b.maps) && reflect.DeepEqual(a.centres, b.centres)
+	}
+	if same(of(1), of(2)) {
+		t.Error("two seeds have one task")
+	}
+	if !same(of(1, "world_seed=7"), of(2, "world_seed=7")) {
+		t.Error("two seeds of one world have two tasks")
+	}
+	if !same(of(7), of(2, "world_seed=7")) {
+		t.Error("the task of a world is not that of its seed")
+	}
+}
+
 // Targets are B_r·x of the region whose centre is nearest, and on average as large as the tokens.
 func TestTaskIsLinearWithinRegions(t *testing.T) {
 	c := &Config{Layer: moe.Layer{Experts: 7, TopK: 3, Width: 16, Groups: 1, GroupsKept: 1}, Tokens: 640, Steps: 1,
 		Experts: ExpertsConfig{Learn: true, Hidden: 3, Regions: 9}}
-	_, k, _, _, _ := taught(rand.New(rand.NewPCG(8, 8)), c)
+	_, k, _, _, _ := taught(rand.New(rand.NewPCG(8, 8)), c, 0)
 	seen := map[int32]bool{}
 	for i := range c.Tokens {
 		seen[k.region[i]] = true

@@ -25,7 +25,7 @@ func configure(t testing.TB, scenario string, settings []string, mode string, sp
 	}
 	s.SettleSteps(mode == sim.Frozen)
 	c := &sim.Config{Layer: s.Layer(), Facts: s.Facts(), Tokens: s.Tokens, Distinct: s.Distinct(), MicroBatches: s.MicroBatches, Ranks: s.Ranks,
-		Steps: s.Steps, Seeds: s.Seeds, Router: sim.RouterConfig{Mode: mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
+		Steps: s.Steps, Seeds: s.Seeds, WorldSeed: s.WorldSeed, Router: sim.RouterConfig{Mode: mode, Rate: s.Router.Rate, Oracle: s.Router.Init == "oracle"},
 		Stream: s.Stream, Experts: sim.ExpertsConfig{Learn: s.Task.Experts == "learned", Rate: s.Task.Rate, Hidden: s.Task.Hidden,
 			Regions: s.Task.Regions, Shared: s.Task.Shared}}
 	for _, text := range specs {

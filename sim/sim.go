@@ -113,7 +113,7 @@ func (c *Config) Refuse(t moe.Traits) error {
 		return fmt.Errorf("%s chooses by the stream's true affinities, which say nothing about experts that learn: leave it out, or use --experts fixed", t.Spec)
 	case c.Facts.Waste && t.Oracle:
 		return fmt.Errorf("%s evens out all tokens alike, and here the output of some is thrown away: leave it out", t.Spec)
-	case c.Facts.Unseen && !t.Aggregates && !t.Oracle && t.Name != "none":
+	case c.Facts.Unseen && t.Collective && !t.Aggregates:
 		return fmt.Errorf("%s sees all tokens of a batch, so it cannot leave padding out of its counts: use synthetic.padding.counted=true, or a rule of counts alone such as loss-free", t.Spec)
 	case c.Facts.Aggregate && (!t.Aggregates || t.Oracle):
 		return fmt.Errorf("%s works token by token, and here a token stands for many that are alike: use aggregate=false with fewer tokens, or a rule of whole batches such as loss-free", t.Spec)
@@ -181,7 +181,7 @@ func newReplicate(c *Config, seed uint64, w *workers, s *moe.Scratch) (*replicat
 	r := &replicate{c: c, seed: seed, workers: w, scratch: s, stream: c.Stream(seed), batch: moe.NewBatch(c.Layer, c.places()),
 		oracle: newOracle(c.Layer, c.places())}
 	if c.Experts.Learn {
-		r.oracle.task = newTask(c, seed)
+		r.oracle.task = newTask(c, c.world(seed))
 	}
 	r.prepareRounds()
 	weights := r.stream.OracleRouter()

@@ -33,10 +33,10 @@ const (
 	drawMaps
 )
 
-func newTask(c *Config, seed uint64) *task {
+func newTask(c *Config, world uint64) *task {
 	d, n := c.Layer.Width, c.Experts.Regions
 	k := &task{width: d, centres: vec.NewMatrix(n, d), maps: make([]*vec.Matrix, n), first: make([]int32, n+1), energy: make([]float64, n)}
-	centres := normals(rng.Key(seed, rng.Task, drawRegions), n*d, 1)
+	centres := normals(rng.Key(world, rng.Task, drawRegions), n*d, 1)
 	for r := range n {
 		c := centres[r*d : (r+1)*d]
 		var square float64
@@ -47,7 +47,7 @@ func newTask(c *Config, seed uint64) *task {
 			c[i] = float32(float64(c[i]) / math.Sqrt(square))
 		}
 		k.maps[r] = vec.NewMatrix(d, d)
-		k.maps[r].Set(normals(rng.Key(seed, rng.Task, drawMaps, uint64(r)), d*d, math.Sqrt(1/float64(d))))
+		k.maps[r].Set(normals(rng.Key(world, rng.Task, drawMaps, uint64(r)), d*d, math.Sqrt(1/float64(d))))
 	}
 	k.centres.Set(centres)
 	tokens := (c.Tokens + vec.Lanes - 1) / vec.Lanes * vec.Lanes

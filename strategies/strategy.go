@@ -191,6 +191,7 @@ func compose(r *strategy) *strategy {
 	}
 	t.Whole, t.Transforms, t.Loss = r.revision != nil, r.transform != nil, len(r.losses) > 0
 	t.Logits = t.Transforms
+	t.Collective = t.Whole || t.Loss || len(r.controllers) > 0
 	if r.counted == nil {
 		r.counted = topK{r.layer.Ungrouped()}
 	}

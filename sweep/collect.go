@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 
+	"evenkeel/internal/whole"
 	"evenkeel/sim"
 	"evenkeel/strategies"
 )
@@ -65,7 +66,7 @@ func (m *Manifest) Complete() bool { return m.Missing == 0 }
 func ReadManifest(dir string) (*Manifest, error) {
 	text, err := os.ReadFile(filepath.Join(dir, ManifestFile))
 	if err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	m := new(Manifest)
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -86,7 +87,7 @@ func Collect(ctx context.Context, dir string, p *Plan, progress func(done, total
 	defer c.close()
 	name := filepath.Join(dir, ManifestFile)
 	if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	m := &Manifest{Format: Format, Plan: p.Hash(), Scenario: p.Scenario.Name, Settings: p.portable(), Design: p.Design, Axes: p.Axes, Knobs: p.Knobs,
 		Seeds: p.Seeds, Cells: p.Cells()}
@@ -102,7 +103,7 @@ func Collect(ctx context.Context, dir string, p *Plan, progress func(done, total
 		return nil, err
 	}
 	text, _ := json.MarshalIndent(m, "", "  ") // plain values only
-	return m, writeWhole(name, func(w io.Writer) error { _, err := w.Write(append(text, '\n')); return err })
+	return m, whole.WriteBytes(name, append(text, '\n'))
 }
 
 // portable are the settings without the place of a trace's file.
@@ -176,7 +177,7 @@ func newCollector(dir string, p *Plan) (*collector, error) {
 		f, err := os.Open(name)
 		if err != nil {
 			c.close()
-			return nil, located(err)
+			return nil, whole.Located(err)
 		}
 		c.files = append(c.files, f)
 	}
@@ -200,7 +201,7 @@ func (c *collector) record(i int, buffer *[]byte) (*Record, error) {
 	}
 	*buffer = slices.Grow((*buffer)[:0], int(at.length))[:at.length]
 	if _, err := c.files[at.file].ReadAt(*buffer, at.offset); err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	r := new(Record)
 	if err := json.Unmarshal(*buffer, r); err != nil {
@@ -226,7 +227,7 @@ func (c *collector) write(ctx context.Context, m *Manifest, progress func(done, 
 	for _, name := range tables {
 		var t *tableWriter
 		sum := sha256.New()
-		err := writeWhole(filepath.Join(c.dir, name), func(w io.Writer) error {
+		err := whole.Write(filepath.Join(c.dir, name), func(w io.Writer) error {
 			out := io.MultiWriter(w, sum)
 			switch name {
 			case CellsTable:

@@ -3,12 +3,13 @@ package sweep
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"evenkeel/internal/whole"
 )
 
 // Folder is a sweep's folder, held by one process.
@@ -36,11 +37,11 @@ const PlanFile = "plan.json"
 // Hold makes the folder of a plan, or takes one: for this process alone, or shared with others that run shards of it.
 func Hold(dir string, p *Plan, change Change, shared bool) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("the folder of the sweep cannot be made: %w; name another", located(err))
+		return nil, fmt.Errorf("the folder of the sweep cannot be made: %w; name another", whole.Located(err))
 	}
 	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("the folder of the sweep cannot be written: %w; name another", located(err))
+		return nil, fmt.Errorf("the folder of the sweep cannot be written: %w; name another", whole.Located(err))
 	}
 	if lock(f, !shared) != nil {
 		f.Close()
@@ -72,7 +73,7 @@ func (h *Folder) enter(p *Plan, change Change) error {
 	case err != nil && change != Extend:
 		return err
 	}
-	return writeWhole(name, func(w io.Writer) error { _, err := w.Write(p.Encode()); return err })
+	return whole.WriteBytes(name, p.Encode())
 }
 
 // grows reports whether p differs from an older plan in its points only.
@@ -85,10 +86,10 @@ func (p *Plan) grows(old *Plan) bool {
 func (h *Folder) fresh() error {
 	entries, err := os.ReadDir(h.Dir)
 	if err != nil {
-		return located(err)
+		return whole.Located(err)
 	}
 	for _, e := range entries {
-		if e.Name() != ".lock" && !temporary(e.Name()) {
+		if e.Name() != ".lock" && !whole.Temporary(e.Name()) {
 			return fmt.Errorf("%s is no folder of a sweep and holds other files, such as %s: %w", h.Dir, e.Name(), ErrOtherPlan)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
+
+	"evenkeel/internal/whole"
 )
 
 // Gather copies into a folder what others hold of the same plan.
@@ -61,7 +63,7 @@ func WriteCSV(dir string, m *Manifest) error {
 		if err != nil {
 			return err
 		}
-		err = writeWhole(name, t.writeCSV)
+		err = whole.Write(name, t.writeCSV)
 		t.Close()
 		if err != nil {
 			return err

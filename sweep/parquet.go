@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
+
+	"evenkeel/internal/whole"
 )
 
 // A column of a table. Every value but those of required columns may be null.
@@ -110,7 +112,7 @@ const maxRows = 1 << 28
 func OpenTable(name string) (*Table, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	t, err := newTable(f)
 	if err != nil {

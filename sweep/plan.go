@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"evenkeel/internal/whole"
 	"evenkeel/scenarios"
 	"evenkeel/strategies"
 )
@@ -65,14 +66,14 @@ const (
 func ReadPlan(name string) (*Plan, error) {
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	if info.Size() > maxPlan {
 		return nil, fmt.Errorf("%s has %d bytes: a plan has at most %d", name, info.Size(), maxPlan)
 	}
 	text, err := os.ReadFile(name)
 	if err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	p, err := DecodePlan(text)
 	if err != nil {

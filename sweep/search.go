@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"evenkeel/internal/nearest"
+	"evenkeel/internal/whole"
 	"evenkeel/sim"
 	"evenkeel/sweep/design"
 )
@@ -212,5 +213,5 @@ func writeGenerations(dir string, generations []design.Generation) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(filepath.Join(dir, SearchFile), func(w io.Writer) error { _, err := w.Write(append(text, '\n')); return err })
+	return whole.Write(filepath.Join(dir, SearchFile), func(w io.Writer) error { _, err := w.Write(append(text, '\n')); return err })
 }

@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"evenkeel/internal/whole"
 )
 
 // Record is what a cell left: the metrics of its seed, and where asked for the state at some steps.
@@ -112,7 +112,7 @@ func scan(dir string, f func(Name, []byte, place) error) (found Found, err error
 func scanFile(file string, index int32, found *Found, f func(Name, []byte, place) error) error {
 	r, err := os.Open(file)
 	if err != nil {
-		return located(err)
+		return whole.Located(err)
 	}
 	defer r.Close()
 	b := bufio.NewReaderSize(r, 1<<20)
@@ -136,7 +136,7 @@ func scanFile(file string, index int32, found *Found, f func(Name, []byte, place
 			return nil
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return located(err)
+			return whole.Located(err)
 		}
 		if name, record, ok := decodeLine(line[:max(0, len(line)-1)]); ok {
 			if err := f(name, record, place{at - 1 - int64(len(record)), int32(len(record)), index}); err != nil {
@@ -179,12 +179,12 @@ func Open(dir string, p *Plan, shard Shard) (*Store, error) {
 	}
 	folder := filepath.Join(dir, resultsFolder)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	name := filepath.Join(folder, fmt.Sprintf("shard-%d-of-%d%s", max(1, shard.Index), max(1, shard.Of), resultsSuffix))
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
-		return nil, located(err)
+		return nil, whole.Located(err)
 	}
 	if err := lock(f, true); err != nil {
 		f.Close()
@@ -203,7 +203,7 @@ func (s *Store) begin(dir string) error {
 		var last [1]byte
 		if _, err := s.f.ReadAt(last[:], size-1); err == nil && last[0] != '\n' {
 			if _, err := s.f.Write([]byte{'\n'}); err != nil {
-				return located(err)
+				return whole.Located(err)
 			}
 			s.Found.Torn++
 			s.Found.Damaged-- // which scan will count
@@ -277,7 +277,7 @@ func (s *Store) write(lines []byte) error {
 		return s.err
 	}
 	if _, err := s.f.Write(lines); err != nil {
-		s.err = fmt.Errorf("%w: what was finished is kept, and the same command goes on from there", located(err))
+		s.err = fmt.Errorf("%w: what was finished is kept, and the same command goes on from there", whole.Located(err))
 		return s.err
 	}
 	switch {
@@ -300,7 +300,7 @@ func (s *Store) sync() {
 		s.timer = nil
 	}
 	if err := s.f.Sync(); err != nil && s.err == nil && !errors.Is(err, os.ErrClosed) {
-		s.err = located(err)
+		s.err = whole.Located(err)
 	}
 	s.synced = time.Now()
 }
@@ -318,51 +318,10 @@ func (s *Store) Close() error {
 	defer s.mu.Unlock()
 	s.sync()
 	if err := s.f.Close(); s.err == nil && err != nil {
-		s.err = located(err)
+		s.err = whole.Located(err)
 	}
 	return s.err
 }
 
 // isFailure reports whether a record has a reason instead of figures.
 func isFailure(record []byte) bool { return bytes.HasPrefix(record, []byte(`{"failed"`)) }
-
-// located says of an error of the file system which path it concerns, in one sentence.
-func located(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return fmt.Errorf("%s: %w", path.Path, path.Err)
-	}
-	return err
-}
-
-// writeWhole writes a file under a temporary name and renames it, so that it appears whole or not at all.
-func writeWhole(name string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".evenkeel-*")
-	if err != nil {
-		return located(err)
-	}
-	b := bufio.NewWriterSize(f, 1<<20)
-	if err = write(b); err == nil {
-		err = b.Flush()
-	}
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("%s was not written: %w", name, located(err))
-	}
-	return nil
-}
-
-// temporary reports whether a name is one of writeWhole's, left by a process that died.
-func temporary(name string) bool { return strings.HasPrefix(name, ".evenkeel-") }

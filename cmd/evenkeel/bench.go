@@ -156,9 +156,7 @@ func (q *benchRequest) run(ctx context.Context, stdout io.Writer) error {
 		r.Shapes = append(r.Shapes, x)
 	}
 	if q.json {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
+		return encode(stdout, r)
 	}
 	return r.print(stdout)
 }

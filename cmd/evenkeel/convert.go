@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,6 +16,7 @@ import (
 
 	"evenkeel/internal/npz"
 	"evenkeel/internal/tracefile"
+	"evenkeel/internal/whole"
 	"evenkeel/scenarios"
 )
 
@@ -130,8 +129,19 @@ func convert(name, out string, reading scenarios.Reading, stdout io.Writer) erro
 	if err != nil {
 		return err
 	}
-	if err := writeTrace(out, f, reading.Interrupt); err != nil {
-		return err
+	if err := whole.Check(filepath.Dir(out)); err != nil {
+		return fmt.Errorf("--out %s cannot be written: %w", out, err)
+	}
+	var failure error // of the trace, not of the file
+	err = whole.Write(out, func(w io.Writer) error {
+		failure = writeTrace(w, f, reading.Interrupt)
+		return failure
+	})
+	switch {
+	case failure != nil && errors.Is(err, failure):
+		return failure
+	case err != nil:
+		return failed(err)
 	}
 	fmt.Fprintf(stdout, "%s: %s, a trace of %s, %s", name, f.Format(), d.Level, plural(d.Layers, "layer"))
 	if d.Level == scenarios.LevelCounts {
@@ -150,36 +160,16 @@ func convert(name, out string, reading scenarios.Reading, stdout io.Writer) erro
 	return nil
 }
 
-// writeTrace writes all arrays under a temporary name and renames the file, so that it appears whole or not at all.
-func writeTrace(name string, s tracefile.Source, interrupt func() error) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".evenkeel-*")
-	if err != nil {
-		return fmt.Errorf("--out %s cannot be written: %s", name, located(err))
-	}
-	defer os.Remove(f.Name()) // nothing, once it is renamed
-	b := bufio.NewWriterSize(f, 1<<20)
-	z := npz.NewWriter(b)
+// writeTrace writes all arrays of a trace.
+func writeTrace(w io.Writer, s tracefile.Source, interrupt func() error) error {
+	z := npz.NewWriter(w)
 	for _, array := range s.Names() {
 		if err := writeArray(z, s, array, interrupt); err != nil {
-			f.Close()
 			return err
 		}
 	}
-	err = z.Close()
-	if err == nil {
-		err = b.Flush()
-	}
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return failed(fmt.Errorf("%s was not written: %s", name, reason(err)))
+	if err := z.Close(); err != nil {
+		return failed(err)
 	}
 	return nil
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"evenkeel/internal/nearest"
+	"evenkeel/internal/whole"
 	"evenkeel/plots"
 	"evenkeel/scenarios"
 	"evenkeel/scenarios/fit"
@@ -94,8 +93,11 @@ func (q *fitRequest) run(ctx context.Context, traces []string, stdout io.Writer)
 		return fmt.Errorf("--out %s: want a file that ends in .yaml, by which compare knows a scenario", q.out)
 	}
 	for _, file := range []string{q.out, q.figure} {
-		if err := writable(file); err != nil {
-			return err
+		if file == "" {
+			continue
+		}
+		if err := whole.Check(filepath.Dir(file)); err != nil {
+			return fmt.Errorf("%s cannot be written: %w", file, err)
 		}
 	}
 	var sources []fit.Source
@@ -118,9 +120,7 @@ func (q *fitRequest) run(ctx context.Context, traces []string, stdout io.Writer)
 		return err
 	}
 	if q.json {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
-		err = e.Encode(fitJSON(r))
+		err = encode(stdout, fitJSON(r))
 	} else {
 		err = printFit(stdout, r, terminalWidth(stdout))
 	}
@@ -137,14 +137,14 @@ func (q *fitRequest) run(ctx context.Context, traces []string, stdout io.Writer)
 			content, err = picture.SVG()
 		}
 		if err == nil {
-			err = writeWhole(q.figure, content)
+			err = whole.WriteBytes(q.figure, content)
 		}
 		if err != nil {
 			return failed(err)
 		}
 	}
 	if q.out != "" {
-		if err := writeWhole(q.out, r.YAML()); err != nil {
+		if err := whole.WriteBytes(q.out, r.YAML()); err != nil {
 			return failed(err)
 		}
 		if !q.json {
@@ -213,19 +213,6 @@ func (q *fitRequest) base(sources []fit.Source) (*scenarios.Scenario, error) {
 		return nil, fmt.Errorf("%s holds scores, not logits: say which function made them, by --set score=softmax or another", x.File)
 	}
 	return scenarios.Load("pretraining", append(settings, q.settings...), -1)
-}
-
-// writable reports, before any work, whether a file can be written.
-func writable(file string) error {
-	if file == "" {
-		return nil
-	}
-	t, err := os.CreateTemp(filepath.Dir(file), ".evenkeel.*")
-	if err != nil {
-		return fmt.Errorf("%s cannot be written: %w", file, err)
-	}
-	t.Close()
-	return os.Remove(t.Name())
 }
 
 // fittedJSON is the contract of fit --json.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"evenkeel/internal/vec"
+	"evenkeel/internal/whole"
 	"evenkeel/plots"
 	"evenkeel/scenarios"
 	"evenkeel/sim"
@@ -26,60 +27,18 @@ import (
 // prepareFolder makes the folder of the results and makes sure that files can be written into it.
 func prepareFolder(dir string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "plots"), 0o755); err != nil {
-		return fmt.Errorf("--out %s: %s; name a folder that can be made and written", dir, located(err))
+		return fmt.Errorf("--out %s: %w; name a folder that can be made and written", dir, whole.Located(err))
 	}
-	f, err := os.CreateTemp(dir, ".evenkeel-*")
-	if err != nil {
-		return fmt.Errorf("--out %s cannot be written: %s; name another folder", dir, reason(err))
+	if err := whole.Check(dir); err != nil {
+		return fmt.Errorf("--out %s cannot be written: %w; name another folder", dir, err)
 	}
-	f.Close()
-	return os.Remove(f.Name())
+	return nil
 }
 
 // removeEmpty removes the folders that prepareFolder made, if they are still empty.
 func removeEmpty(dir string) {
 	os.Remove(filepath.Join(dir, "plots"))
 	os.Remove(dir)
-}
-
-// located is reason with the path that it concerns.
-func located(err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Path + ": " + path.Err.Error()
-	}
-	return err.Error()
-}
-
-func reason(err error) string {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Err.Error()
-	}
-	return err.Error()
-}
-
-// writeWhole writes a file under a temporary name and renames it, so that it appears whole or not at all.
-func writeWhole(name string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".evenkeel-*")
-	if err != nil {
-		return fmt.Errorf("%s: %s", name, reason(err))
-	}
-	_, err = f.Write(text)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if closing := f.Close(); err == nil {
-		err = closing
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("%s was not written: %s", name, reason(err))
-	}
-	return nil
 }
 
 // writeFolder writes all files of a comparison.
@@ -103,7 +62,7 @@ func writeFiles(dir string, p *plan, r *sim.Result, wall time.Duration, draw fun
 	}
 	name := filepath.Join(dir, "manifest.json")
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s of an earlier run cannot be removed: %s", name, reason(err))
+		return fmt.Errorf("%s of an earlier run cannot be removed: %w", name, whole.Reason(err))
 	}
 	for _, f := range []struct {
 		name string
@@ -111,14 +70,14 @@ func writeFiles(dir string, p *plan, r *sim.Result, wall time.Duration, draw fun
 	}{
 		{"summary.json", summary.Bytes()}, {"summary.csv", summaryCSV(r)}, {"steps.csv", stepsCSV(r)}, {"loads.csv", loadsCSV(r)},
 	} {
-		if err := writeWhole(filepath.Join(dir, f.name), f.text); err != nil {
+		if err := whole.WriteBytes(filepath.Join(dir, f.name), f.text); err != nil {
 			return err
 		}
 	}
 	if err := draw(filepath.Join(dir, "plots")); err != nil {
 		return err
 	}
-	return writeWhole(name, append(manifest, '\n'))
+	return whole.WriteBytes(name, append(manifest, '\n'))
 }
 
 // number prints a float so that reading it gives the same bits; NaN is an empty cell.
@@ -248,7 +207,7 @@ func newManifest(p *plan, r *sim.Result, wall time.Duration) *manifest {
 func readManifest(name string) (*plan, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
-		return nil, fmt.Errorf("--from %s: %s", name, reason(err))
+		return nil, fmt.Errorf("--from %s: %w", name, whole.Reason(err))
 	}
 	var m manifest
 	if err := json.Unmarshal(text, &m); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 
 	"evenkeel/experiment"
 	"evenkeel/internal/vec"
+	"evenkeel/internal/whole"
 	"evenkeel/plots"
 	"evenkeel/sim"
 	"evenkeel/strategies"
@@ -616,19 +616,12 @@ func (f *frontier) json(p *plan) *frontierJSON {
 }
 
 func (f *frontier) writeJSON(w io.Writer, p *plan) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(f.json(p))
+	return encode(w, f.json(p))
 }
 
 // writeFolder writes what compare writes of the same strategies, with frontier.json and its picture in place of compare's.
 func (f *frontier) writeFolder(dir string, p *plan, wall time.Duration) error {
-	var text strings.Builder
-	if err := f.writeJSON(&text, p); err != nil {
-		return err
-	}
-	if err := writeWhole(filepath.Join(dir, "frontier.json"), []byte(text.String())); err != nil {
+	if err := whole.Write(filepath.Join(dir, "frontier.json"), func(w io.Writer) error { return f.writeJSON(w, p) }); err != nil {
 		return err
 	}
 	return writeFiles(dir, p, f.result, wall, func(folder string) error {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -12,6 +10,7 @@ import (
 	"strconv"
 
 	"evenkeel/internal/vec"
+	"evenkeel/internal/whole"
 	"evenkeel/metrics"
 	"evenkeel/moe"
 	"evenkeel/plots"
@@ -478,10 +477,7 @@ func (x *inspection) across(metric, format string, figure func(*layerFound) *flo
 }
 
 func (x *inspection) writeJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(x)
+	return encode(w, x)
 }
 
 // tiles yields the scores of a trace in tiles [E][Lanes], and the number of tokens in each.
@@ -544,11 +540,7 @@ func auxLoss(d *scenarios.Dump, topk int, score moe.Score) float64 {
 
 // writeFolder writes inspect.json and the figures.
 func (x *inspection) writeFolder(dir string) error {
-	var text bytes.Buffer
-	if err := x.writeJSON(&text); err != nil {
-		return err
-	}
-	if err := writeWhole(filepath.Join(dir, "inspect.json"), text.Bytes()); err != nil {
+	if err := whole.Write(filepath.Join(dir, "inspect.json"), x.writeJSON); err != nil {
 		return err
 	}
 	about := fmt.Sprintf("%s: E = %d experts, K = %d chosen, %d tokens; loads of %s.", filepath.Base(x.File), x.Experts, x.TopK, x.Tokens, x.Chosen)

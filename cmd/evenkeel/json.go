@@ -154,9 +154,14 @@ func newSummary(p *plan, r *sim.Result) *summary {
 	return s
 }
 
-func writeJSON(w io.Writer, p *plan, r *sim.Result) error {
+// encode writes a value as JSON that people can read too.
+func encode(w io.Writer, value any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(newSummary(p, r))
+	return e.Encode(value)
+}
+
+func writeJSON(w io.Writer, p *plan, r *sim.Result) error {
+	return encode(w, newSummary(p, r))
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"evenkeel/internal/vec"
+	"evenkeel/internal/whole"
 	"evenkeel/metrics"
 	"evenkeel/sim"
 )
@@ -165,7 +165,7 @@ func (q *request) runLayers(ctx context.Context, flags *pflag.FlagSet, stdout, s
 		}
 	}
 	if q.out != "" {
-		if err := writeWhole(filepath.Join(q.out, "layers.csv"), r.csv()); err != nil {
+		if err := whole.WriteBytes(filepath.Join(q.out, "layers.csv"), r.csv()); err != nil {
 			return failed(err)
 		}
 		if !q.json && !q.quiet {
@@ -390,10 +390,7 @@ func (r *layersReport) writeJSON(w io.Writer) error {
 	for _, run := range r.runs {
 		list = append(list, layerSummary{run.layer, run.summary})
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(list)
+	return encode(w, list)
 }
 
 // csv has one row for each strategy and metric: the mean in every layer, and percentiles across layers.

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"evenkeel/internal/nearest"
+	"evenkeel/internal/whole"
 )
 
 // maxSweepFile bounds a file of flags, in bytes.
@@ -32,12 +33,12 @@ func readFlags(name string, flags *pflag.FlagSet) error {
 func readLimited(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, errors.New(located(err))
+		return nil, whole.Located(err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
-		return nil, errors.New(located(err))
+		return nil, whole.Located(err)
 	}
 	if int64(len(text)) > limit {
 		return nil, fmt.Errorf("%s is larger than %d bytes: it is no file of a sweep", name, limit)

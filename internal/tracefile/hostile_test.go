@@ -330,7 +330,7 @@ func manySteps(n int) string {
 // A file of 100 kB that unpacks to 100 MB of one endless row ends with an error and little memory.
 func TestBombs(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it unpacks some hundred megabytes")
+		t.Skip("unpacks some hundred megabytes: run without -short")
 	}
 	bomb := func(head string, fill byte, size int) []byte {
 		// Members of gzip follow each other, so one block serves for all.

@@ -161,7 +161,7 @@ func documentAt(at, n, domain int) document {
 // worlds, s is below 2.15 σ in 999 of 1,000 cases (χ² with 4 degrees of freedom).
 func TestFitRecoversAStream(t *testing.T) {
 	if testing.Short() {
-		t.Skip("five fits")
+		t.Skip("fits five times: run without -short")
 	}
 	const worlds = 5
 	truth := load(t, "experts=64", "topk=6", "width=128", "sequence_length=128", "synthetic.vocabulary=1500", "synthetic.zipf=1.1", "synthetic.domain_tilt=0.6",
@@ -225,7 +225,7 @@ func TestFitRecoversAStream(t *testing.T) {
 // trace move together, so that the share of 2 traces is not near 0.95 exactly: at least 0.85.
 func TestRangesHoldTheStreamItself(t *testing.T) {
 	if testing.Short() {
-		t.Skip("two fits")
+		t.Skip("fits twice: run without -short")
 	}
 	truth := load(t, "sequence_length=128", "synthetic.energy.type=0.6", "synthetic.energy.noise=0.23")
 	inside, of := 0, 0
