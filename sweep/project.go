@@ -28,6 +28,7 @@ type Projection struct {
 	Rows, Columns []string   // names, resolved
 	RowLabels     [][]string // a label for each of the names, of every row in order
 	ColumnLabels  [][]string
+	RowKinds      []string   // what a reader must know of the strategies of a row, such as bound; empty where they differ
 	Groups        [][]*Group // [row][column]; nil where there are no cells
 	Floors        []float64  // of the metric, by column; NaN where there is none or they differ
 	Varied        []string   // everything that the sweep varied, but for the seed
@@ -92,7 +93,29 @@ func (r *Results) Varied() (list []string) {
 			list = append(list, a.Name)
 		}
 	}
-	return append(append(list, "strategy"), r.Manifest.Knobs...)
+	if len(r.Manifest.Strategies) > 1 || len(r.Manifest.Knobs) == 0 {
+		list = append(list, "strategy")
+	}
+	return append(list, r.Manifest.Knobs...)
+}
+
+// Defaults fills what a query leaves open: rows are the strategies with their knobs, columns the first key of the scenario that
+// varies.
+func (r *Results) Defaults(q *Query) {
+	if q.Rows == nil {
+		q.Rows = append([]string{"strategy"}, r.Manifest.Knobs...)
+		if q.Columns != nil {
+			q.Rows = slices.DeleteFunc(q.Rows, func(n string) bool { return slices.Contains(q.Columns, n) })
+		}
+	}
+	if q.Columns == nil {
+		for _, a := range r.Manifest.Axes {
+			if len(a.Values) > 1 && !slices.Contains(q.Rows, a.Name) {
+				q.Columns = []string{a.Name}
+				return
+			}
+		}
+	}
 }
 
 // column finds the column that a name means: its own, or the only knob of that name.
@@ -328,6 +351,9 @@ func (r *Results) group(p *Projection, kept []bool, values []float64) error {
 	if err := r.mixed(p, kept, rowOf, columnOf); err != nil {
 		return err
 	}
+	if err := r.kinds(p, kept, rowOf); err != nil {
+		return err
+	}
 	return r.floors(p, kept, columnOf)
 }
 
@@ -409,6 +435,29 @@ func (r *Results) mixed(p *Projection, kept []bool, rowOf, columnOf []int32) err
 			} else if f != l.index[i] && !slices.Contains(g.Mixed, name) {
 				g.Mixed = append(g.Mixed, name)
 			}
+		}
+	}
+	return nil
+}
+
+// kinds finds out what a reader must know of the strategies of every row.
+func (r *Results) kinds(p *Projection, kept []bool, rowOf []int32) error {
+	p.RowKinds = make([]string, len(p.RowLabels))
+	index, words, err := r.cells.Texts("kind")
+	if err != nil {
+		return err
+	}
+	seen := make([]bool, len(p.RowKinds))
+	for i, n := range index {
+		if !kept[i] {
+			continue
+		}
+		k := &p.RowKinds[rowOf[i]]
+		switch {
+		case !seen[rowOf[i]]:
+			*k, seen[rowOf[i]] = words[n], true
+		case *k != words[n]:
+			*k = ""
 		}
 	}
 	return nil
