@@ -112,7 +112,7 @@ func TestLoadsOfAggregatedBatches(t *testing.T) {
 			fmt.Sprint("aggregate=", aggregate), fmt.Sprint("tokens=", tokens), fmt.Sprint("evaluation_tokens=", tokens))
 	}
 	// Seeds differ, since those of one seed would draw from the same numbers.
-	one, many, most := batches(false, small, 1, 40), batches(true, small, 101, 40), batches(true, huge, 201, 8)
+	one, many, most := batches(false, small, 1, 200), batches(true, small, 1001, 200), batches(true, huge, 2001, 20)
 
 	// The largest batches tell popularity to some 1e-5 of itself, and the covariance of one token.
 	unit, squares := covarianceOf(most), mat.NewSymDense(experts, nil)
