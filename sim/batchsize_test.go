@@ -5,6 +5,8 @@ import (
 	"math"
 	"testing"
 
+	"gonum.org/v1/gonum/stat"
+
 	"evenkeel/metrics"
 	"evenkeel/sim"
 )
@@ -13,14 +15,8 @@ import (
 type estimate struct{ mean, se float64 }
 
 func estimated(x []float64) estimate {
-	mean, variance := 0.0, 0.0
-	for _, v := range x {
-		mean += v / float64(len(x))
-	}
-	for _, v := range x {
-		variance += (v - mean) * (v - mean) / float64(len(x)-1)
-	}
-	return estimate{mean, math.Sqrt(variance / float64(len(x)))}
+	mean, sd := stat.MeanStdDev(x, nil)
+	return estimate{mean, sd / math.Sqrt(float64(len(x)))}
 }
 
 // agrees checks that two independent estimates agree at three standard errors.
@@ -72,9 +68,9 @@ func TestMaxVioAgainstTheBatch(t *testing.T) {
 	}
 	sizes := []int{64, 256, 1024, 4096}
 	// Every cell has seeds of its own, since those of one seed share their first tokens.
-	seed := 0
+	seed := 1
 	measure := func(scenario string, tokens, length, topk int, more ...string) (vio, variance estimate) {
-		seeds := fmt.Sprintf("seeds=[%d,%d,%d,%d]", seed+1, seed+2, seed+3, seed+4)
+		seeds := seedList(seed, 4)
 		seed += 4
 		c := configure(t, scenario, append([]string{fmt.Sprintf("tokens=%d", tokens), fmt.Sprintf("sequence_length=%d", length), fmt.Sprintf("topk=%d", topk),
 			"micro_batches=1", "experts=64", "evaluation_tokens=64", "steps=250", seeds}, more...), sim.Frozen, "none")

@@ -22,6 +22,15 @@ var beyond3 = 2 * distuv.UnitNormal.Survival(3)
 // they depend on each other.
 func bonferroni(n int) float64 { return distuv.UnitNormal.Quantile(1 - beyond3/float64(2*n)) }
 
+// seedList is the setting of seeds from first on.
+func seedList(first, seeds int) string {
+	var list []string
+	for i := range seeds {
+		list = append(list, strconv.Itoa(first+i))
+	}
+	return "seeds=[" + strings.Join(list, ",") + "]"
+}
+
 // loadsOf returns how many tokens chose each expert in every batch of a run of none with a frozen router: [batch][E].
 func loadsOf(t *testing.T, settings ...string) (loads [][]float64) {
 	t.Helper()
@@ -103,12 +112,8 @@ func deviations(t *testing.T, what string, z []float64, square float64, free int
 func TestLoadsOfAggregatedBatches(t *testing.T) {
 	const experts, small, huge = 16, 512, 62_914_560 // the latter is DeepSeek-V3's batch
 	batches := func(aggregate bool, tokens, first, seeds int) [][]float64 {
-		var list []string
-		for i := range seeds {
-			list = append(list, strconv.Itoa(first+i))
-		}
 		return loadsOf(t, "experts=16", "topk=3", "width=8", "sequence_length=1", "micro_batches=1", "synthetic.vocabulary=40", "world_seed=7", "steps=250",
-			"synthetic.energy={type: 0.8, domain: 0.2, sequence: 0, noise: 0}", "seeds=["+strings.Join(list, ",")+"]",
+			"synthetic.energy={type: 0.8, domain: 0.2, sequence: 0, noise: 0}", seedList(first, seeds),
 			fmt.Sprint("aggregate=", aggregate), fmt.Sprint("tokens=", tokens), fmt.Sprint("evaluation_tokens=", tokens))
 	}
 	// Seeds differ, since those of one seed would draw from the same numbers.
