@@ -45,12 +45,14 @@ func TestAggregatedRunsAgreeWithTokenByToken(t *testing.T) {
 			x, y = logVariance(a), logVariance(b)
 			w := (x.mean - y.mean) / math.Hypot(x.se, y.se)
 			if !(math.Abs(w) <= bound) {
-				t.Errorf("%s: the variance of %s over seeds is %.3g token by token and %.3g aggregated: %.1f standard errors", s.Traits.Spec, key, math.Exp(x.mean), math.Exp(y.mean), w)
+				t.Errorf("%s: the variance of %s over seeds is %.3g token by token and %.3g aggregated: %.1f standard errors",
+					s.Traits.Spec, key, math.Exp(x.mean), math.Exp(y.mean), w)
 			}
 			worst[0], worst[1], widest = max(worst[0], math.Abs(z)), max(worst[1], math.Abs(w)), max(widest, math.Hypot(x.se, y.se))
 		}
 	}
-	t.Logf("%d figures: means %.2f and variances %.2f standard errors off at most, of %.2f allowed; one of a ratio of variances is at most %.2f", compared, worst[0], worst[1], bound, widest)
+	t.Logf("%d figures: means %.2f and variances %.2f standard errors off at most, of %.2f allowed; one of a ratio of variances is at most %.2f",
+		compared, worst[0], worst[1], bound, widest)
 	if compared < 40 {
 		t.Errorf("%d figures were compared", compared)
 	}

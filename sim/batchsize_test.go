@@ -72,8 +72,8 @@ func TestMaxVioAgainstTheBatch(t *testing.T) {
 	measure := func(scenario string, tokens, length, topk int, more ...string) (vio, variance estimate) {
 		seeds := seedList(seed, 4)
 		seed += 4
-		c := configure(t, scenario, append([]string{fmt.Sprintf("tokens=%d", tokens), fmt.Sprintf("sequence_length=%d", length), fmt.Sprintf("topk=%d", topk),
-			"micro_batches=1", "experts=64", "evaluation_tokens=64", "steps=250", seeds}, more...), sim.Frozen, "none")
+		c := configure(t, scenario, append([]string{fmt.Sprint("tokens=", tokens), fmt.Sprint("sequence_length=", length),
+			fmt.Sprint("topk=", topk), "micro_batches=1", "experts=64", "evaluation_tokens=64", "steps=250", seeds}, more...), sim.Frozen, "none")
 		var v, w []float64
 		for _, x := range run(t, c).Strategies[0].Runs {
 			for _, row := range x.Steps {
@@ -138,7 +138,8 @@ func TestMaxVioAgainstTheBatch(t *testing.T) {
 			}
 		}
 		slope, want := logSlope(sizes, packed), logSlope(sizes, law)
-		t.Logf("θ² %.4f ± %.4f; MaxVio %.3f to %.3f, slope %.4f ± %.4f, by the law %.4f", theta.mean, theta.se, packed[0].mean, packed[3].mean, slope.mean, slope.se, want.mean)
+		t.Logf("θ² %.4f ± %.4f; MaxVio %.3f to %.3f, slope %.4f ± %.4f, by the law %.4f",
+			theta.mean, theta.se, packed[0].mean, packed[3].mean, slope.mean, slope.se, want.mean)
 		agrees(t, "slope", slope, want)
 		if !(slope.mean < 0 && slope.mean > -0.05) {
 			t.Errorf("the slope is %.3f, want a curve that is all but flat", slope.mean)
@@ -154,9 +155,11 @@ func TestMaxVioAgainstTheBatch(t *testing.T) {
 			agrees(t, fmt.Sprintf("variance of %d tokens", n), variance, estimate{1/float64(n) + theta.mean*share, theta.se * share})
 			as := 1 / (1/float64(n) + theta.mean*share)
 			floor := floorOf(64, 32, int(math.Round(as)))
-			t.Logf("MaxVio of %d tokens %.4f ± %.4f: between %.4f and %.4f, of %.0f independent tokens %.4f", n, vio.mean, vio.se, independent[i].mean, packed[i].mean, as, floor.mean)
-			if !(vio.mean > independent[i].mean+3*math.Hypot(vio.se, independent[i].se) && vio.mean < packed[i].mean-3*math.Hypot(vio.se, packed[i].se)) {
-				t.Errorf("MaxVio of %d tokens is %.4f, not between %.4f of independent tokens and %.4f of one sequence", n, vio.mean, independent[i].mean, packed[i].mean)
+			low, high := independent[i], packed[i]
+			t.Logf("MaxVio of %d tokens %.4f ± %.4f: between %.4f and %.4f, of %.0f independent tokens %.4f",
+				n, vio.mean, vio.se, low.mean, high.mean, as, floor.mean)
+			if !(vio.mean > low.mean+3*math.Hypot(vio.se, low.se) && vio.mean < high.mean-3*math.Hypot(vio.se, high.se)) {
+				t.Errorf("MaxVio of %d tokens is %.4f, not between %.4f of independent tokens and %.4f of one sequence", n, vio.mean, low.mean, high.mean)
 			}
 			if n == 4096 { // sixteen sequences: loads are near enough normal for the maximum to be 0.3 % low
 				agrees(t, "MaxVio of 4096 tokens", vio, floor)

@@ -95,7 +95,8 @@ func deviations(t *testing.T, what string, z []float64, square float64, free int
 		}
 	}
 	level := (distuv.ChiSquared{K: float64(free)}).Survival(square)
-	t.Logf("%s: largest deviation %.2f standard errors of %.2f allowed, %d beyond three; chi-square %.1f of %d, p = %.3f", what, z[worst], bound, beyond, square, free, level)
+	t.Logf("%s: largest deviation %.2f standard errors of %.2f allowed, %d beyond three; chi-square %.1f of %d, p = %.3f",
+		what, z[worst], bound, beyond, square, free, level)
 	if !(math.Abs(z[worst]) <= bound) {
 		t.Errorf("%s of expert %d is %.2f standard errors off, and %.2f would be allowed", what, worst, z[worst], bound)
 	}
@@ -153,7 +154,8 @@ func TestLoadsOfAggregatedBatches(t *testing.T) {
 	t.Run("variance", func(t *testing.T) {
 		z := make([]float64, experts)
 		for e := range z {
-			z[e] = (stat.Variance(column(one, e), nil) - stat.Variance(column(many, e), nil)) / math.Hypot(errorOfVariance(e, small, len(one)), errorOfVariance(e, small, len(many)))
+			difference := stat.Variance(column(one, e), nil) - stat.Variance(column(many, e), nil)
+			z[e] = difference / math.Hypot(errorOfVariance(e, small, len(one)), errorOfVariance(e, small, len(many)))
 		}
 		deviations(t, "variance of the load", z, mahalanobis(t, squares, z), experts)
 	})
