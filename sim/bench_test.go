@@ -150,7 +150,7 @@ func TestStepAllocatesNothing(t *testing.T) {
 
 // BenchmarkHugeBatch is a step of 62.9 million aggregated tokens on DeepSeek-V3's layer.
 func BenchmarkHugeBatch(b *testing.B) {
-	for _, c := range []struct{ mode, spec string }{{Frozen, "loss-free"}, {Learned, "aux-loss"}} {
+	for _, c := range []struct{ mode, spec string }{{Frozen, "none"}, {Frozen, "loss-free"}, {Learned, "none"}, {Learned, "loss-free"}, {Learned, "aux-loss"}} {
 		b.Run(c.mode+"/"+c.spec, func(b *testing.B) {
 			r := replicateOfScenario(b, "huge-batch", nil, c.mode, c.spec)
 			r.benchmark(b)
