@@ -49,7 +49,11 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 	}
 	var names []string
 	var factors [][]int32
-	for _, name := range r.Varied() {
+	varied, err := r.factors(rows)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range varied {
 		l, err := r.labels(name)
 		if err != nil {
 			return nil, err
@@ -67,6 +71,9 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 		}
 		names, factors = append(names, name), append(factors, l.index)
 	}
+	if slices.Contains(names, "spec") && len(r.Manifest.Knobs) > 0 {
+		e.Notes = append(e.Notes, "spec is the strategy with its knobs, as one parameter: --filter strategy=NAME shows what each of its knobs does.")
+	}
 	if len(names) == 0 {
 		return nil, errors.New("--effects: nothing varies among the cells that are kept, so that there is no effect to look for")
 	}
@@ -83,6 +90,24 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 	}
 	e.fill(d, names)
 	return e, nil
+}
+
+// factors lists what may vary among some cells: keys of the scenario, then the knobs of one strategy, or, of several, of which each
+// has knobs of its own, strategies with their knobs as one factor.
+func (r *Results) factors(rows []int) (list []string, err error) {
+	for _, a := range r.Manifest.Axes {
+		list = append(list, a.Name)
+	}
+	l, err := r.labels("strategy")
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range rows {
+		if l.index[i] != l.index[rows[0]] {
+			return append(list, "spec"), nil
+		}
+	}
+	return append(list, r.Manifest.Knobs...), nil
 }
 
 func (e *Effects) fill(d *stat.Decomposition, names []string) {
@@ -113,7 +138,7 @@ func (e *Effects) fill(d *stat.Decomposition, names []string) {
 		name string
 		stat.Term
 	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {"seeds", d.Seeds}} {
-		if rest.DF > 0 || rest.SumSquares != 0 {
+		if rest.DF > 0 || math.Abs(rest.Share) > 1e-9 {
 			e.Terms = append(e.Terms, Effect{Name: rest.name, DF: rest.DF, Share: rest.Share})
 		}
 	}

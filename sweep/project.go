@@ -133,19 +133,44 @@ func (r *Results) column(name string) (string, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fmt.Errorf("the sweep has no column %q%s: it varied %s, and measured %s", name, nearest.Hint(name, r.cells.Names), strings.Join(r.Varied(), ", "), strings.Join(r.measured(), ", "))
+		return "", fmt.Errorf("the sweep has no column %q%s: it varied %s, and measured %s", name, nearest.Hint(name, r.cells.Names), strings.Join(r.Varied(), ", "), strings.Join(r.Measured(), ", "))
 	}
 	return "", fmt.Errorf("%q may be %s: write it out", name, strings.Join(found, " or "))
 }
 
-// measured lists the metrics that some cell has.
-func (r *Results) measured() (list []string) {
+// Measured lists the metrics that some cell has.
+func (r *Results) Measured() (list []string) {
 	for _, key := range sim.MetricKeys() {
 		if slices.Contains(r.cells.Names, key) {
 			list = append(list, key)
 		}
 	}
 	return list
+}
+
+// Reason is a text that some cells have.
+type Reason struct {
+	Text  string
+	Cells int
+}
+
+// Count counts the texts of a column, such as failed or warnings, the most frequent first.
+func (r *Results) Count(column string) (list []Reason, err error) {
+	index, words, err := r.cells.Texts(column)
+	if err != nil {
+		return nil, err
+	}
+	cells := make([]int, len(words))
+	for _, n := range index {
+		cells[n]++
+	}
+	for i, text := range words {
+		if text != "" {
+			list = append(list, Reason{text, cells[i]})
+		}
+	}
+	slices.SortStableFunc(list, func(a, b Reason) int { return b.Cells - a.Cells })
+	return list, nil
 }
 
 // labels is a column as indices into its distinct values, which are in order: numbers ascending, words as they first appear.
@@ -259,7 +284,7 @@ func (r *Results) metric(p *Projection) ([]float64, error) {
 		return r.steady(p, key)
 	}
 	if !slices.Contains(r.cells.Names, p.Metric) || !slices.Contains(sim.MetricKeys(), p.Metric) {
-		return nil, fmt.Errorf("the sweep has no metric %q%s: it measured %s", p.Metric, nearest.Hint(p.Metric, r.measured()), strings.Join(r.measured(), ", "))
+		return nil, fmt.Errorf("the sweep has no metric %q%s: it measured %s", p.Metric, nearest.Hint(p.Metric, r.Measured()), strings.Join(r.Measured(), ", "))
 	}
 	return r.cells.Numbers(p.Metric)
 }

@@ -241,9 +241,20 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 	if n := found.Damaged + found.Torn; n > 0 && out.Ran > 0 {
 		lost = fmt.Sprintf(" (%s found damaged or unfinished before)", plural(n, "record"))
 	}
-	fmt.Fprintf(stdout, "%s: %s, of which %d ran now%s, in %s.\n", p.Scenario.Name, plural(p.Cells(), "cell"), out.Ran, lost, wall.Round(time.Millisecond))
-	_, err = fmt.Fprintf(stdout, "Written to %s: %s and tables.\n", q.out, sweep.ManifestFile)
+	fmt.Fprintf(stdout, "%s: %s, of which %d ran now%s, in %s.\n", p.Scenario.Name, plural(m.Cells, "cell"), out.Ran, lost, duration(wall))
+	if err := writeSweepReport(stdout, q.out, terminalWidth(stdout)); err != nil {
+		return failed(err)
+	}
+	_, err = fmt.Fprintf(stdout, "\nWritten to %s: %s, %s and %s. evenkeel table %s shows any part of it.\n", q.out, sweep.ManifestFile, sweep.PlanFile, tableNames(m), q.out)
 	return err
+}
+
+func tableNames(m *sweep.Manifest) string {
+	var list []string
+	for _, t := range m.Tables {
+		list = append(list, t.File)
+	}
+	return strings.Join(list, ", ")
 }
 
 // describe prints what a plan would run, and what that needs.

@@ -150,13 +150,14 @@ func (t *sweptTable) columnLabel(i int) string { return joinLabels(t.Columns, t.
 // joinLabels is what values of columns say: words alone where they speak for themselves, else name=value.
 func joinLabels(names, values []string, kind string) string {
 	var list []string
+	short := shortNames(names)
 	for i, v := range values {
 		switch {
 		case v == "":
 		case names[i] == "strategy" || names[i] == "spec":
 			list = append(list, v)
 		default:
-			list = append(list, lastWord(names[i])+"="+v)
+			list = append(list, short[i]+"="+v)
 		}
 	}
 	s := cmp.Or(strings.Join(list, " "), "all")
@@ -168,6 +169,20 @@ func joinLabels(names, values []string, kind string) string {
 
 // lastWord is a knob without its strategy.
 func lastWord(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }
+
+// shortNames are the names of columns, knobs without their strategy where that leaves no doubt.
+func shortNames(names []string) []string {
+	short := make([]string, len(names))
+	for i, n := range names {
+		short[i] = lastWord(n)
+		for j, other := range names {
+			if i != j && lastWord(other) == short[i] {
+				short[i] = n
+			}
+		}
+	}
+	return short
+}
 
 // row finds the row of a label, or -1 for none.
 func (t *sweptTable) row(label string) (int, error) {
@@ -369,8 +384,8 @@ func (t *sweptTable) part(from, to int, markdown bool) string {
 	numeric := func() {
 		configs = append(configs, table.ColumnConfig{Number: len(header), Align: text.AlignRight, AlignHeader: text.AlignRight, AlignFooter: text.AlignRight})
 	}
-	for i, name := range t.Rows {
-		header = append(header, lastWord(name))
+	for i, name := range shortNames(t.Rows) {
+		header = append(header, name)
 		if t.numericRow(i) {
 			numeric()
 		}
@@ -675,10 +690,10 @@ func writeBench(w io.Writer, m *sweep.Manifest, list []*sweptTable) error {
 			}
 			name := "BenchmarkCell"
 			for k, v := range list[0].RowLabels[i] {
-				name += "/" + safe.Replace(lastWord(list[0].Rows[k])+"="+cmp.Or(v, "none"))
+				name += "/" + safe.Replace(shortNames(list[0].Rows)[k]+"="+cmp.Or(v, "none"))
 			}
 			for k, v := range list[0].ColumnLabels[c] {
-				name += "/" + safe.Replace(lastWord(list[0].Columns[k])+"="+cmp.Or(v, "none"))
+				name += "/" + safe.Replace(shortNames(list[0].Columns)[k]+"="+cmp.Or(v, "none"))
 			}
 			for n, seed := range g.Seeds {
 				fmt.Fprintf(&b, "%s-1 1 %s %s", name, number(g.Values[n]), list[0].Metric)

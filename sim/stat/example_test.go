@@ -27,6 +27,6 @@ func ExampleCompare() {
 		fmt.Println(v)
 	}
 	// Output:
-	// quantile is below sign in maxvio_global by 0.22, 95 % interval 0.179 to 0.255, 42 % of sign's mean (8 seeds, p = 0.016 corrected for 2 comparisons)
+	// quantile is below sign in maxvio_global by 0.22, 95 % interval 0.179 to 0.254, 42 % of sign's mean (8 seeds, p = 0.016 corrected for 2 comparisons)
 	// no difference of clamped and sign in maxvio_global shown over 8 seeds (p = 0.88 corrected for 2 comparisons): as many cannot be relied on to show one below 0.0213; about 1540 would be needed for the one measured
 }

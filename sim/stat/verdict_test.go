@@ -55,9 +55,9 @@ func TestSentences(t *testing.T) {
 		{[]float64{1, 1, 1, 1, 1, 1}, 1, names,
 			"aux-loss is above loss-free in maxvio_global by 1, 95 % interval 1 to 1, 1 % of loss-free's mean (6 seeds, p = 0.031)"},
 		{maize, 1, names,
-			"aux-loss is above loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of loss-free's mean (15 seeds, p = 0.041)"},
+			"aux-loss is above loss-free in maxvio_global by 20.9, 95 % interval -4.6 to 38.1, 21 % of loss-free's mean (15 seeds, p = 0.041)"},
 		{scaled(maize, -1), 1, names,
-			"aux-loss is below loss-free in maxvio_global by 20.9, 95 % interval -4.53 to 38, 21 % of loss-free's mean (15 seeds, p = 0.041)"},
+			"aux-loss is below loss-free in maxvio_global by 20.9, 95 % interval -4.6 to 38.1, 21 % of loss-free's mean (15 seeds, p = 0.041)"},
 		{[]float64{1, 2, 3, 4, 5, 6, 7, 8, 9, -100}, 1, Options{Level: 0.9},
 			"the first and the second differ over 10 seeds (p = 0.084), " +
 				"but few large differences turn the mean against the ranks: no direction is shown"},
