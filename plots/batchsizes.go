@@ -160,7 +160,7 @@ type batchCurve struct {
 
 // along are the points of some values by batch size.
 func (l BatchLine) along(values []float64) []plotter.XYs {
-	var s series
+	var s runsOfPoints
 	for i, v := range values {
 		s.add(float64(l.Sizes[i]), v)
 	}
