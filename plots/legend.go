@@ -22,7 +22,7 @@ const legendGap = 4 * vg.Length(1) // between two entries
 
 // newLegend prepares a legend of so many entries: long ones may be wider where there are many.
 func newLegend(entries int) *legend {
-	l := &legend{widest: legendWidth - endSample - 6}
+	l := &legend{widest: legendWidth}
 	if entries > 12 {
 		l.widest = 1.6 * legendWidth
 	}

@@ -49,7 +49,7 @@ func (f *responseFigure) along(r Response, title string) Picture {
 	x := r.X.place(guess)
 	p := newPlot("", "")
 	x.apply(&p.X)
-	drawn := f.plot(p, x, series, vg.Length(230))
+	drawn := f.plot(p, x, series, 300)
 	width := vg.Length(endLabelWidth)
 	if len(drawn) > 12 {
 		width *= 1.6
@@ -67,7 +67,6 @@ func (f *responseFigure) along(r Response, title string) Picture {
 	}
 	p.Add(labels)
 	side := labels.width()
-	p.Y.Tick.Marker = roomyTicks{f.y.ticker(6), f.y, 300, true}
 	return sheet{
 		title:   title,
 		caption: r.caption(append(f.notes(r.Sweep), x.key)...),
@@ -86,8 +85,7 @@ func (f *responseFigure) side(r Response, title string) Picture {
 	x := r.X.place(pageWidth - 2*margin - width - 60)
 	p := newPlot("", "")
 	x.apply(&p.X)
-	f.y.apply(&p.Y, 6, 300, true)
-	f.plot(p, x, series, 0)
+	f.plot(p, x, series, 300)
 	p.Add(frame{})
 	return sheet{
 		title:   title,
@@ -109,6 +107,7 @@ type responseFigure struct {
 	tally  tally
 	said   []string
 	bands  bool
+	joined bool // by lines
 	floors bool // floors differ between strategies
 }
 
@@ -148,11 +147,11 @@ func (f *responseFigure) any() bool { return f.tally.most > 0 }
 
 // notes are the sentences of the caption.
 func (f *responseFigure) notes(s Sweep) []string {
-	bars := "shading and bars"
-	if !f.bands {
-		bars = "bars"
+	bars := "bars"
+	if f.bands && f.joined {
+		bars = "shading and bars"
 	}
-	notes := []string{f.tally.seeds(s, "Points", bars), f.tally.gaps("gaps in the lines")}
+	notes := []string{f.tally.seeds(s, "Points", bars), f.tally.gaps()}
 	notes = append(notes, f.said...)
 	if len(f.tally.floors) > 0 {
 		notes = append(notes, "The sampling floor is what K experts chosen at random give: it is noise, not imbalance.")
@@ -160,7 +159,7 @@ func (f *responseFigure) notes(s Sweep) []string {
 	if f.floors {
 		notes = append(notes, "Floors differ between strategies: drawn is the first one's.")
 	}
-	if slices.ContainsFunc(f.looks.looks, func(k look) bool { _, ok := k.glyph.(star); return ok }) {
+	if slices.ContainsFunc(f.panels, func(series []Series) bool { return slices.ContainsFunc(series, func(s Series) bool { return s.Bound }) }) {
 		notes = append(notes, "A bound is no strategy that one could use.")
 	}
 	return notes
@@ -199,6 +198,7 @@ func (f *responseFigure) plot(p *plot.Plot, x placed, series []Series, height vg
 	f.y.apply(&p.Y, 5, height, true)
 	p.Add(horizontalGrid{}, zeroMark{})
 	joined := x.scale.kind != named
+	f.joined = joined
 	if !joined {
 		p.Add(slotLines(len(x.at)))
 		for _, run := range f.floor(x, series) {
@@ -207,7 +207,10 @@ func (f *responseFigure) plot(p *plot.Plot, x placed, series []Series, height vg
 	}
 	for i, s := range series {
 		l := responseLine{series: s, look: f.looks.of(s.label()), scale: f.y, joined: joined, banded: f.bands, radius: 2.8}
-		if len(s.Y) > 25 || len(series) > 12 {
+		switch {
+		case len(s.Y) > 60:
+			l.radius = 1.2
+		case len(s.Y) > 25 || len(series) > 12:
 			l.radius = 2
 		}
 		var runs runsOfPoints
@@ -306,7 +309,7 @@ func (l responseLine) Plot(c draw.Canvas, p *plot.Plot) {
 	x, y := p.Transforms(&c)
 	thin := draw.LineStyle{Color: l.look.color, Width: 0.8}
 	for _, v := range l.points {
-		if v.ranged() {
+		if v.ranged() && (!l.joined || !l.banded || len(l.points) <= 40) { // where bars would touch, the shading is enough
 			drawBar(c, thin, x(v.x), y, l.scale, v.Sample, min(barCap, l.radius))
 		}
 	}
@@ -356,6 +359,15 @@ func (f floorSteps) Plot(c draw.Canvas, p *plot.Plot) {
 	for _, v := range f {
 		c.StrokeLine2(floorLine, x(v.X-0.5), y(v.Y), x(v.X+0.5), y(v.Y))
 	}
+}
+
+// floorAt draws a floor across the frame.
+type floorAt float64
+
+// Plot implements plot.Plotter.
+func (f floorAt) Plot(c draw.Canvas, p *plot.Plot) {
+	_, y := p.Transforms(&c)
+	c.StrokeLine2(floorLine, c.Min.X, y(float64(f)), c.Max.X, y(float64(f)))
 }
 
 // Multiples are responses along one parameter, a panel for each value of another, all with the same axes.
@@ -425,22 +437,28 @@ func (m Multiples) draw(f *responseFigure) Picture {
 	body := width - side - line - 2
 	x := m.X.place((body-panelAxes-panelGap*vg.Length(columns-1))/vg.Length(columns) - 12)
 	var panels []panel
+	hatched := ""
 	for i, series := range f.panels {
 		p := newPlot("", "")
 		x.apply(&p.X)
 		f.plot(p, x, series, inner)
-		if x.scale.kind != named {
-			p.Add(curve{f.floor(x, series), floorLine})
+		switch floor := f.floor(x, series); {
+		case x.scale.kind == named: // drawn with the points
+		case constant(floor):
+			p.Add(floorAt(floor[0][0].Y))
+		default:
+			p.Add(curve{floor, floorLine})
 		}
 		if !f.drawn(series) {
 			p.Add(nothing{})
+			hatched = "Hatched: nothing was measured."
 		}
 		panels = append(panels, panel{oneLine(m.Over.Name + " = " + m.Over.Values[i]), p})
 	}
 	g := newPanelGrid(panels, columns, body, inner, true)
 	return sheet{
 		title:   orElse(m.Title, m.Metric.name()+" along "+oneLine(m.X.Name)+", by "+oneLine(m.Over.Name)),
-		caption: m.caption(append(f.notes(m.Sweep), "All panels have the same axes.", x.key)...),
+		caption: m.caption(append(f.notes(m.Sweep), "All panels have the same axes.", hatched, x.key)...),
 		height:  max(g.height(), l.height()+panelHeader+lineHeight(panelText)),
 		body: func(c draw.Canvas) {
 			body := draw.Crop(c, line+2, -side, 0, 0)

@@ -190,14 +190,14 @@ func (t tally) seeds(s Sweep, points, bars string) string {
 	case !t.ranged:
 		return fmt.Sprintf("%s: mean over the seeds (%s); no intervals were given.", points, n)
 	case bars == "":
-		return fmt.Sprintf("%s: mean over the seeds (%s); intervals are not drawn, they would hide each other.", points, n)
+		return fmt.Sprintf("%s: mean over the seeds (%s); there is no room for the intervals.", points, n)
 	default:
 		return fmt.Sprintf("%s: mean over the seeds (%s); %s: %s.", points, n, bars, interval)
 	}
 }
 
 // gaps says what is not there.
-func (t tally) gaps(how string) string {
+func (t tally) gaps() string {
 	var parts []string
 	if t.absent > 0 {
 		parts = append(parts, plural(t.absent, "cell")+" not run")
@@ -208,7 +208,7 @@ func (t tally) gaps(how string) string {
 	if len(parts) == 0 {
 		return ""
 	}
-	return strings.ToUpper(how[:1]) + how[1:] + ": " + strings.Join(parts, ", ") + "."
+	return "Missing: " + strings.Join(parts, ", ") + "."
 }
 
 // caption joins what was swept and the sentences of a figure.

@@ -245,6 +245,9 @@ func (r roomyTicks) Ticks(low, high float64) []plot.Tick {
 			ticks[j].Label = ""
 		}
 	}
+	if vg.Length(len(ticks)) > r.length/3 { // they would be one black line
+		ticks = slices.DeleteFunc(ticks, plot.Tick.IsMinor)
+	}
 	return ticks
 }
 
@@ -287,7 +290,7 @@ func (p Parameter) side(length vg.Length, upright bool) placed {
 	widest := vg.Length(0)
 	for i, v := range p.Values {
 		if labels[i] = oneLine(v); numeric {
-			labels[i] = rounded(numbers[i], 4)
+			labels[i] = shortNumber(numbers[i])
 		}
 		widest = max(widest, tickText.Width(labels[i]))
 	}
@@ -308,6 +311,14 @@ func (p Parameter) side(length vg.Length, upright bool) placed {
 	}
 	a.ticks = roomyTicks{ticks, a.scale, length, upright}
 	return a
+}
+
+// shortNumber writes a value in full if that is short, or else to three digits.
+func shortNumber(v float64) string {
+	if s := number(v); len([]rune(s)) <= 7 {
+		return s
+	}
+	return rounded(v, 3)
 }
 
 // ownTicks marks an axis at the values themselves if these are few, short and far enough apart.
