@@ -2,6 +2,7 @@ package plots
 
 import (
 	"fmt"
+	"image"
 	"image/color"
 	"math"
 	"slices"
@@ -56,6 +57,9 @@ func (h HeatMap) Picture() (Picture, error) {
 }
 
 func (h HeatMap) check() error {
+	if h.X.Name == h.Y.Name && h.X.Name != "" {
+		return fmt.Errorf("both sides of the map are %s: they must be two parameters", h.X.Name)
+	}
 	for _, p := range []Parameter{h.X, h.Y} {
 		if err := p.check(); err != nil {
 			return err
@@ -170,14 +174,16 @@ func (h HeatMap) draw(panels []HeatPanel, t tally, colours scale, said []string)
 	if columns == 1 {
 		inner = max(120, min(vg.Length(len(h.Y.Values))*40, 380))
 	}
-	x, y := h.X.side(cellWidth, false), h.Y.side(inner, true)
+	y := h.Y.side(inner, true)
+	cellWidth -= max(0, y.labelWidth()+8-panelAxes) / vg.Length(columns)
+	x := h.X.side(cellWidth, false)
 	var drawn []panel
 	var maps []heatCells
-	printed, floors := cellsIntervals, false
+	printed, near, fine := cellsIntervals, 0, false
 	for _, p := range panels {
 		cells := heatCells{rows: p.Cells, colours: colours, width: cellWidth / vg.Length(len(h.X.Values)), height: inner / vg.Length(len(h.Y.Values))}
 		printed = min(printed, cells.printable())
-		floors = floors || cells.nearFloor()
+		near, fine = near+cells.nearFloor(), cells.fine()
 		maps = append(maps, cells)
 	}
 	for i, p := range panels {
@@ -195,14 +201,15 @@ func (h HeatMap) draw(panels []HeatPanel, t tally, colours scale, said []string)
 		drawn = append(drawn, panel{title, q})
 	}
 	g := newPanelGrid(drawn, columns, body, inner, true)
-	notes := []string{t.seeds(h.Sweep, "Colours", heatBars[printed]), heatGaps(t)}
-	if floors {
-		notes = append(notes, "Dot in a corner: the interval, or the mean where there is none, reaches the sampling floor, so that what is left may be noise.")
-	}
+	notes := []string{t.seeds(h.Sweep, "Colours", heatBars[printed]), heatGaps(t, fine)}
 	if n := len(t.floors); n > 0 {
 		floor := "The sampling floor is " + rounded(t.floors[0], 3)
 		if n > 1 {
 			floor += " to " + rounded(t.floors[n-1], 3)
+		}
+		floor += fmt.Sprintf("; the interval, or the mean where there is none, reaches it in %s, so that what is left there may be noise", plural(near, "cell"))
+		if near > 0 && !fine {
+			floor += " (dot in the corner)"
 		}
 		notes = append(notes, floor+".")
 	}
@@ -240,8 +247,11 @@ const (
 
 var heatBars = []string{"", "", "±, the longer side", "in brackets"}
 
-func heatGaps(t tally) string {
+func heatGaps(t tally, fine bool) string {
 	var parts []string
+	if fine && t.without > 0 {
+		return fmt.Sprintf("Hatched: %s not run, %s run without a value.", plural(t.absent, "cell"), plural(t.without, "cell"))
+	}
 	if t.absent > 0 {
 		parts = append(parts, "Hatched: "+plural(t.absent, "cell")+" not run.")
 	}
@@ -264,8 +274,19 @@ func atFloor(x Sample) bool {
 	return x.floored() && (x.Mean <= x.Floor || x.ranged() && x.Low <= x.Floor)
 }
 
-func (h heatCells) nearFloor() bool {
-	return slices.ContainsFunc(h.rows, func(row []Sample) bool { return slices.ContainsFunc(row, atFloor) })
+// fine reports whether cells are too small for anything but colour.
+func (h heatCells) fine() bool { return h.width < 8 || h.height < 8 }
+
+// nearFloor counts the cells at the floor.
+func (h heatCells) nearFloor() (n int) {
+	for _, row := range h.rows {
+		for _, x := range row {
+			if atFloor(x) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 var cellText = textStyle(8, labelText.Font.Weight, ink)
@@ -310,6 +331,11 @@ func (h heatCells) printable() int {
 
 // Plot implements plot.Plotter.
 func (h heatCells) Plot(c draw.Canvas, p *plot.Plot) {
+	if h.fine() {
+		h.image(c)
+		frame{}.Plot(c, p)
+		return
+	}
 	x, y := p.Transforms(&c)
 	for i, row := range h.rows {
 		for j, s := range row {
@@ -321,6 +347,30 @@ func (h heatCells) Plot(c draw.Canvas, p *plot.Plot) {
 		}
 	}
 	frame{}.Plot(c, p)
+}
+
+// image draws the cells as an image, which shows no seams.
+func (h heatCells) image(c draw.Canvas) {
+	const pixels = 192 / 72.0 // a point
+	size := c.Size()
+	img := image.NewPaletted(image.Rect(0, 0, int(math.Ceil(float64(size.X)*pixels)), int(math.Ceil(float64(size.Y)*pixels))), valueScale.palette())
+	gaps := false
+	for y := range img.Rect.Dy() {
+		row := h.rows[len(h.rows)-1-y*len(h.rows)/img.Rect.Dy()]
+		for x := range img.Rect.Dx() {
+			s := row[x*len(row)/img.Rect.Dx()]
+			if !s.measured() {
+				gaps = true
+				continue
+			}
+			f := h.colours.at(max(s.Mean, h.colours.low))
+			img.Pix[y*img.Stride+x] = 1 + uint8(math.Round(max(0, min(1, f))*(shades-1)))
+		}
+	}
+	if gaps {
+		hatch(c)
+	}
+	c.DrawImage(c.Rectangle, img)
 }
 
 func (h heatCells) cell(c draw.Canvas, s Sample) {
@@ -337,7 +387,7 @@ func (h heatCells) cell(c draw.Canvas, s Sample) {
 	c.SetColor(fill)
 	c.Fill(c.Rectangle.Path())
 	text := coloured(aligned(cellText, draw.XCenter), onColour(fill))
-	if atFloor(s) && h.width > 6 && h.height > 6 {
+	if atFloor(s) {
 		c.DrawGlyph(draw.GlyphStyle{Color: text.Color, Radius: 1.4, Shape: draw.CircleGlyph{}}, vg.Point{X: c.Max.X - 4, Y: c.Max.Y - 4})
 	}
 	if h.print == cellsNothing {
@@ -368,17 +418,16 @@ func onColour(c color.RGBA) color.Color {
 
 // drawValueBar draws a scale of colours along the right edge of a canvas, with the sampling floor if it is one value.
 func drawValueBar(c draw.Canvas, s scale, floors []float64, title string) {
-	const thickness, most, steps = 12, 300, 128
+	const thickness, most = 12, 300
 	height := min(most, c.Size().Y-24)
-	mid := c.Center().Y
+	mid := max(c.Center().Y, c.Max.Y-most/2-20) // near the top of a tall picture
 	left := c.Max.X - colorBarSpace + 6
 	bar := vg.Rectangle{Min: vg.Point{X: left, Y: mid - height/2}, Max: vg.Point{X: left + thickness, Y: mid + height/2}}
-	for i := range steps {
-		from := bar.Min.Y + height*vg.Length(i)/steps
-		r := vg.Rectangle{Min: vg.Point{X: bar.Min.X, Y: from}, Max: vg.Point{X: bar.Max.X, Y: min(bar.Max.Y, from+height/steps+0.2)}}
-		c.SetColor(valueScale.at((float64(i) + 0.5) / steps))
-		c.Fill(r.Path())
+	img := image.NewPaletted(image.Rect(0, 0, 8, 2*shades), valueScale.palette())
+	for i := range img.Pix {
+		img.Pix[i] = uint8(shades - i/img.Stride/2)
 	}
+	c.DrawImage(bar, img)
 	frame{}.Plot(draw.Canvas{Canvas: c.Canvas, Rectangle: bar}, nil)
 	style := tickText
 	style.YAlign = draw.YCenter
@@ -403,5 +452,5 @@ func drawValueBar(c draw.Canvas, s scale, floors []float64, title string) {
 		c.StrokeLine2(draw.LineStyle{Color: ink, Width: 1, Dashes: []vg.Length{2.5, 1.5}}, bar.Min.X-4, y, bar.Max.X, y)
 		writeLines(&c, coloured(aligned(eventText, draw.XRight), soft), vg.Point{X: bar.Min.X - 5, Y: y + lineHeight(eventText)/2}, []string{"floor"})
 	}
-	writeUpwards(c, tickText, vg.Point{X: c.Max.X, Y: mid}, shorten(title, tickText, c.Size().Y))
+	writeUpwards(c, tickText, vg.Point{X: c.Max.X, Y: mid}, shorten(title, tickText, 2*min(mid-c.Min.Y, c.Max.Y-mid)))
 }

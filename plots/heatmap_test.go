@@ -50,10 +50,15 @@ func heatMaps() map[string]HeatMap {
 	named := Parameter{"schedule", []string{"a schedule with a very long name <&>", "constant", "decay of the rate to nothing at all"}}
 	wide := of(short, tokens, "loss-free")
 	wide.Panels[0].Cells[1][1].Mean = 4e11
+	large := of(Parameter{"rate", logValues(1e-4, 1, 100)}, Parameter{"coeff", logValues(1e-4, 1, 60)}, "loss-free", "momentum", "a")
+	for i := range 30 {
+		large.Panels[0].Cells[i][2*i] = Sample{}
+		large.Panels[0].Cells[i][2*i+1] = Sample{Mean: math.NaN(), N: 8}
+	}
 	return map[string]HeatMap{
 		"usual": of(short, tokens, "loss-free", "momentum"), "one": of(short, tokens, "loss-free"), "gaps": gaps, "negative": negative, "one cell": equal,
 		"large":  of(Parameter{"rate", logValues(1e-4, 1, 100)}, Parameter{"coeff", logValues(1e-4, 1, 60)}, "loss-free", "momentum", "a"),
-		"thirty": thirty, "names": of(named, named, "loss-free", "none"), "wide range": wide,
+		"thirty": thirty, "names": of(named, Parameter{"scope", named.Values}, "loss-free", "none"), "wide range": wide,
 	}
 }
 
@@ -62,7 +67,7 @@ func TestHeatMap(t *testing.T) {
 	for name, h := range heatMaps() {
 		pictures[name] = checkPicture(t, "heatmap", name, h.Picture)
 	}
-	says(t, "usual", pictures["usual"], "MaxVio global over rate and tokens", "loss-free", "momentum", "65,536", "reaches the sampling floor", "±, the longer side: 95 %", "MaxVio global (log scale)")
+	says(t, "usual", pictures["usual"], "MaxVio global over rate and tokens", "loss-free", "momentum", "65,536", "reaches it in 1 cell", "±, the longer side: 95 %", "MaxVio global (log scale)")
 	says(t, "gaps", pictures["gaps"], "Hatched: 1 cell not run", "Crossed: 1 cell run without a value", "1 cell has the lowest colour", "by construction: balanced-optimum (bound)")
 	says(t, "negative", pictures["negative"], "Linear colours")
 	says(t, "names", pictures["names"], "1 = a schedule with a very long name <&>")
@@ -70,13 +75,14 @@ func TestHeatMap(t *testing.T) {
 
 func TestHeatMapRefusesNonsense(t *testing.T) {
 	for want, change := range map[string]func(*HeatMap){
-		"3 rows for 4":      func(h *HeatMap) { h.Panels[0].Cells = h.Panels[0].Cells[:3] },
-		"a row of 6":        func(h *HeatMap) { h.Panels[0].Cells[2] = h.Panels[0].Cells[2][:6] },
-		"has no name":       func(h *HeatMap) { h.Panels[0].Name = "" },
-		"nothing to draw":   func(h *HeatMap) { h.Panels = nil },
-		"has no values":     func(h *HeatMap) { h.Y.Values = nil },
-		"at most 48 panels": func(h *HeatMap) { h.Panels = make([]HeatPanel, 49) },
-		"at most 400000":    func(h *HeatMap) { h.X.Values, h.Y.Values = logValues(1, 2, 1000), logValues(1, 2, 1000) },
+		"must be two parameters": func(h *HeatMap) { h.Y.Name = h.X.Name },
+		"3 rows for 4":           func(h *HeatMap) { h.Panels[0].Cells = h.Panels[0].Cells[:3] },
+		"a row of 6":             func(h *HeatMap) { h.Panels[0].Cells[2] = h.Panels[0].Cells[2][:6] },
+		"has no name":            func(h *HeatMap) { h.Panels[0].Name = "" },
+		"nothing to draw":        func(h *HeatMap) { h.Panels = nil },
+		"has no values":          func(h *HeatMap) { h.Y.Values = nil },
+		"at most 48 panels":      func(h *HeatMap) { h.Panels = make([]HeatPanel, 49) },
+		"at most 400000":         func(h *HeatMap) { h.X.Values, h.Y.Values = logValues(1, 2, 1000), logValues(1, 2, 1000) },
 	} {
 		h := heatMaps()["usual"]
 		change(&h)

@@ -313,6 +313,14 @@ func (p Parameter) side(length vg.Length, upright bool) placed {
 	return a
 }
 
+// labelWidth is the width of the widest label.
+func (a placed) labelWidth() (w vg.Length) {
+	for _, t := range a.ticks.Ticks(a.scale.low, a.scale.high) {
+		w = max(w, tickText.Width(t.Label))
+	}
+	return w
+}
+
 // shortNumber writes a value in full if that is short, or else to three digits.
 func shortNumber(v float64) string {
 	if s := number(v); len([]rune(s)) <= 7 {
