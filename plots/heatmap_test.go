@@ -57,7 +57,7 @@ func heatMaps() map[string]HeatMap {
 	}
 	return map[string]HeatMap{
 		"usual": of(short, tokens, "loss-free", "momentum"), "one": of(short, tokens, "loss-free"), "gaps": gaps, "negative": negative, "one cell": equal,
-		"large":  of(Parameter{"rate", logValues(1e-4, 1, 100)}, Parameter{"coeff", logValues(1e-4, 1, 60)}, "loss-free", "momentum", "a"),
+		"large":  large,
 		"thirty": thirty, "names": of(named, Parameter{"scope", named.Values}, "loss-free", "none"), "wide range": wide,
 	}
 }

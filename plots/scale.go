@@ -198,10 +198,24 @@ func (m Metric) measure(samples ...[]Sample) (s scale, notes []string) {
 		s.low, s.high = logRange(math.Exp(bottom), math.Exp(top))
 		return s, notes
 	}
-	if s.low, s.high = roomAround(bottom, top); low >= 0 && bottom >= 0 && s.low < 0.35*s.high {
-		s.low = min(0, bottom)
+	if s.low, s.high = roomAround(bottom, top); low > 0 && bottom >= 0 && s.low < 0.35*s.high {
+		s.low = 0
 	}
 	return s, notes
+}
+
+// measureAcross is measure for an x axis, which can give zero a place of its own beside a logarithmic scale.
+func (m Metric) measureAcross(samples []Sample) (s scale, notes []string) {
+	above := slices.DeleteFunc(slices.Clone(samples), func(x Sample) bool { return x.Mean == 0 })
+	s, notes = m.measure(above)
+	if len(above) == len(samples) {
+		return s, notes
+	}
+	if s.kind == logarithmic {
+		s.kind = logAndZero
+		return s, notes
+	}
+	return m.measure(samples)
 }
 
 // roomyTicks keeps of a ticker's labels every k-th, with the least k for which an axis of some length has room.
