@@ -174,9 +174,9 @@ func (h HeatMap) draw(panels []HeatPanel, t tally, colours scale, said []string)
 	if columns == 1 {
 		inner = max(120, min(vg.Length(len(h.Y.Values))*40, 380))
 	}
-	y := h.Y.side(inner, true)
+	y := h.Y.side(inner, 90)
 	cellWidth -= max(0, y.labelWidth()+8-panelAxes) / vg.Length(columns)
-	x := h.X.side(cellWidth, false)
+	x := h.X.side(cellWidth, 0)
 	var drawn []panel
 	var maps []heatCells
 	printed, near, fine := cellsIntervals, 0, false

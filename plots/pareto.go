@@ -31,7 +31,7 @@ func (c Cloud) label() string { return Series{Name: c.Name, Bound: c.Bound}.labe
 
 const (
 	maxDots  = 8000 // of a picture; more would only cover each other
-	maxBars  = 90   // points with intervals
+	maxBars  = 120  // points of fronts with intervals
 	dotSpace = 560  // points of the frame's width, about
 )
 
@@ -253,7 +253,7 @@ func (g *paretoFigure) say(t tally) {
 }
 
 // every is the distance of the points of the front of all that have bars.
-func (g *paretoFigure) every() int { return (len(g.whole) + maxBars - 1) / maxBars }
+func (g *paretoFigure) every() int { return (len(g.whole) + maxBars/3 - 1) / (maxBars / 3) }
 
 // wholeLine is how the front of all is drawn.
 var wholeLine = draw.LineStyle{Color: veil(ink, 0x38), Width: 5}
@@ -433,7 +433,7 @@ func drawBars(c draw.Canvas, style draw.LineStyle, x, y func(float64) vg.Length,
 	if v.y.ranged() {
 		drawBar(c, style, x(v.x.Mean), y, ys, v.y, bar)
 	}
-	if !v.x.ranged() {
+	if !v.x.ranged() || v.x.Low == v.x.High {
 		return
 	}
 	// Where zero has a place of its own, an interval from there begins at the edge of the logarithmic part.

@@ -281,24 +281,38 @@ func (p Parameter) place(length vg.Length) placed {
 		kind := spacing(v)
 		a.scale, a.at = onScale(kind, v), v
 		a.ticks = roomyTicks{a.scale.ticker(max(3, int(length/70))), a.scale, length, false}
-		if own := a.ownTicks(length); own != nil {
+		if own := a.ownTicks(length, false); own != nil {
 			a.ticks = own
 		}
 		return a
 	}
-	return p.side(length, false)
+	return p.side(length, 0)
 }
 
-// side puts the values of a parameter side by side.
-func (p Parameter) side(length vg.Length, upright bool) placed {
+// stand puts a parameter onto an upright axis of a height, with room of a width for labels.
+func (p Parameter) stand(height, room vg.Length) placed {
+	v, ok := p.numbers()
+	if !ok {
+		return p.side(height, room)
+	}
+	a := placed{Parameter: p, scale: onScale(spacing(v), v), at: v}
+	a.ticks = roomyTicks{a.scale.ticker(8), a.scale, height, true}
+	if own := a.ownTicks(height, true); own != nil {
+		a.ticks = own
+	}
+	return a
+}
+
+// side puts the values of a parameter side by side on an axis of a length, upright if its labels have a width of their own.
+func (p Parameter) side(length, room vg.Length) placed {
 	a := placed{Parameter: p, scale: scale{named, -0.5, float64(len(p.Values)) - 0.5}}
 	for i := range p.Values {
 		a.at = append(a.at, float64(i))
 	}
 	numbers, numeric := p.numbers()
 	slot := length / vg.Length(len(p.Values))
-	if upright {
-		slot = 90
+	if room > 0 {
+		slot = room
 	}
 	labels := make([]string, len(p.Values))
 	widest := vg.Length(0)
@@ -323,7 +337,7 @@ func (p Parameter) side(length vg.Length, upright bool) placed {
 	for i, label := range labels {
 		ticks = append(ticks, plot.Tick{Value: float64(i), Label: label})
 	}
-	a.ticks = roomyTicks{ticks, a.scale, length, upright}
+	a.ticks = roomyTicks{ticks, a.scale, length, room > 0}
 	return a
 }
 
@@ -344,7 +358,7 @@ func shortNumber(v float64) string {
 }
 
 // ownTicks marks an axis at the values themselves if these are few, short and far enough apart.
-func (a placed) ownTicks(length vg.Length) plot.Ticker {
+func (a placed) ownTicks(length vg.Length, upright bool) plot.Ticker {
 	const few, short = 9, 7
 	if len(a.at) > few {
 		return nil
@@ -357,7 +371,7 @@ func (a placed) ownTicks(length vg.Length) plot.Ticker {
 		}
 		ticks = append(ticks, plot.Tick{Value: v, Label: label})
 	}
-	r := roomyTicks{ticks, a.scale, length, false}
+	r := roomyTicks{ticks, a.scale, length, upright}
 	for _, t := range r.Ticks(a.scale.low, a.scale.high) {
 		if t.IsMinor() {
 			return nil
