@@ -1,6 +1,7 @@
 package plots
 
 import (
+	"fmt"
 	"strings"
 )
 
@@ -99,6 +100,14 @@ func (m Metric) cost(v float64) float64 {
 		return -v
 	}
 	return v
+}
+
+// checkSided says that a metric without a better side can be no objective.
+func (m Metric) checkSided() error {
+	if m.Better == 0 {
+		return fmt.Errorf("%s has no better side: it can be no objective", orElse(m.Key, m.name()))
+	}
+	return nil
 }
 
 // best names the better end of the metric, for captions.

@@ -3,6 +3,7 @@ package plots
 import (
 	"cmp"
 	"fmt"
+	"image"
 	"image/color"
 	"slices"
 	"strings"
@@ -31,7 +32,7 @@ type Setting struct {
 const (
 	parallelHeight = 330 * vg.Length(1)
 	narrowest      = 56 * vg.Length(1) // distance of two axes
-	maxPale        = 2500              // lines that are not among the best
+	maxPale        = 1200              // lines that are not among the best
 	maxBold        = 500
 )
 
@@ -134,7 +135,7 @@ const parallelLabels = 40 * vg.Length(1) // left of the first axis
 func (g *parallelFigure) layOut() {
 	const width = pageWidth - 2*margin
 	g.gap = (width - parallelLabels - 70) / vg.Length(len(g.Parameters))
-	g.gap = min(g.gap, 170)
+	g.gap = min(g.gap, 250)
 	for _, p := range g.Parameters {
 		a := p.stand(parallelHeight, min(g.gap-12, 76))
 		if len(g.axes) == 0 {
@@ -173,7 +174,7 @@ func (g *parallelFigure) say() []string {
 		notes = append(notes, text+": of many cells that differ by noise alone the best is the luckiest.")
 	}
 	if drawn := len(g.pale) + len(g.stressed); drawn < len(g.cells) {
-		notes = append(notes, fmt.Sprintf("Drawn are %s of the lines, evenly spaced in the order of the metric.", count(drawn)))
+		notes = append(notes, fmt.Sprintf("Drawn are %s bold and %s others, evenly spaced in the order of the metric.", count(len(g.stressed)), count(len(g.pale))))
 	}
 	if slices.ContainsFunc(g.spread, func(s float64) bool { return s > 0 }) {
 		notes = append(notes, "Lines through one value are spread a little, in the order of the metric.")
@@ -193,24 +194,25 @@ func (g *parallelFigure) say() []string {
 }
 
 func (g *parallelFigure) draw() Picture {
-	var titles [][]string
+	titles, key := g.titles()
 	lines := 0
-	for i, a := range g.axes {
-		titles = append(titles, axisTitle(a.label(a.scale.kind), g.gap-8, i == 0))
-		lines = max(lines, len(titles[i]))
+	for _, t := range titles {
+		lines = max(lines, len(t))
 	}
-	titles = append(titles, axisTitle(g.Metric.name()+g.y.kind.remark(), g.gap-8, false))
-	lines = max(lines, len(titles[len(titles)-1]))
 	head := lineHeight(tickText)*vg.Length(lines) + 10
 	return sheet{
 		title:   orElse(g.Title, g.Metric.name()+" over "+plural(len(g.Parameters), "parameter")),
-		caption: g.caption(g.say()...),
+		caption: g.caption(append(g.say(), key)...),
 		height:  parallelHeight + head + 10,
 		body: func(c draw.Canvas) {
 			frame := vg.Rectangle{Min: vg.Point{X: c.Min.X + parallelLabels, Y: c.Max.Y - head - parallelHeight}}
 			frame.Max = vg.Point{X: frame.Min.X + g.gap*vg.Length(len(g.axes)), Y: frame.Min.Y + parallelHeight}
+			alpha := uint8(0x50)
+			if len(g.pale) > 300 {
+				alpha = 0x28
+			}
 			for _, i := range g.pale {
-				g.line(c, frame, i, draw.LineStyle{Color: veil(g.colour(i), 0x48), Width: 0.5})
+				g.line(c, frame, i, draw.LineStyle{Color: veil(g.colour(i), alpha), Width: 0.5})
 			}
 			for _, i := range g.stressed {
 				g.line(c, frame, i, draw.LineStyle{Color: veil(g.colour(i), 0xd0), Width: 1.1})
@@ -228,16 +230,33 @@ func (g *parallelFigure) draw() Picture {
 	}.picture()
 }
 
-// axisTitle is the title of an axis in at most three lines.
-func axisTitle(title string, width vg.Length, first bool) []string {
-	if first {
-		width = min(width, 2*parallelLabels-4)
+// titles are those of the axes, in at most three lines each; where one needs more, all parameters are numbered and a key names
+// them.
+func (g *parallelFigure) titles() (titles [][]string, key string) {
+	title := func(text string, k scaleKind) string {
+		if k == logarithmic || k == logAndZero {
+			return text + " (log)"
+		}
+		return text
 	}
-	lines := wrap(title, tickText, width)
-	if len(lines) > 3 {
-		lines = append(lines[:2], shorten(strings.Join(lines[2:], " "), tickText, width))
+	long := false
+	for i, a := range g.axes {
+		width := g.gap - 8
+		if i == 0 {
+			width = min(width, 2*parallelLabels-4)
+		}
+		lines := wrap(title(oneLine(a.Name), a.scale.kind), tickText, width)
+		titles, long = append(titles, lines), long || len(lines) > 3
 	}
-	return lines
+	if long {
+		var names []string
+		for i, a := range g.axes {
+			titles[i] = []string{title(count(i+1), a.scale.kind)}
+			names = append(names, count(i+1)+" = "+oneLine(a.Name))
+		}
+		key = "Axes: " + strings.Join(names, "; ") + "."
+	}
+	return append(titles, wrap(title(g.Metric.name(), g.y.kind), tickText, max(g.gap-8, 60))), key
 }
 
 func widthOf(lines []string) (w vg.Length) {
@@ -311,13 +330,15 @@ func drawUpright(c draw.Canvas, x vg.Length, frame vg.Rectangle, s scale, ticks 
 
 // metricAxis draws the last axis, a strip of the colours beside it and the sampling floor.
 func (g *parallelFigure) metricAxis(c draw.Canvas, frame vg.Rectangle) {
-	const strip, steps = 7, 110
+	const strip, steps = 7, 512
 	x := frame.Max.X
+	img := image.NewRGBA(image.Rect(0, 0, 8, steps))
 	for i := range steps {
-		from := frame.Min.Y + parallelHeight*vg.Length(i)/steps
-		c.SetColor(g.shade((float64(i) + 0.5) / steps))
-		c.Fill(vg.Rectangle{Min: vg.Point{X: x, Y: from}, Max: vg.Point{X: x + strip, Y: from + parallelHeight/steps}}.Path())
+		for j := range 8 {
+			img.SetRGBA(j, i, g.shade(1-(float64(i)+0.5)/steps))
+		}
 	}
+	c.DrawImage(vg.Rectangle{Min: vg.Point{X: x, Y: frame.Min.Y}, Max: vg.Point{X: x + strip, Y: frame.Max.Y}}, img)
 	drawUpright(c, x+strip, frame, g.y, roomyTicks{g.y.ticker(8), g.y, parallelHeight, true}, false)
 	c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.7}, x, frame.Min.Y, x, frame.Max.Y)
 	if len(g.tally.floors) == 1 && g.y.has(g.tally.floors[0]) {
@@ -325,6 +346,8 @@ func (g *parallelFigure) metricAxis(c draw.Canvas, frame vg.Rectangle) {
 			y := frame.Min.Y + parallelHeight*vg.Length(at)
 			c.StrokeLine2(floorLine, x-28, y, x+strip, y)
 			text := coloured(aligned(eventText, draw.XRight), soft)
+			c.SetColor(veil(paper, 0xc8))
+			c.Fill(vg.Rectangle{Min: vg.Point{X: x - 27, Y: y + 1}, Max: vg.Point{X: x - 2, Y: y + lineHeight(eventText) + 1}}.Path())
 			writeLines(&c, text, vg.Point{X: x - 4, Y: y + lineHeight(eventText) + 1}, []string{"floor"})
 		}
 	}

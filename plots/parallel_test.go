@@ -62,12 +62,12 @@ func TestParallel(t *testing.T) {
 	for name, p := range parallels() {
 		pictures[name] = checkPicture(t, "parallel", name, p.Picture)
 	}
-	says(t, "usual", pictures["usual"], "MaxVio global over 6 parameters", "loss-free.rate", "(log scale)", "each of 400 cells", "best tenth, 40 cells", "the lowest is", "n = 8",
+	says(t, "usual", pictures["usual"], "MaxVio global over 6 parameters", "loss-free.rate", "loss-free.rate (log)", "each of 400 cells", "best tenth, 40 cells", "the lowest is", "n = 8",
 		"The sampling floor is 0.031", "the luckiest")
 	says(t, "broken", pictures["broken"], "1 cell not run, 1 cell run without a value", "1 value left out", "sequence")
 	says(t, "higher is better", pictures["higher is better"], "the highest is")
-	says(t, "many", pictures["many"], "50,000 cells", "Drawn are 3,000 of the lines")
-	says(t, "ten", pictures["ten"], "1 = a value with a long name <&>")
+	says(t, "many", pictures["many"], "50,000 cells", "Drawn are 500 bold and 1,185 others")
+	says(t, "ten", pictures["ten"], "1 = a value with a long name <&>", "10 = strategy-of-many-words.parameter-number-9")
 }
 
 func TestParallelRefusesNonsense(t *testing.T) {

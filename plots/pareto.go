@@ -45,13 +45,13 @@ func (f Pareto) Picture() (Picture, error) {
 	if len(g.clouds) == 0 {
 		return Picture{}, errNothing
 	}
-	return g.draw(), nil
+	return g.draw(orElse(f.Title, f.Y.name()+" against "+f.X.name())), nil
 }
 
 func (f Pareto) check() error {
 	for _, m := range []Metric{f.X, f.Y} {
-		if m.Better == 0 {
-			return fmt.Errorf("%s has no better side: it can be no side of a front", orElse(m.Key, m.name()))
+		if err := m.checkSided(); err != nil {
+			return err
 		}
 	}
 	for i, c := range f.Clouds {
@@ -85,13 +85,15 @@ type paretoFigure struct {
 	floors         [2][]float64
 	x, y           scale
 	notes          []string
-	barred         bool // intervals are drawn
-	some           bool // but not of all points of the fronts
+	extra          []string // of the notes, those on what is not as one would expect
+	barred         bool     // intervals are drawn
+	some           bool     // but not of all points of the fronts
 }
 
 type paretoCloud struct {
 	Cloud
 	look  look
+	quiet bool // its front has neither marks nor bars
 	cells []cellPoint
 	front []cellPoint
 	dots  []cellPoint
@@ -207,14 +209,19 @@ func (g *paretoFigure) thin() {
 	}
 }
 
-// say writes the sentences of the caption.
-func (g *paretoFigure) say(t tally) {
+// better says where better is.
+func (g *paretoFigure) better() string {
 	side := func(m Metric, less, more string) string {
 		if m.Better < 0 {
 			return less
 		}
 		return more
 	}
+	return fmt.Sprintf("Better is %s and %s.", side(g.X, "left", "right"), side(g.Y, "down", "up"))
+}
+
+// say writes the sentences of the caption.
+func (g *paretoFigure) say(t tally) {
 	n := 0
 	for _, c := range g.clouds {
 		n += len(c.front)
@@ -227,13 +234,13 @@ func (g *paretoFigure) say(t tally) {
 		}
 	}
 	notes := []string{
-		fmt.Sprintf("Dots: %s; steps: the front, which no other cell of the strategy beats in both metrics; grey: the front of all. Better is %s and %s.",
-			plural(g.cells-g.without, "cell"), side(g.X, "left", "right"), side(g.Y, "down", "up")),
+		fmt.Sprintf("Dots: %s; steps: the front, which no other cell of the strategy beats in both metrics; grey: the front of all. %s",
+			plural(g.cells-g.without, "cell"), g.better()),
 		t.seeds(g.Sweep, "All points", bars),
 		"A front is of means: of many cells that differ by noise alone the luckiest stand on it, so confirm its points with fresh seeds.",
 	}
 	if g.without > 0 {
-		notes = append(notes, fmt.Sprintf("Not drawn: %s without one of the metrics.", plural(g.without, "cell")))
+		g.extra = append(g.extra, fmt.Sprintf("Not drawn: %s without one of the metrics.", plural(g.without, "cell")))
 	}
 	shown := 0
 	for _, c := range g.clouds {
@@ -244,12 +251,13 @@ func (g *paretoFigure) say(t tally) {
 		}
 	}
 	if g.dots < shown {
-		notes = append(notes, fmt.Sprintf("Of the dots %s are drawn: the first of each strategy at every place.", count(g.dots)))
+		g.extra = append(g.extra, fmt.Sprintf("Of the dots %s are drawn: the first of each strategy at every place.", count(g.dots)))
 	}
 	if slices.ContainsFunc(g.clouds, func(c paretoCloud) bool { return c.Bound }) {
-		notes = append(notes, "Hollow star and dotted line: a bound, no strategy that one could use; it takes no part in the front of all.")
+		g.extra = append(g.extra, "Hollow star and dotted line: a bound, no strategy that one could use.")
 	}
-	g.notes = append(notes, g.notes...)
+	g.extra = append(g.extra, g.notes...)
+	g.notes = append(notes, g.extra...)
 }
 
 // every is the distance of the points of the front of all that have bars.
@@ -258,7 +266,7 @@ func (g *paretoFigure) every() int { return (len(g.whole) + maxBars/3 - 1) / (ma
 // wholeLine is how the front of all is drawn.
 var wholeLine = draw.LineStyle{Color: veil(ink, 0x38), Width: 5}
 
-func (g *paretoFigure) draw() Picture {
+func (g *paretoFigure) draw(title string) Picture {
 	l := newLegend(len(g.clouds))
 	p := newPlot("", "")
 	g.x.apply(&p.X, 6, dotSpace, false)
@@ -270,7 +278,11 @@ func (g *paretoFigure) draw() Picture {
 	}
 	for _, c := range g.clouds {
 		p.Add(paretoSteps{g, c})
-		l.addLook(c.label(), c.look, !c.Bound)
+		if c.quiet {
+			l.addLine(c.label(), c.look.line(1.2))
+		} else {
+			l.addLook(c.label(), c.look, !c.Bound)
+		}
 	}
 	p.Add(frame{})
 	if len(g.whole) > 0 {
@@ -284,7 +296,7 @@ func (g *paretoFigure) draw() Picture {
 		head = lineHeight(eventText) + 2
 	}
 	return sheet{
-		title:   orElse(g.Title, g.Y.name()+" against "+g.X.name()),
+		title:   title,
 		caption: g.caption(g.notes...),
 		height:  max(420, l.height()+head+8),
 		body: func(c draw.Canvas) {
@@ -403,6 +415,9 @@ func (s paretoSteps) Plot(c draw.Canvas, p *plot.Plot) {
 		curve{[]plotter.XYs{line}, s.cloud.look.line(1.2)}.Plot(c, p)
 	}
 	x, y := p.Transforms(&c)
+	if s.cloud.quiet {
+		return
+	}
 	barred := func(v cellPoint) bool { return s.cloud.Bound || !s.some || s.onWhole(v) }
 	for _, v := range points {
 		if s.barred && barred(v) && s.x.has(v.x.Mean) && s.y.has(v.y.Mean) {
