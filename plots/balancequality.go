@@ -24,7 +24,7 @@ func hasBalanceQuality(r *sim.Result) bool {
 // it leaves. Better is down and left.
 func BalanceQuality(r *sim.Result, scenario string) (Picture, error) {
 	if !hasBalanceQuality(r) {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	trades := tradesOf(r)
 	floor := floorOf(r, "maxvio_global")

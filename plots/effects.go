@@ -48,7 +48,7 @@ func (e Effects) Picture() (Picture, error) {
 		}
 	}
 	if len(e.Terms) == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	return e.draw(), nil
 }
@@ -97,7 +97,7 @@ func (e Effects) rows() (rows []effectRow, height vg.Length) {
 		}
 	}
 	if n := len(terms) - maxEffects; n > 0 {
-		rest.Name = plural(n, "smaller term") + " together"
+		rest.Name = plural(n, "further term") + " together"
 		add(rest, restFill)
 	}
 	residual := e.Residual
@@ -121,7 +121,7 @@ func (e Effects) notes(rows []effectRow) []string {
 		notes = append(notes, "No intervals were given.")
 	}
 	if math.Abs(sum-1) > 0.005 {
-		notes = append(notes, fmt.Sprintf("The shares add up to %s %%: the design is not balanced, and terms overlap or compete.", rounded(100*sum, 3)))
+		notes = append(notes, fmt.Sprintf("The shares add up to %s %%, not to 100: the design is not balanced, or terms are missing.", rounded(100*sum, 3)))
 	}
 	return append(notes, "Shares hold for the ranges that were varied: a parameter that was varied little explains little.")
 }
@@ -152,7 +152,9 @@ func (e Effects) draw() Picture {
 	box := func(fill color.Color) func(draw.Canvas, vg.Point, vg.Point) {
 		return func(c draw.Canvas, from, to vg.Point) { fillBox(c, fill, from.X+4, to.X-4, from.Y-4, from.Y+4) }
 	}
-	l.add("main effect", box(mainFill))
+	if slices.ContainsFunc(e.Terms, func(t Effect) bool { return t.Order == 1 }) {
+		l.add("main effect", box(mainFill))
+	}
 	if slices.ContainsFunc(e.Terms, func(t Effect) bool { return t.Order > 1 }) {
 		l.add("interaction", box(pairFill))
 	}
@@ -176,7 +178,7 @@ func (e Effects) draw() Picture {
 			data := p.DataCanvas(body)
 			writeLines(&c, aligned(labelText, draw.XCenter), vg.Point{X: data.Center().X, Y: c.Min.Y + lineHeight(labelText)}, []string{"share of the variance of " + of + ", %"})
 			for _, r := range rows {
-				at := vg.Point{X: data.Min.X - 6, Y: data.Max.Y - r.top - (r.tall-lineHeight(labelText)*vg.Length(len(r.label)))/2}
+				at := vg.Point{X: data.Min.X - 6, Y: data.Max.Y - r.top - (r.tall-lineHeight(labelText)*vg.Length(len(r.label)))/2 - 1.5}
 				writeLines(&c, aligned(labelText, draw.XRight), at, r.label)
 			}
 			l.draw(draw.Crop(c, c.Max.X-c.Min.X-side+12, 0, 0, 0))

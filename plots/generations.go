@@ -58,7 +58,7 @@ func (g Generations) Picture() (Picture, error) {
 		}
 	}
 	if last < 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	p.whole, p.some = nil, false
 	for i := range p.clouds {

@@ -50,7 +50,7 @@ func (h HeatMap) Picture() (Picture, error) {
 	panels, all, even := h.shown()
 	t := tallyOf(all...)
 	if t.most == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	colours, said := heatColours(h.Metric, all)
 	return h.draw(panels, t, colours, append(said, even)), nil

@@ -30,7 +30,7 @@ func usable(s *sim.StrategyResult) bool { return s.Traits.Causal && !s.Traits.Bo
 // MaxVio draws the MaxVio of each step's batch for all causal strategies, with the sampling floor.
 func MaxVio(r *sim.Result, scenario string) (Picture, error) {
 	if !hasMaxVio(r) {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	var courses []course
 	zeros := 0

@@ -44,7 +44,7 @@ func (p Parallel) Picture() (Picture, error) {
 	}
 	g := newParallelFigure(p)
 	if len(g.cells) == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	return g.draw(), nil
 }

@@ -43,7 +43,7 @@ func (f Pareto) Picture() (Picture, error) {
 	}
 	g := newParetoFigure(f)
 	if len(g.clouds) == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	return g.draw(orElse(f.Title, f.Y.name()+" against "+f.X.name())), nil
 }

@@ -32,7 +32,7 @@ func (r Response) Picture() (Picture, error) {
 	}
 	f := newResponseFigure(r.Metric, [][]Series{r.Series})
 	if !f.any() {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	title := orElse(r.Title, r.Metric.name()+" along "+oneLine(r.X.Name))
 	if _, numeric := r.X.numbers(); !numeric {
@@ -404,7 +404,7 @@ func (m Multiples) Picture() (Picture, error) {
 	}
 	f := newResponseFigure(m.Metric, m.Panels)
 	if !f.any() {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	return m.draw(f), nil
 }

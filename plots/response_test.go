@@ -213,7 +213,7 @@ func TestResponseRefusesNonsense(t *testing.T) {
 	}
 	r := good
 	r.Series = []Series{{Name: "a", Y: make([]Sample, 13)}}
-	if _, err := r.Picture(); !errors.Is(err, errNothing) {
+	if _, err := r.Picture(); !errors.Is(err, ErrNothing) {
 		t.Errorf("nothing measured: %v", err)
 	}
 }

@@ -44,7 +44,7 @@ func (r Rungs) Picture() (Picture, error) {
 	}
 	f := newRungsFigure(r)
 	if f.tally.most == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	return f.draw(), nil
 }
@@ -148,11 +148,15 @@ func (f *rungsFigure) draw() Picture {
 	f.x.apply(&p.X)
 	f.y.apply(&p.Y, 6, 300, true)
 	p.Add(horizontalGrid{})
-	for _, run := range f.floor {
-		p.Add(floorSteps(run))
+	labels := endLabels{marked: true}
+	if constant(f.floor) {
+		labels.floor = f.floor[0][0].Y
+	} else {
+		for _, run := range f.floor {
+			p.Add(floorSteps(run))
+		}
 	}
 	p.Add(rungLines{f})
-	labels := endLabels{marked: true}
 	named := slices.Clone(f.finished)
 	slices.SortStableFunc(named, func(a, b rungLine) int {
 		if x, y := f.Metric.cost(a.points[len(a.points)-1].Mean), f.Metric.cost(b.points[len(b.points)-1].Mean); x < y {
@@ -165,7 +169,7 @@ func (f *rungsFigure) draw() Picture {
 	for _, l := range named[:min(maxNamed, len(named))] {
 		labels.courses = append(labels.courses, course{look: l.look, label: wrap(l.series.label(), labelText, endLabelWidth), mean: []plotter.XYs{l.line()}})
 	}
-	if len(f.floor) > 0 {
+	if len(f.floor) > 0 && labels.floor == 0 {
 		k := look{color: floorLine.Color, dashes: floorLine.Dashes}
 		labels.courses = append(labels.courses, course{look: k, label: wrap(floorLabel, labelText, endLabelWidth), mean: f.floor})
 	}
@@ -197,6 +201,9 @@ func (f rungLines) Plot(c draw.Canvas, p *plot.Plot) {
 	for _, i := range evenly(0, len(f.dropped), maxLines) {
 		l := f.dropped[i]
 		shade := 0x40 + 0x70*(l.last+1)/len(f.entered)
+		if len(f.dropped) > 300 {
+			shade /= 3
+		}
 		style := draw.LineStyle{Color: veil(soft, uint8(shade)), Width: 0.7}
 		points := onCanvas(c, p, l.line())
 		c.StrokeLines(style, points)

@@ -24,15 +24,18 @@ type Sample struct {
 	N         int     // seeds
 }
 
+// sane reports whether a value is a number that arithmetic on an axis survives.
+func sane(v float64) bool { return math.Abs(v) <= 1e300 }
+
 // measured reports whether there is a mean.
-func (s Sample) measured() bool { return s.N > 0 && drawable(s.Mean, false) }
+func (s Sample) measured() bool { return s.N > 0 && sane(s.Mean) }
 
 // ranged reports whether there is an interval.
 func (s Sample) ranged() bool {
-	return s.measured() && s.N > 1 && drawable(s.Low, false) && drawable(s.High, false) && (s.Low != 0 || s.High != 0 || s.Mean == 0)
+	return s.measured() && s.N > 1 && sane(s.Low) && sane(s.High) && (s.Low != 0 || s.High != 0 || s.Mean == 0)
 }
 
-func (s Sample) floored() bool { return s.measured() && s.Floor != 0 && drawable(s.Floor, false) }
+func (s Sample) floored() bool { return s.measured() && s.Floor != 0 && sane(s.Floor) }
 
 // Series is one strategy along a parameter.
 type Series struct {
@@ -59,7 +62,7 @@ func (p Parameter) numbers() ([]float64, bool) {
 	v := make([]float64, len(p.Values))
 	for i, text := range p.Values {
 		x, err := strconv.ParseFloat(text, 64)
-		if err != nil || !drawable(x, false) {
+		if err != nil || !sane(x) {
 			return nil, false
 		}
 		v[i] = x
@@ -89,13 +92,15 @@ func (p Parameter) label(k scaleKind) string { return oneLine(p.Name) + k.remark
 
 // checkSeries says what is wrong with strategies along a parameter of n values.
 func checkSeries(series []Series, n int) error {
+	seen := make(map[string]bool, len(series))
 	for i, s := range series {
 		if oneLine(s.Name) == "" {
 			return fmt.Errorf("series %d has no name", i)
 		}
-		if slices.ContainsFunc(series[:i], func(t Series) bool { return t.Name == s.Name }) {
+		if seen[s.Name] {
 			return fmt.Errorf("the name %s stands for two series", s.Name)
 		}
+		seen[s.Name] = true
 		if len(s.Y) != n {
 			return fmt.Errorf("%s has %d samples for %d values", s.Name, len(s.Y), n)
 		}

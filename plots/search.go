@@ -41,7 +41,7 @@ func (s Search) Picture() (Picture, error) {
 	}
 	f := newSearchFigure(s)
 	if len(f.best) == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	return f.draw(), nil
 }
@@ -135,7 +135,7 @@ func (f *searchFigure) generations() (ends []float64) {
 func (f *searchFigure) draw() Picture {
 	p := newPlot("", "")
 	low, high := roomAround(float64(f.from), float64(f.last))
-	x := scale{linear, low, high}
+	x := scale{linear, max(0, low), high}
 	x.apply(&p.X, 6, 460, false)
 	p.X.Tick.Marker = roomyTicks{roundTicks{Count: 6, Whole: true}, x, 460, false}
 	f.y.apply(&p.Y, 6, 300, true)

@@ -53,7 +53,7 @@ func TestSearch(t *testing.T) {
 	if _, err := s.Picture(); err == nil || !strings.Contains(err.Error(), "no better side") {
 		t.Errorf("no objective: %v", err)
 	}
-	if _, err := (Search{Metric: MetricOf("churn")}).Picture(); err != errNothing {
+	if _, err := (Search{Metric: MetricOf("churn")}).Picture(); err != ErrNothing {
 		t.Errorf("no trials: %v", err)
 	}
 }
@@ -105,7 +105,7 @@ func TestGenerations(t *testing.T) {
 		t.Errorf("generations out of order: %v", err)
 	}
 	g = evolution(0)
-	if _, err := g.Picture(); err != errNothing {
+	if _, err := g.Picture(); err != ErrNothing {
 		t.Errorf("no generation: %v", err)
 	}
 }
@@ -141,14 +141,14 @@ func TestRungs(t *testing.T) {
 	}
 	says(t, "usual", pictures["usual"], "81", "27", "9", "3", "loss-free:rate=0.0001", "sampling floor", "steps of the rung", "n = 2 to 8", "not of equal runs")
 	says(t, "one rung", pictures["one rung"], "Named are the best 14 of the 30")
-	says(t, "many", pictures["many"], "6000", "Of the grey lines")
+	says(t, "many", pictures["many"], "6,000", "Of the grey lines")
 	says(t, "gap", pictures["gap"], "1 run without a value")
 	r := halving(9, 3)
 	r.Entrants[0].Y[1] = Sample{}
 	if _, err := r.Picture(); err == nil || !strings.Contains(err.Error(), "without all rungs before") {
 		t.Errorf("a rung left out: %v", err)
 	}
-	if _, err := (Rungs{Budget: rates, Metric: MetricOf("churn")}).Picture(); err != errNothing {
+	if _, err := (Rungs{Budget: rates, Metric: MetricOf("churn")}).Picture(); err != ErrNothing {
 		t.Errorf("no entrants: %v", err)
 	}
 }
