@@ -105,7 +105,7 @@ func TestWrite(t *testing.T) {
 
 // What checks the layout of all pictures must see what is wrong with one.
 func TestLayoutIsSeen(t *testing.T) {
-	bad := sheet{title: "one", caption: "two", height: -20, body: func(draw.Canvas) {}}.picture()
+	bad := sheet{title: "one", caption: "two", height: -34, body: func(draw.Canvas) {}}.picture()
 	l := newLayout(bad)
 	met := false
 	for i, a := range l.texts {
