@@ -164,9 +164,9 @@ func (e Effects) draw() Picture {
 	p.Y.Min, p.Y.Max = 0, 1
 	p.HideY()
 	p.Add(effectBars{rows, s})
-	of := orElse(e.Of, e.Metric.name())
+	of := orElse(e.Of, e.Metric.subject())
 	return sheet{
-		title:   orElse(e.Title, "What moves "+e.Metric.name()),
+		title:   orElse(e.Title, "What moves "+e.Metric.subject()),
 		caption: e.caption(e.notes(rows)...),
 		height:  max(height, l.height()) + axisSpace,
 		body: func(c draw.Canvas) {

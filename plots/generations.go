@@ -35,9 +35,9 @@ func (g Generations) Picture() (Picture, error) {
 			return Picture{}, fmt.Errorf("generation %d stands behind generation %d: they must be in order", x.Number, g.Fronts[i-1].Number)
 		}
 	}
-	shown := evenly(0, len(g.Fronts), maxFronts)
-	if n := len(shown); n > 0 && shown[0] > 0 {
-		shown[0] = 0
+	var shown []int
+	for i, n := 0, min(len(g.Fronts), maxFronts); i < n; i++ {
+		shown = append(shown, i*(len(g.Fronts)-1)/max(1, n-1)) // the first, the last, and evenly between
 	}
 	for _, i := range shown {
 		x := g.Fronts[i]
@@ -68,7 +68,7 @@ func (g Generations) Picture() (Picture, error) {
 		}
 	}
 	p.notes = slices.Concat(g.notes(p, len(shown)), p.extra)
-	return p.draw(orElse(g.Title, "Fronts by generation: "+g.Y.name()+" against "+g.X.name())), nil
+	return p.draw(orElse(g.Title, "Fronts by generation: "+g.Y.subject()+" against "+g.X.subject())), nil
 }
 
 func (g Generations) notes(p *paretoFigure, shown int) []string {

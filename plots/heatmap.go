@@ -168,7 +168,11 @@ func (h HeatMap) draw(panels []HeatPanel, t tally, colours scale, said []string)
 	const width = pageWidth - 2*margin
 	line := lineHeight(labelText)
 	columns := heatColumns(len(panels), len(h.X.Values))
-	body := width - colorBarSpace - 12 - line - 2
+	bar := colorBarSpace + 12
+	if len(t.floors) == 1 {
+		bar += 20 // for its label
+	}
+	body := width - bar - line - 2
 	cellWidth := (body-panelAxes-panelGap*vg.Length(columns-1))/vg.Length(columns) - 8
 	inner := max(90, min(vg.Length(len(h.Y.Values))*34, 260))
 	if columns == 1 {
@@ -215,11 +219,11 @@ func (h HeatMap) draw(panels []HeatPanel, t tally, colours scale, said []string)
 	}
 	notes = append(append(notes, said...), "Values stand side by side, not to scale; all panels have the same colours.", x.key, y.key)
 	return sheet{
-		title:   orElse(h.Title, h.Metric.name()+" over "+oneLine(h.X.Name)+" and "+oneLine(h.Y.Name)),
+		title:   orElse(h.Title, h.Metric.subject()+" over "+oneLine(h.X.Name)+" and "+oneLine(h.Y.Name)),
 		caption: h.caption(notes...),
 		height:  max(g.height(), 150),
 		body: func(c draw.Canvas) {
-			body := draw.Crop(c, line+2, -colorBarSpace-12, 0, 0)
+			body := draw.Crop(c, line+2, -bar, 0, 0)
 			g.draw(body)
 			foot := body.Max.Y - g.height() + line
 			writeLines(&c, aligned(labelText, draw.XCenter), vg.Point{X: body.Center().X + panelAxes/2, Y: foot}, []string{oneLine(h.X.Name)})

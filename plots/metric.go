@@ -94,6 +94,9 @@ func (m Metric) label(k scaleKind) string {
 
 func (m Metric) name() string { return oneLine(m.Name) }
 
+// subject is the name without its unit, for titles.
+func (m Metric) subject() string { return strings.TrimSuffix(m.name(), ", %") }
+
 // cost is a shown value such that less is better.
 func (m Metric) cost(v float64) float64 {
 	if m.Better > 0 {

@@ -88,6 +88,7 @@ type parallelFigure struct {
 	place    [][]float64 // of the values of each axis, as fractions of it
 	spread   []float64   // of the lines of one value, as fractions of the axis
 	gap      vg.Length   // between axes
+	left     vg.Length   // of the first
 	notes    []string
 	pale     []int // the cells drawn
 	stressed []int
@@ -130,16 +131,30 @@ func evenly(from, to, most int) (at []int) {
 	return at
 }
 
-const parallelLabels = 40 * vg.Length(1) // left of the first axis
+// leftOf is the room for the labels of the first axis.
+func (p Parameter) leftOf() vg.Length {
+	const least, most = 40, 100
+	room := vg.Length(least)
+	if _, numeric := p.numbers(); !numeric {
+		for _, v := range p.Values {
+			room = max(room, tickText.Width(oneLine(v))+12)
+		}
+	}
+	if room > most { // its values become numbers
+		return least
+	}
+	return room
+}
 
 func (g *parallelFigure) layOut() {
 	const width = pageWidth - 2*margin
-	g.gap = (width - parallelLabels - 70) / vg.Length(len(g.Parameters))
+	g.left = g.Parameters[0].leftOf()
+	g.gap = (width - g.left - 70) / vg.Length(len(g.Parameters))
 	g.gap = min(g.gap, 250)
 	for _, p := range g.Parameters {
 		a := p.stand(parallelHeight, min(g.gap-12, 76))
 		if len(g.axes) == 0 {
-			a = p.stand(parallelHeight, parallelLabels-6)
+			a = p.stand(parallelHeight, g.left-6)
 		}
 		g.axes = append(g.axes, a)
 		var at, sorted []float64
@@ -201,11 +216,11 @@ func (g *parallelFigure) draw() Picture {
 	}
 	head := lineHeight(tickText)*vg.Length(lines) + 10
 	return sheet{
-		title:   orElse(g.Title, g.Metric.name()+" over "+plural(len(g.Parameters), "parameter")),
+		title:   orElse(g.Title, g.Metric.subject()+" over "+plural(len(g.Parameters), "parameter")),
 		caption: g.caption(append(g.say(), key)...),
 		height:  parallelHeight + head + 10,
 		body: func(c draw.Canvas) {
-			frame := vg.Rectangle{Min: vg.Point{X: c.Min.X + parallelLabels, Y: c.Max.Y - head - parallelHeight}}
+			frame := vg.Rectangle{Min: vg.Point{X: c.Min.X + g.left, Y: c.Max.Y - head - parallelHeight}}
 			frame.Max = vg.Point{X: frame.Min.X + g.gap*vg.Length(len(g.axes)), Y: frame.Min.Y + parallelHeight}
 			alpha := uint8(0x50)
 			if len(g.pale) > 300 {
@@ -243,7 +258,7 @@ func (g *parallelFigure) titles() (titles [][]string, key string) {
 	for i, a := range g.axes {
 		width := g.gap - 8
 		if i == 0 {
-			width = min(width, 2*parallelLabels-4)
+			width = min(width, 2*g.left-4)
 		}
 		lines := wrap(title(oneLine(a.Name), a.scale.kind), tickText, width)
 		titles, long = append(titles, lines), long || len(lines) > 3

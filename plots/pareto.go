@@ -45,7 +45,7 @@ func (f Pareto) Picture() (Picture, error) {
 	if len(g.clouds) == 0 {
 		return Picture{}, ErrNothing
 	}
-	return g.draw(orElse(f.Title, f.Y.name()+" against "+f.X.name())), nil
+	return g.draw(orElse(f.Title, f.Y.subject()+" against "+f.X.subject())), nil
 }
 
 func (f Pareto) check() error {

@@ -34,7 +34,7 @@ func (r Response) Picture() (Picture, error) {
 	if !f.any() {
 		return Picture{}, ErrNothing
 	}
-	title := orElse(r.Title, r.Metric.name()+" along "+oneLine(r.X.Name))
+	title := orElse(r.Title, r.Metric.subject()+" along "+oneLine(r.X.Name))
 	if _, numeric := r.X.numbers(); !numeric {
 		return f.side(r, title), nil
 	}
@@ -457,7 +457,7 @@ func (m Multiples) draw(f *responseFigure) Picture {
 	}
 	g := newPanelGrid(panels, columns, body, inner, true)
 	return sheet{
-		title:   orElse(m.Title, m.Metric.name()+" along "+oneLine(m.X.Name)+", by "+oneLine(m.Over.Name)),
+		title:   orElse(m.Title, m.Metric.subject()+" along "+oneLine(m.X.Name)+", by "+oneLine(m.Over.Name)),
 		caption: m.caption(append(f.notes(m.Sweep), "All panels have the same axes.", hatched, x.key)...),
 		height:  max(g.height(), l.height()+panelHeader+lineHeight(panelText)),
 		body: func(c draw.Canvas) {
@@ -465,7 +465,7 @@ func (m Multiples) draw(f *responseFigure) Picture {
 			g.draw(body)
 			foot := body.Max.Y - g.height() + line
 			writeLines(&c, aligned(labelText, draw.XCenter), vg.Point{X: body.Center().X + panelAxes/2, Y: foot}, []string{m.X.label(x.scale.kind)})
-			writeUpwards(c, labelText, vg.Point{X: c.Min.X + line, Y: body.Max.Y - g.height()/2}, m.Metric.label(f.y.kind))
+			writeUpwards(c, labelText, vg.Point{X: c.Min.X + line, Y: body.Max.Y - g.height()/2}, shorten(m.Metric.label(f.y.kind), labelText, g.height()))
 			l.draw(draw.Crop(c, c.Max.X-c.Min.X-side+12, 0, 0, -panelHeader-lineHeight(panelText)))
 		},
 	}.picture()

@@ -176,7 +176,7 @@ func (f *rungsFigure) draw() Picture {
 	p.Add(labels)
 	head := lineHeight(eventText) + 2
 	return sheet{
-		title:   orElse(f.Title, "Successive halving for the "+f.Metric.best()+" "+f.Metric.name()),
+		title:   orElse(f.Title, "Successive halving for the "+f.Metric.best()+" "+f.Metric.subject()),
 		caption: f.caption(f.say()...),
 		height:  max(340, labels.height()+axisSpace) + head,
 		body: func(c draw.Canvas) {

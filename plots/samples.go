@@ -196,6 +196,8 @@ func (t tally) seeds(s Sweep, points, bars string) string {
 		return fmt.Sprintf("%s: mean over the seeds (%s); no intervals were given.", points, n)
 	case bars == "":
 		return fmt.Sprintf("%s: mean over the seeds (%s); there is no room for the intervals.", points, n)
+	case t.least == 1:
+		return fmt.Sprintf("%s: mean over the seeds (%s); %s: %s, none where there is one seed.", points, n, bars, interval)
 	default:
 		return fmt.Sprintf("%s: mean over the seeds (%s); %s: %s.", points, n, bars, interval)
 	}

@@ -150,7 +150,7 @@ func (f *searchFigure) draw() Picture {
 		f.notes = append(f.notes, "The sampling floor differs between trials: drawn is the lowest.")
 	}
 	return sheet{
-		title:   orElse(f.Title, "The search for the "+f.Metric.best()+" "+f.Metric.name()),
+		title:   orElse(f.Title, "The search for the "+f.Metric.best()+" "+f.Metric.subject()),
 		caption: f.caption(f.say()...),
 		height:  340,
 		body: func(c draw.Canvas) {
