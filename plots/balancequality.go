@@ -24,7 +24,7 @@ func hasBalanceQuality(r *sim.Result) bool {
 // it leaves. Better is down and left.
 func BalanceQuality(r *sim.Result, scenario string) (Picture, error) {
 	if !hasBalanceQuality(r) {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	trades := tradesOf(r)
 	floor := floorOf(r, "maxvio_global")
@@ -214,14 +214,20 @@ func (g tradeGuides) Plot(c draw.Canvas, p *plot.Plot) {
 			c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.9, Dashes: []vg.Length{1.2, 2.4}}, c.Min.X, y(t.y.mean), c.Max.X, y(t.y.mean))
 		}
 	}
-	if _, ok := p.X.Scale.(zeroLog); ok {
-		at := c.X(zeroBreak) - 5
-		c.StrokeLine2(draw.LineStyle{Color: faint, Width: 0.8, Dashes: []vg.Length{2, 2}}, at, c.Min.Y, at, c.Max.Y)
-		for _, side := range []vg.Length{-1.5, 1.5} {
-			c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.6}, at+side-1.5, c.Min.Y-4, at+side+1.5, c.Min.Y+4)
-		}
-	}
+	drawZeroBreak(c, p)
 	drawBetter(c, betterCorner(c, p))
+}
+
+// drawZeroBreak sets the place of zero apart where the x axis has one.
+func drawZeroBreak(c draw.Canvas, p *plot.Plot) {
+	if _, ok := p.X.Scale.(zeroLog); !ok {
+		return
+	}
+	at := c.X(zeroBreak) - 5
+	c.StrokeLine2(draw.LineStyle{Color: faint, Width: 0.8, Dashes: []vg.Length{2, 2}}, at, c.Min.Y, at, c.Max.Y)
+	for _, side := range []vg.Length{-1.5, 1.5} {
+		c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.6}, at+side-1.5, c.Min.Y-4, at+side+1.5, c.Min.Y+4)
+	}
 }
 
 // betterCorner is the lower left corner of the part of a plot that has a logarithmic scale.

@@ -36,7 +36,7 @@ func BatchSizes(panels []BatchPanel, about string) (Picture, error) {
 		return !slices.ContainsFunc(p.Lines, func(l BatchLine) bool { return len(l.Sizes) > 1 })
 	})
 	if len(panels) == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	looks := batchLooks(panels)
 	legend := batchLegend{looks: looks}
@@ -164,7 +164,7 @@ type batchCurve struct {
 
 // along are the points of some values by batch size.
 func (l BatchLine) along(values []float64) []plotter.XYs {
-	var s series
+	var s runsOfPoints
 	for i, v := range values {
 		s.add(float64(l.Sizes[i]), v)
 	}
@@ -272,7 +272,7 @@ func WriteBatchSizes(dir string, panels []BatchPanel, about string) error {
 
 // writePicture writes a picture that was drawn, or removes the one of an earlier result where there was nothing to draw.
 func writePicture(dir, name string, p Picture, err error) error {
-	if err == errNothing {
+	if err == ErrNothing {
 		_, err = writeFiles(dir, nil, []string{name + ".svg", name + ".png"})
 		return err
 	}

@@ -23,7 +23,7 @@ func hasBias(r *sim.Result) bool {
 // Bias draws the selection bias of every expert over the steps and their mean, one panel for each strategy that has biases.
 func Bias(r *sim.Result, scenario string) (Picture, error) {
 	if !hasBias(r) {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	var panels []panel
 	low, high := math.Inf(1), math.Inf(-1)

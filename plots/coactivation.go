@@ -20,11 +20,11 @@ const (
 // together. Experts stand in an order in which those that go together are neighbours. About names the trace and the layer.
 func CoActivation(a *metrics.CoActivation, about string) (Picture, error) {
 	if a == nil {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	order := neighbours(a)
 	if len(order) < 2 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	p := newPlot("", "")
 	p.Add(heat{

@@ -22,7 +22,7 @@ func hasDomains(r *sim.Result) bool {
 // scale.
 func Domains(r *sim.Result, scenario string) (Picture, error) {
 	if !hasDomains(r) {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	order, by := expertOrder(r)
 	rows := 0

@@ -12,6 +12,7 @@ import (
 type endLabels struct {
 	courses []course
 	floor   float64 // 0 for none
+	marked  bool    // the points of the curves have glyphs
 }
 
 const (
@@ -78,6 +79,9 @@ func (l endLabels) Plot(c draw.Canvas, p *plot.Plot) {
 		thin := draw.LineStyle{Color: soft, Width: 0.4}
 		c.StrokeLines(thin, []vg.Point{from, {X: c.Max.X + 2, Y: from.Y}, {X: left - 2, Y: vg.Length(at)}})
 		c.StrokeLine2(styles[i], left, vg.Length(at), left+endSample, vg.Length(at))
+		if l.marked && i < len(l.courses) && l.courses[i].look.glyph != nil {
+			drawMark(c, l.courses[i].look, vg.Point{X: left + endSample/2, Y: vg.Length(at)}, 2.8)
+		}
 		top := vg.Length(at) + lineHeight(labelText)*vg.Length(len(lines[i]))/2
 		writeLines(&c, labelText, vg.Point{X: left + endSample + 4, Y: top}, lines[i])
 	}

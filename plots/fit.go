@@ -22,7 +22,7 @@ const fitTitle = "A fitted stream against the trace: imbalance of tokens held ba
 func Fit(r *fit.Result) (Picture, error) {
 	batches, domains := fitPoints(r, "maxvio_batch"), fitPoints(r, "maxvio_domain")
 	if len(batches) == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	low, high := fitRange(slices.Concat(batches, domains))
 	var sizes []int

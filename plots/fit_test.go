@@ -47,7 +47,7 @@ func TestFitIsDrawn(t *testing.T) {
 			writePreview(t, filepath.Join(*preview, "fit"), name, p)
 		}
 	}
-	if _, err := Fit(&fit.Result{Scenario: scenarios.Defaults()}); err != errNothing {
+	if _, err := Fit(&fit.Result{Scenario: scenarios.Defaults()}); err != ErrNothing {
 		t.Errorf("a fit without figures gives %v", err)
 	}
 }

@@ -38,7 +38,7 @@ func Frontier(r *sim.Result, curves []*sim.Curve, scenario string) (Picture, err
 		}
 	}
 	if len(lines) == 0 {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	floor := floorOf(r, "maxvio_global")
 	p := newPlot("", "")

@@ -26,7 +26,7 @@ func curvesOf(r *sim.Result) (curves []*sim.Curve) {
 func TestFrontierDrawsEveryCase(t *testing.T) {
 	for name, r := range cases() {
 		p, err := Frontier(r, curvesOf(r), "pretraining")
-		if applies := hasBalanceQuality(r); applies != (err == nil) || err != nil && !errors.Is(err, errNothing) {
+		if applies := hasBalanceQuality(r); applies != (err == nil) || err != nil && !errors.Is(err, ErrNothing) {
 			t.Errorf("%s: applies is %v, but the error is %v", name, applies, err)
 		}
 		if err != nil {

@@ -94,10 +94,10 @@ func TestFiguresOfATrace(t *testing.T) {
 }
 
 func TestNothingOfATraceToDraw(t *testing.T) {
-	if _, err := BatchSizes([]BatchPanel{{"layer 0", []BatchLine{batchLine("all", 3, 0, 10)}}}, ""); !errors.Is(err, errNothing) {
+	if _, err := BatchSizes([]BatchPanel{{"layer 0", []BatchLine{batchLine("all", 3, 0, 10)}}}, ""); !errors.Is(err, ErrNothing) {
 		t.Errorf("one size: %v", err)
 	}
-	if _, err := CoActivation(nil, ""); !errors.Is(err, errNothing) {
+	if _, err := CoActivation(nil, ""); !errors.Is(err, ErrNothing) {
 		t.Errorf("no pairs: %v", err)
 	}
 	dir := t.TempDir()

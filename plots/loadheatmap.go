@@ -21,7 +21,7 @@ func hasLoads(r *sim.Result) bool {
 // LoadHeatmap draws the relative load of every expert over the steps, one panel for each strategy, with one colour scale.
 func LoadHeatmap(r *sim.Result, scenario string) (Picture, error) {
 	if !hasLoads(r) {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	order, by := expertOrder(r)
 	low, high, unit := shotRange(r)

@@ -30,7 +30,7 @@ func usable(s *sim.StrategyResult) bool { return s.Traits.Causal && !s.Traits.Bo
 // MaxVio draws the MaxVio of each step's batch for all causal strategies, with the sampling floor.
 func MaxVio(r *sim.Result, scenario string) (Picture, error) {
 	if !hasMaxVio(r) {
-		return Picture{}, errNothing
+		return Picture{}, ErrNothing
 	}
 	var courses []course
 	zeros := 0
@@ -133,7 +133,7 @@ func maxVioOf(s *sim.StrategyResult) course {
 	if len(seeds) == 0 {
 		return c
 	}
-	var mean, low, high, raw series
+	var mean, low, high, raw runsOfPoints
 	for _, row := range firstSteps(s) {
 		var sum float64
 		least, greatest := math.Inf(1), math.Inf(-1)
@@ -196,14 +196,17 @@ func runningMaxVio(rows []sim.StepRow) map[int]float64 {
 	return mean
 }
 
-// series collects points in runs that end where a value cannot be drawn on a logarithmic axis.
-type series struct {
+// runsOfPoints collects points in runs that end where one is missing.
+type runsOfPoints struct {
 	runs   []plotter.XYs
 	broken bool
 }
 
-func (s *series) add(x, y float64) {
-	if !drawable(y, true) {
+// add adds a point unless a logarithmic axis has no place for it.
+func (s *runsOfPoints) add(x, y float64) { s.addIf(drawable(y, true), x, y) }
+
+func (s *runsOfPoints) addIf(there bool, x, y float64) {
+	if !there {
 		s.broken = true
 		return
 	}

@@ -1,7 +1,9 @@
-// Package plots draws the figures of a comparison, one file per figure: results in, picture out. It decides what a reader
-// sees and computes nothing that a table would also show.
+// Package plots draws the figures of a comparison and of a sweep, one file per figure: results in, picture out. It decides what
+// a reader sees and computes nothing that a table would also show.
 //
-// A new figure is one file with one exported Draw function and one line in Figures.
+// A new figure of a comparison is one file with one exported Draw function and one line in Figures. The figures of a sweep know
+// nothing of how its cells were run or tabulated: Response, Multiples, HeatMap, Pareto, Parallel, Search, Generations, Rungs and
+// Effects are plain data with a method Picture, in units as stored; Metric says how these are shown.
 package plots
 
 import (
@@ -30,8 +32,8 @@ func Figures() []Figure {
 	}
 }
 
-// errNothing is what a figure returns that was asked to draw a result to which it does not apply.
-var errNothing = errors.New("the result holds nothing to draw")
+// ErrNothing is what a figure returns that was asked to draw what holds nothing that it could show.
+var ErrNothing = errors.New("the result holds nothing to draw")
 
 // WriteAll draws every figure that applies to a result into an existing folder, as NAME.svg and NAME.png, and returns the
 // names of the files. All are drawn before the first is written, and each appears whole or not at all: after an error the

@@ -75,6 +75,9 @@ func digitTicks(low, high float64, labelled string) (ticks []plot.Tick, labels i
 func logRange(low, high float64) (float64, float64) {
 	const room = 0.06
 	ratio := max(high/low, 1.5)
+	if math.IsInf(ratio, 0) {
+		return low, high
+	}
 	mid := math.Sqrt(low) * math.Sqrt(high)
 	half := math.Pow(ratio, 0.5+room)
 	return mid / half, mid * half
