@@ -20,6 +20,7 @@ type Effects struct {
 // Effect is one term: a parameter, a pair of them, or what is left.
 type Effect struct {
 	Name  string  `json:"name"`
+	Order int     `json:"order"` // parameters in the term; 0 of what is left
 	DF    int     `json:"degrees_of_freedom"`
 	Share float64 `json:"share"`
 	F     float64 `json:"f,omitempty"` // over the mean square between seeds; 0 where there is none
@@ -117,7 +118,7 @@ func (e *Effects) fill(d *stat.Decomposition, names []string) {
 		for _, f := range t.Factors {
 			words = append(words, names[f])
 		}
-		x := Effect{Name: strings.Join(words, " × "), DF: t.DF, Share: t.Share}
+		x := Effect{Name: strings.Join(words, " × "), Order: len(words), DF: t.DF, Share: t.Share}
 		if seeds > 0 && t.DF > 0 {
 			x.F = t.MeanSquares / seeds
 		}

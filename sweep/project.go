@@ -118,8 +118,8 @@ func (r *Results) Defaults(q *Query) {
 	}
 }
 
-// column finds the column that a name means: its own, or the only knob of that name.
-func (r *Results) column(name string) (string, error) {
+// Column finds the column that a name means: its own, or the only knob of that name.
+func (r *Results) Column(name string) (string, error) {
 	if slices.Contains(r.cells.Names, name) {
 		return name, nil
 	}
@@ -196,8 +196,11 @@ func (r *Results) labels(name string) (l labels, err error) {
 		return l, err
 	}
 	return indexed(list, func(x float64) string {
-		if math.IsNaN(x) {
+		switch {
+		case math.IsNaN(x):
 			return ""
+		case x == math.Trunc(x) && math.Abs(x) < 1e15:
+			return strconv.FormatFloat(x, 'f', -1, 64)
 		}
 		return strconv.FormatFloat(x, 'g', -1, 64)
 	}), nil
@@ -257,7 +260,7 @@ func (r *Results) Project(q Query) (*Projection, error) {
 		into  *[]string
 	}{{q.Rows, &p.Rows}, {q.Columns, &p.Columns}} {
 		for _, name := range list.names {
-			column, err := r.column(name)
+			column, err := r.Column(name)
 			if err != nil {
 				return nil, err
 			}
@@ -545,7 +548,7 @@ func (r *Results) filter(text string, kept []bool) error {
 	if operator == "" {
 		return fmt.Errorf("--filter %q: want a column, one of = != < <= > >=, and a value, such as rate<0.01 or strategy=none|loss-free", text)
 	}
-	name, err := r.column(strings.TrimSpace(text[:at]))
+	name, err := r.Column(strings.TrimSpace(text[:at]))
 	if err != nil {
 		return fmt.Errorf("--filter %q: %w", text, err)
 	}

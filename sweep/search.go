@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -180,7 +180,12 @@ func (s *Session) Search(ctx context.Context, search design.Search, objectives [
 			told(g)
 		}
 	}
-	return all, writeGenerations(s.dir, all)
+	path := &Path{Design: s.Design, Axes: s.Axes, Generations: all}
+	for _, o := range objectives {
+		path.Objectives = append(path.Objectives, o.String())
+	}
+	text, _ := json.MarshalIndent(path, "", " ") // plain values only
+	return all, whole.WriteBytes(filepath.Join(s.dir, SearchFile), append(text, '\n'))
 }
 
 // objectives are the means over the seeds, each to be made small; nil if one has no figure.
@@ -204,14 +209,27 @@ func (r Replicates) objectives(list []Objective) []float64 {
 	return sums
 }
 
-// SearchFile holds the generations of a search and their values, each to be made small.
+// SearchFile is the path of a search, in its folder.
 const SearchFile = "search.json"
 
-// writeGenerations writes what a search did.
-func writeGenerations(dir string, generations []design.Generation) error {
-	text, err := json.MarshalIndent(generations, "", " ")
+// Path is what a search asked and was told, each value to be made small.
+type Path struct {
+	Design      string              `json:"design"`
+	Axes        []string            `json:"axes"` // of the points; steps, where they are the search's, come last and are in the budgets
+	Objectives  []string            `json:"objectives"`
+	Generations []design.Generation `json:"generations"`
+}
+
+// ReadPath reads the path of a search.
+func ReadPath(dir string) (*Path, error) {
+	name := filepath.Join(dir, SearchFile)
+	text, err := os.ReadFile(name)
 	if err != nil {
-		return err
+		return nil, whole.Located(err)
 	}
-	return whole.Write(filepath.Join(dir, SearchFile), func(w io.Writer) error { _, err := w.Write(append(text, '\n')); return err })
+	p := new(Path)
+	if err := json.Unmarshal(text, p); err != nil {
+		return nil, fmt.Errorf("%s is no path of a search: %w", name, err)
+	}
+	return p, nil
 }

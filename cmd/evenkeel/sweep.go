@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -229,10 +228,12 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 	if err != nil {
 		return err
 	}
+	files, err := writeSweptPictures(q.out)
+	if err != nil {
+		return failed(err)
+	}
 	if q.json {
-		e := json.NewEncoder(stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(m)
+		return encode(stdout, m)
 	}
 	if q.quiet {
 		return nil
@@ -245,7 +246,12 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 	if err := writeSweepReport(stdout, q.out, terminalWidth(stdout)); err != nil {
 		return failed(err)
 	}
-	_, err = fmt.Fprintf(stdout, "\nWritten to %s: %s, %s and %s. evenkeel table %s shows any part of it.\n", q.out, sweep.ManifestFile, sweep.PlanFile, tableNames(m), q.out)
+	pictures := ""
+	if len(files) > 0 {
+		pictures = fmt.Sprintf(", and %s in plots", plural(len(files)/2, "picture"))
+	}
+	_, err = fmt.Fprintf(stdout, "\nWritten to %s: %s, %s, %s%s.\nevenkeel table %s and evenkeel plot %s show any part of it.\n",
+		q.out, sweep.ManifestFile, sweep.PlanFile, tableNames(m), pictures, q.out, q.out)
 	return err
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -639,10 +638,7 @@ func writeTablesJSON(w io.Writer, m *sweep.Manifest, list []*sweptTable) error {
 		}
 		tables = append(tables, j)
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(map[string]any{"scenario": m.Scenario, "design": m.Design, "plan": m.Plan, "missing": m.Missing, "tables": tables})
+	return encode(w, map[string]any{"scenario": m.Scenario, "design": m.Design, "plan": m.Plan, "missing": m.Missing, "tables": tables})
 }
 
 // writeTablesCSV writes a line for each group.
