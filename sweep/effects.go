@@ -73,7 +73,7 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 		names, factors = append(names, name), append(factors, l.index)
 	}
 	if slices.Contains(names, "spec") && len(r.Manifest.Knobs) > 0 {
-		e.Notes = append(e.Notes, "spec is the strategy with its knobs, as one parameter: --filter strategy=NAME shows what each of its knobs does.")
+		e.Notes = append(e.Notes, "A strategy with its knobs is one parameter here: --filter strategy=NAME shows what each of its knobs does.")
 	}
 	if len(names) == 0 {
 		return nil, errors.New("--effects: nothing varies among the cells that are kept, so that there is no effect to look for")
@@ -92,6 +92,9 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 	e.fill(d, names)
 	return e, nil
 }
+
+// wholeStrategy is what reports call the column spec.
+const wholeStrategy = "strategy with knobs"
 
 // factors lists what may vary among some cells: keys of the scenario, then the knobs of one strategy, or, of several, of which each
 // has knobs of its own, strategies with their knobs as one factor.
@@ -116,7 +119,7 @@ func (e *Effects) fill(d *stat.Decomposition, names []string) {
 	for _, t := range d.Terms {
 		var words []string
 		for _, f := range t.Factors {
-			words = append(words, names[f])
+			words = append(words, strings.Replace(names[f], "spec", wholeStrategy, 1))
 		}
 		x := Effect{Name: strings.Join(words, " × "), Order: len(words), DF: t.DF, Share: t.Share}
 		if seeds > 0 && t.DF > 0 {

@@ -99,20 +99,27 @@ func (r *Results) Varied() (list []string) {
 	return append(list, r.Manifest.Knobs...)
 }
 
-// Defaults fills what a query leaves open: rows are the strategies with their knobs, columns the first key of the scenario that
-// varies.
+// Defaults fills what a query leaves open, so that no group mixes settings: columns are the first key of the scenario that varies,
+// rows the strategies with their knobs and the other keys.
 func (r *Results) Defaults(q *Query) {
-	if q.Rows == nil {
-		q.Rows = append([]string{"strategy"}, r.Manifest.Knobs...)
-		if q.Columns != nil {
-			q.Rows = slices.DeleteFunc(q.Rows, func(n string) bool { return slices.Contains(q.Columns, n) })
+	var axes []string
+	for _, a := range r.Manifest.Axes {
+		if len(a.Values) > 1 {
+			axes = append(axes, a.Name)
 		}
 	}
 	if q.Columns == nil {
-		for _, a := range r.Manifest.Axes {
-			if len(a.Values) > 1 && !slices.Contains(q.Rows, a.Name) {
-				q.Columns = []string{a.Name}
-				return
+		for _, a := range axes {
+			if q.Rows == nil || !slices.Contains(q.Rows, a) {
+				q.Columns = []string{a}
+				break
+			}
+		}
+	}
+	if q.Rows == nil {
+		for _, name := range slices.Concat([]string{"strategy"}, r.Manifest.Knobs, axes) {
+			if !slices.Contains(q.Columns, name) {
+				q.Rows = append(q.Rows, name)
 			}
 		}
 	}

@@ -228,7 +228,7 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 	if err != nil {
 		return err
 	}
-	files, err := writeSweptPictures(q.out)
+	files, left, err := writeSweptPictures(q.out)
 	if err != nil {
 		return failed(err)
 	}
@@ -245,6 +245,9 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 	fmt.Fprintf(stdout, "%s: %s, of which %d ran now%s, in %s.\n", p.Scenario.Name, plural(m.Cells, "cell"), out.Ran, lost, duration(wall))
 	if err := writeSweepReport(stdout, q.out, terminalWidth(stdout)); err != nil {
 		return failed(err)
+	}
+	for _, reason := range left {
+		fmt.Fprintln(stdout, wrap("Not drawn: "+reason+".", terminalWidth(stdout)))
 	}
 	pictures := ""
 	if len(files) > 0 {

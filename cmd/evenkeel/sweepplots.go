@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"evenkeel/internal/whole"
 	"evenkeel/plots"
 	"evenkeel/sim/stat"
 	"evenkeel/sweep"
@@ -243,15 +245,21 @@ func (d *sweptPictures) heatMap(metric, x, y string) (plots.Named, error) {
 
 // pareto draws two metrics of all settings.
 func (d *sweptPictures) pareto(x, y string) (plots.Named, error) {
-	clouds, err := d.clouds(x, y)
+	about := d.about
+	clouds, err := d.clouds(x, y, true)
+	if err == nil && len(clouds) > 2*mostSeries {
+		about.About += " Cells of a strategy are of several streams."
+		clouds, err = d.clouds(x, y, false)
+	}
 	if err != nil {
 		return plots.Named{}, err
 	}
-	p, err := plots.Pareto{Sweep: d.about, X: plots.MetricOf(x), Y: plots.MetricOf(y), Clouds: clouds}.Picture()
+	p, err := plots.Pareto{Sweep: about, X: plots.MetricOf(x), Y: plots.MetricOf(y), Clouds: clouds}.Picture()
 	return plots.Named{Name: "pareto", Picture: p}, err
 }
 
-func (d *sweptPictures) clouds(x, y string) (clouds []plots.Cloud, err error) {
+// clouds are the settings of each strategy, on each stream alone or on all.
+func (d *sweptPictures) clouds(x, y string, alone bool) (clouds []plots.Cloud, err error) {
 	tx, err := d.project(x, d.without(), []string{})
 	if err != nil {
 		return nil, err
@@ -261,12 +269,17 @@ func (d *sweptPictures) clouds(x, y string) (clouds []plots.Cloud, err error) {
 		return nil, err
 	}
 	at := map[string]int{}
+	streams := 1 // columns that tell clouds apart: the strategy, and keys of the scenario
+	for alone && streams < len(tx.Rows) && !slices.Contains(d.r.Manifest.Knobs, tx.Rows[streams]) {
+		streams++
+	}
 	for i, l := range tx.RowLabels {
-		n, ok := at[l[0]]
+		name := joinLabels(tx.Rows[:streams], l[:streams], "")
+		n, ok := at[name]
 		if !ok {
 			n = len(clouds)
-			at[l[0]] = n
-			clouds = append(clouds, plots.Cloud{Name: l[0], Bound: tx.RowKinds[i] == "bound"})
+			at[name] = n
+			clouds = append(clouds, plots.Cloud{Name: name, Bound: tx.RowKinds[i] == "bound"})
 		}
 		clouds[n].X = append(clouds[n].X, sample(tx.Groups[i][0], tx.Floors[0]))
 		clouds[n].Y = append(clouds[n].Y, sample(ty.Groups[i][0], ty.Floors[0]))
@@ -336,9 +349,9 @@ func (d *sweptPictures) effects(metric string) (plots.Named, error) {
 	return plots.Named{Name: "effects", Picture: p}, err
 }
 
-// all draws what suits a sweep: every parameter's response alone or in panels, maps of pairs, the front, and what a search did. What
-// has too many lines or panels is left out: plot draws a part of it.
-func (d *sweptPictures) all(dir string) (list []plots.Named, err error) {
+// all draws what suits a sweep: responses, maps, the front, and what a search did. What has too many lines or panels is left out,
+// and why.
+func (d *sweptPictures) all(dir string) (list []plots.Named, left []string) {
 	metrics := reportedMetrics(d.r)
 	values := map[string]int{}
 	for _, n := range d.parameters() {
@@ -347,8 +360,11 @@ func (d *sweptPictures) all(dir string) (list []plots.Named, err error) {
 	parameters := slices.DeleteFunc(d.parameters(), func(n string) bool { return values[n] < 2 })
 	slices.SortStableFunc(parameters, func(a, b string) int { return values[b] - values[a] })
 	add := func(n plots.Named, err error) {
-		if err == nil {
+		switch {
+		case err == nil:
 			list = append(list, n)
+		case !errors.Is(err, plots.ErrNothing):
+			left = append(left, err.Error())
 		}
 	}
 	kind, _, _ := strings.Cut(d.r.Manifest.Design, " ")
@@ -367,18 +383,16 @@ func (d *sweptPictures) all(dir string) (list []plots.Named, err error) {
 	if len(parameters) > 2 && len(metrics) > 0 {
 		add(d.parallel(metrics[0]))
 	}
-	if len(metrics) > 1 {
+	if len(metrics) > 1 && !strings.HasPrefix(kind, "halving") { // whose runs are not equally long
 		add(d.pareto(metrics[0], metrics[1]))
 	}
 	if len(parameters) > 1 && len(metrics) > 0 && kind == "grid" {
 		add(d.effects(metrics[0]))
 	}
-	path, err := sweep.ReadPath(dir)
-	if err != nil {
-		return list, nil // no search
+	if path, err := sweep.ReadPath(dir); err == nil {
+		add(d.search(path))
 	}
-	add(d.search(path))
-	return list, nil
+	return list, left
 }
 
 // values is how many values a parameter has among the cells.
@@ -396,24 +410,25 @@ func (d *sweptPictures) values(name string) (n int) {
 }
 
 // writeSweptPictures draws into the folder plots of a sweep.
-func writeSweptPictures(dir string) (files []string, err error) {
+func writeSweptPictures(dir string) (files, left []string, err error) {
 	r, err := sweep.OpenResults(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer r.Close()
 	if len(r.Measured()) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	list, err := newSweptPictures(r, nil).all(dir)
-	if err != nil || len(list) == 0 {
-		return nil, err
+	list, left := newSweptPictures(r, nil).all(dir)
+	if len(list) == 0 {
+		return nil, left, nil
 	}
 	folder := filepath.Join(dir, "plots")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return nil, err
+		return nil, nil, whole.Located(err)
 	}
-	return plots.Write(folder, list, obsoletePictures...)
+	files, err = plots.Write(folder, list, obsoletePictures...)
+	return files, left, err
 }
 
 // search draws the path of a search: of one objective, of several, or of successive halving.
@@ -471,7 +486,7 @@ func (d *sweptPictures) search(p *sweep.Path) (plots.Named, error) {
 	cells := 0
 	for n, g := range p.Generations {
 		for _, t := range g.Trials {
-			cells += max(1, t.Seeds)
+			cells += cmp.Or(t.Seeds, len(d.r.Manifest.Seeds))
 			f.Trials = append(f.Trials, plots.Trial{Cells: cells, Generation: n + 1, Y: find(0, t.Point, t.Steps)})
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -56,22 +57,40 @@ func reportedMetrics(r *sweep.Results) (list []string) {
 	return list
 }
 
-// writeReasons says why cells have no figures, and what their runs warn of, the most frequent first.
+// writeReasons says why cells have no figures, and what their runs warn of, the most frequent first. Texts that differ in numbers
+// alone are one.
 func writeReasons(w io.Writer, r *sweep.Results, width int) error {
 	for _, column := range []struct{ name, words string }{{"failed", "could not run"}, {"warnings", "warn"}} {
 		reasons, err := r.Count(column.name)
 		if err != nil {
 			return err
 		}
-		const most = 4
-		for i, reason := range reasons {
-			if i == most {
-				fmt.Fprintf(w, "%d other reasons: see the column %s of %s.\n", len(reasons)-most, column.name, sweep.CellsTable)
-				break
+		var kinds []sweep.Reason
+		at := map[string]int{}
+		several := map[int]bool{}
+		for _, reason := range reasons {
+			for line := range strings.SplitSeq(reason.Text, "\n") {
+				key := numbers.ReplaceAllString(line, "#")
+				i, ok := at[key]
+				if !ok {
+					i = len(kinds)
+					at[key] = i
+					kinds = append(kinds, sweep.Reason{Text: line})
+				} else if kinds[i].Text != line {
+					several[i] = true
+				}
+				kinds[i].Cells += reason.Cells
 			}
-			text := strings.ReplaceAll(reason.Text, "\n", "; ")
-			fmt.Fprintln(w, wrap(fmt.Sprintf("%s %s: %s", plural(reason.Cells, "cell"), column.words, text), width))
+		}
+		for i, k := range kinds {
+			such := ""
+			if several[i] {
+				such = ", such as"
+			}
+			fmt.Fprintln(w, wrap(fmt.Sprintf("%s %s%s: %s.", plural(k.Cells, "cell"), column.words, such, strings.TrimSuffix(k.Text, ".")), width))
 		}
 	}
 	return nil
 }
+
+var numbers = regexp.MustCompile(`[0-9.]+(e[-+]?[0-9]+)?`)

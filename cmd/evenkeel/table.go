@@ -270,13 +270,13 @@ func correct(family []*stat.Verdict) {
 	}
 }
 
-// meanOf is the mean of a group with its interval; without one where there is a single value.
+// meanOf is the mean of a group and half of its interval over seeds: none where there is one seed, or where settings are mixed.
 func meanOf(g *sweep.Group) (m float64, half float64) {
 	if g == nil || len(g.Values) == 0 {
 		return math.NaN(), math.NaN()
 	}
 	m = stat.Mean(g.Values)
-	if len(g.Values) < 2 {
+	if len(g.Values) < 2 || len(g.Mixed) > 0 {
 		return m, math.NaN()
 	}
 	i := stat.Student(g.Values, 0.95)
@@ -486,7 +486,7 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 		}
 	}
 	if len(mixed) > 0 {
-		list = append(list, fmt.Sprintf("WARNING: what is marked ! mixes settings: %s varies within it, so that its interval is not one over seeds. Add it to --row or --col, or pick one value by --filter.", strings.Join(mixed, " and ")))
+		list = append(list, fmt.Sprintf("WARNING: what is marked ! mixes settings: %s varies within it, so that there is no interval over seeds. Add it to --row or --col, or pick one value by --filter.", strings.Join(mixed, " and ")))
 	}
 	if seeds > 1 && len(mixed) == 0 {
 		list = append(list, fmt.Sprintf("± is half of the 95 %% t-interval over %d seeds.", seeds))
