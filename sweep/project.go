@@ -99,21 +99,17 @@ func (r *Results) Varied() (list []string) {
 	return append(list, r.Manifest.Knobs...)
 }
 
-// Defaults fills what a query leaves open, so that no group mixes settings: columns are the first key of the scenario that varies,
-// rows the strategies with their knobs and the other keys.
+// Defaults fills what a query leaves open, so that no group mixes settings: columns are the first key of the scenario that varies
+// and has few values, rows the strategies with their knobs and the other keys.
 func (r *Results) Defaults(q *Query) {
 	var axes []string
 	for _, a := range r.Manifest.Axes {
-		if len(a.Values) > 1 {
-			axes = append(axes, a.Name)
+		if len(a.Values) < 2 {
+			continue
 		}
-	}
-	if q.Columns == nil {
-		for _, a := range axes {
-			if q.Rows == nil || !slices.Contains(q.Rows, a) {
-				q.Columns = []string{a}
-				break
-			}
+		axes = append(axes, a.Name)
+		if q.Columns == nil && len(a.Values) <= mostColumns && !slices.Contains(q.Rows, a.Name) {
+			q.Columns = []string{a.Name}
 		}
 	}
 	if q.Rows == nil {
@@ -124,6 +120,9 @@ func (r *Results) Defaults(q *Query) {
 		}
 	}
 }
+
+// mostColumns is how many columns a table has that nobody asked for; a sampled design has a value of its own in every point.
+const mostColumns = 12
 
 // Column finds the column that a name means: its own, or the only knob of that name.
 func (r *Results) Column(name string) (string, error) {

@@ -22,6 +22,7 @@ type sweptPictures struct {
 	r       *sweep.Results
 	about   plots.Sweep
 	filters []string
+	varied  map[string]int // values of what varies
 }
 
 const (
@@ -59,9 +60,15 @@ func sample(g *sweep.Group, floor float64) plots.Sample {
 	return s
 }
 
-// parameters are what varies but for the strategy.
+// parameters are what varies among the cells that are drawn, but for the strategy.
 func (d *sweptPictures) parameters() []string {
-	return slices.DeleteFunc(slices.Clone(d.r.Varied()), func(n string) bool { return n == "strategy" })
+	if d.varied == nil {
+		d.varied = map[string]int{}
+		for _, n := range d.r.Varied() {
+			d.varied[n] = d.values(n)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(d.r.Varied()), func(n string) bool { return n == "strategy" || d.varied[n] < 2 })
 }
 
 // without lists the strategy and all parameters but some.
@@ -353,12 +360,8 @@ func (d *sweptPictures) effects(metric string) (plots.Named, error) {
 // and why.
 func (d *sweptPictures) all(dir string) (list []plots.Named, left []string) {
 	metrics := reportedMetrics(d.r)
-	values := map[string]int{}
-	for _, n := range d.parameters() {
-		values[n] = d.values(n)
-	}
-	parameters := slices.DeleteFunc(d.parameters(), func(n string) bool { return values[n] < 2 })
-	slices.SortStableFunc(parameters, func(a, b string) int { return values[b] - values[a] })
+	parameters := d.parameters()
+	slices.SortStableFunc(parameters, func(a, b string) int { return d.varied[b] - d.varied[a] })
 	add := func(n plots.Named, err error) {
 		switch {
 		case err == nil:
