@@ -13,7 +13,6 @@ import (
 type Estimate struct {
 	Time   time.Duration
 	Bytes  int64 // of results and tables
-	Memory int64 // of the largest unit that was looked at, times the workers
 	Units  int   // measured
 	Cells  int   // of those units
 	Failed int   // of those cells, that cannot run
@@ -44,11 +43,11 @@ func (p *Plan) Estimate(ctx context.Context, workers int) (*Estimate, error) {
 			break
 		}
 		cells := p.Of(units[i*(len(units)-1)/max(1, n-1)])
-		took, size, failed, memory, err := c.sample(ctx, cells)
+		took, size, failed, err := c.sample(ctx, cells)
 		if err != nil {
 			return nil, err
 		}
-		e.Units, e.Cells, e.Failed, e.Memory = e.Units+1, e.Cells+len(cells), e.Failed+failed, max(e.Memory, memory*int64(workers))
+		e.Units, e.Cells, e.Failed = e.Units+1, e.Cells+len(cells), e.Failed+failed
 		busy, bytes = busy+took, bytes+size
 	}
 	e.Time = time.Duration(float64(busy) / float64(e.Units) * float64(len(units)) / float64(min(workers, len(units))))
@@ -57,13 +56,12 @@ func (p *Plan) Estimate(ctx context.Context, workers int) (*Estimate, error) {
 }
 
 // sample runs cells of a unit for few steps, twice, and returns what all steps would take and leave.
-func (c *Computer) sample(ctx context.Context, cells []Cell) (took time.Duration, size int64, failed int, memory int64, err error) {
+func (c *Computer) sample(ctx context.Context, cells []Cell) (took time.Duration, size int64, failed int, err error) {
 	records := make([]*Record, len(cells))
 	config, at, err := c.config(cells, records)
 	if err != nil || len(at) == 0 {
-		return 0, 200 * int64(len(cells)), len(cells), 0, nil
+		return 0, 200 * int64(len(cells)), len(cells), nil
 	}
-	memory = config.Memory()
 	all := config.Steps
 	var times [2]time.Duration
 	steps := [2]int{min(all, estimatedSteps/2), min(all, estimatedSteps)}
@@ -73,9 +71,9 @@ func (c *Computer) sample(ctx context.Context, cells []Cell) (took time.Duration
 		begin := time.Now()
 		if r, err = sim.Compare(ctx, config); err != nil {
 			if ctx.Err() != nil {
-				return 0, 0, 0, 0, ctx.Err()
+				return 0, 0, 0, ctx.Err()
 			}
-			return times[0], 200 * int64(len(cells)), len(cells), memory, nil
+			return times[0], 200 * int64(len(cells)), len(cells), nil
 		}
 		times[i] = time.Since(begin)
 	}
@@ -88,7 +86,7 @@ func (c *Computer) sample(ctx context.Context, cells []Cell) (took time.Duration
 		kept := len(record.Steps)
 		whole, err := json.Marshal(record)
 		if err != nil {
-			return 0, 0, 0, 0, err
+			return 0, 0, 0, err
 		}
 		record.Steps = nil
 		bare, _ := json.Marshal(record)               // part of what could be encoded
@@ -97,5 +95,26 @@ func (c *Computer) sample(ctx context.Context, cells []Cell) (took time.Duration
 			size += int64(len(whole)-len(bare)) * int64(min(c.p.Steps, all)) / int64(kept) * 4 / 3
 		}
 	}
-	return took, size, len(cells) - len(at), memory, nil
+	return took, size, len(cells) - len(at), nil
+}
+
+// memoryVariants is how many variants are looked at for the memory that a plan needs.
+const memoryVariants = 50
+
+// Memory estimates the bytes that a run of the plan holds at once: of the largest unit, times the workers. Of a plan with many
+// variants some are looked at, spread over it.
+func (p *Plan) Memory(workers int) int64 {
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	c := NewComputer(p)
+	units := p.Units()
+	most := int64(0)
+	for i := range min(memoryVariants, len(units)) {
+		cells := p.Of(units[i*(len(units)-1)/max(1, min(memoryVariants, len(units))-1)])
+		if config, at, err := c.config(cells, make([]*Record, len(cells))); err == nil && len(at) > 0 {
+			most = max(most, config.Memory())
+		}
+	}
+	return most * int64(min(workers, len(units)))
 }

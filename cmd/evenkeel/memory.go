@@ -11,8 +11,11 @@ import (
 )
 
 // checkMemory refuses a run that would not fit into the memory that is free, where the system says how much that is.
-func checkMemory(c *sim.Config) error {
-	need, free := float64(c.Memory()), freeMemory()
+func checkMemory(c *sim.Config) error { return checkBytes(c.Memory()) }
+
+// checkBytes refuses what would not fit.
+func checkBytes(n int64) error {
+	need, free := float64(n), freeMemory()
 	if need <= free {
 		return nil
 	}

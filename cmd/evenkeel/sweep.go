@@ -165,6 +165,9 @@ func (q *sweepRequest) run(ctx context.Context, flags *pflag.FlagSet, stdin io.R
 	if q.dryRun {
 		return q.describe(ctx, p, stdout)
 	}
+	if err := checkBytes(p.Memory(q.workers)); err != nil && !q.planOnly {
+		return err
+	}
 	change := sweep.Keep
 	if q.extend {
 		change = sweep.Extend
@@ -285,9 +288,11 @@ func (q *sweepRequest) describe(ctx context.Context, p *sweep.Plan, stdout io.Wr
 	if err != nil {
 		return stopped(err, "memory")
 	}
-	_, err = fmt.Fprintf(stdout, "About %s and %s of disk, measured on %d of %s; cells that cannot run there: %d of %d tried.\n",
-		duration(e.Time), bytesText(e.Bytes), e.Units, plural(len(p.Units()), "unit"), e.Failed, e.Cells)
-	return err
+	fmt.Fprintf(stdout, "About %s and %s of disk, measured on a few steps of %d of %s.\n", duration(e.Time), bytesText(e.Bytes), e.Cells, plural(p.Cells(), "cell"))
+	if e.Failed > 0 {
+		fmt.Fprintf(stdout, "%d of those cannot run: the strategy does not fit the scenario there.\n", e.Failed)
+	}
+	return nil
 }
 
 // shorten joins words, of many the first and the last.
