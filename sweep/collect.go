@@ -64,7 +64,11 @@ func (m *Manifest) Complete() bool { return m.Missing == 0 }
 
 // ReadManifest reads the manifest of a folder.
 func ReadManifest(dir string) (*Manifest, error) {
-	text, err := os.ReadFile(filepath.Join(dir, ManifestFile))
+	name := filepath.Join(dir, ManifestFile)
+	if info, err := os.Stat(name); err == nil && info.Size() > maxPlan {
+		return nil, fmt.Errorf("%s has %d bytes: a manifest has at most %d", name, info.Size(), maxPlan)
+	}
+	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, whole.Located(err)
 	}

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -16,6 +17,8 @@ import (
 
 // Computer runs the cells of a plan. Its methods may be called by several goroutines.
 type Computer struct {
+	Memory float64 // bytes that cells which run side by side may take; 0: any
+
 	p *Plan
 
 	mu     sync.Mutex
@@ -41,7 +44,7 @@ func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error)
 	defer c.mu.Unlock()
 	at := slices.IndexFunc(c.loaded, func(v variant) bool { return v.index == index })
 	if at < 0 {
-		s, err := c.p.Scenario.Load(append(slices.Concat(c.p.Settings, c.p.settings(index)), "seeds=["+strconv.FormatUint(seed, 10)+"]"), -1)
+		s, err := c.p.Scenario.LoadPinned(append(slices.Concat(c.p.Settings, c.p.settings(index)), "seeds=["+strconv.FormatUint(seed, 10)+"]"))
 		if len(c.loaded) == remembered {
 			c.loaded = c.loaded[:remembered-1]
 		}
@@ -56,7 +59,7 @@ func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error)
 }
 
 // Compute runs cells of one variant and seed side by side and returns their records. What cannot act there has a record that
-// says why. The error is ctx's.
+// says why. The error is ctx's, or that the cells would take more than Memory, which another machine may have.
 func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error) {
 	records := make([]*Record, len(cells))
 	fail := func(err error) ([]*Record, error) {
@@ -73,6 +76,10 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 	}
 	if len(at) == 0 {
 		return records, nil
+	}
+	if need := float64(config.Memory()); c.Memory > 0 && need > c.Memory {
+		const gib = 1 << 30
+		return nil, fmt.Errorf("cell %d and those beside it need about %.1f GiB of memory, and %.1f GiB are free for them: take fewer --workers, or a larger machine", cells[0].Index, need/gib, c.Memory/gib)
 	}
 	r, err := sim.Compare(ctx, config)
 	if ctx.Err() != nil {
@@ -118,6 +125,9 @@ func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, 
 	if config, err = x.Config(1); err != nil {
 		return nil, nil, err
 	}
+	if err := c.p.tooLong(config); err != nil {
+		return nil, nil, err
+	}
 	all, list := at, config.Strategies
 	at, config.Strategies = nil, nil
 	for n, i := range all {
@@ -128,6 +138,19 @@ func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, 
 		at, config.Strategies = append(at, i), append(config.Strategies, list[n])
 	}
 	return config, at, nil
+}
+
+// tooLong says that a record would be longer than a line of a result file may be.
+func (p *Plan) tooLong(c *sim.Config) error {
+	const number = 26 // bytes of one at most, with a comma
+	each := len(stepColumns) * (number + len("regret_to_optimum"))
+	if p.Loads {
+		each += number * c.Layer.Experts
+	}
+	if n := min(p.Steps, c.Steps); n*each > maxLine/2 {
+		return fmt.Errorf("the record of a cell would be longer than %d bytes with %d steps of %d experts: record fewer steps", maxLine/2, n, c.Layer.Experts)
+	}
+	return nil
 }
 
 // record keeps what a plan asks for of a run.

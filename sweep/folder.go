@@ -48,11 +48,24 @@ func Hold(dir string, p *Plan, change Change, shared bool) (*Folder, error) {
 		return nil, fmt.Errorf("%s is in use by another sweep: wait for it, or name another folder", dir)
 	}
 	h := &Folder{dir, f}
+	if !shared {
+		h.sweepUp()
+	}
 	if err := h.enter(p, change); err != nil {
 		h.Release()
 		return nil, err
 	}
 	return h, nil
+}
+
+// sweepUp removes what a process that died left half written. Nobody else writes here.
+func (h *Folder) sweepUp() {
+	entries, _ := os.ReadDir(h.Dir) // what cannot be read is in nobody's way
+	for _, e := range entries {
+		if whole.Temporary(e.Name()) && e.Type().IsRegular() {
+			os.Remove(filepath.Join(h.Dir, e.Name()))
+		}
+	}
 }
 
 // enter writes the plan into the folder, or makes sure that the one that is there permits it.

@@ -96,6 +96,9 @@ func (m *maker) assign(axes []string, specs []strategies.Spec) error {
 		if name == "seeds" || name == "seed" {
 			return errors.New("seeds are no axis: --seeds says how many replicates each cell has")
 		}
+		if fixed[name] {
+			return fmt.Errorf("--vary %s: it only describes a scenario, and changes nothing", name)
+		}
 		r, err := m.role(name)
 		if err != nil {
 			return err

@@ -122,7 +122,12 @@ func OpenTable(name string) (*Table, error) {
 	return t, nil
 }
 
-func newTable(f *os.File) (*Table, error) {
+func newTable(f *os.File) (t *Table, err error) {
+	defer func() { // the library panics on some damaged files
+		if r := recover(); r != nil {
+			err = fmt.Errorf("it is damaged: %v", r)
+		}
+	}()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -134,7 +139,7 @@ func newTable(f *os.File) (*Table, error) {
 	if p.NumRows() > maxRows {
 		return nil, fmt.Errorf("it has %d rows, more than %d", p.NumRows(), maxRows)
 	}
-	t := &Table{Rows: int(p.NumRows()), file: f, p: p}
+	t = &Table{Rows: int(p.NumRows()), file: f, p: p}
 	for _, path := range p.Schema().Columns() {
 		t.Names = append(t.Names, strings.Join(path, "."))
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	Shard    Shard
 	Workers  int                   // they take units; 0: one for each processor
 	Progress func(done, total int) // cells
+	Memory   float64               // bytes that all workers together may take; 0: any
 
 	compute func(context.Context, []Cell) ([]*Record, error) // stands for Plan.Compute where the engine alone is looked at
 }
@@ -56,13 +57,15 @@ func Run(ctx context.Context, p *Plan, s *Store, o Options) (out Outcome, err er
 	for _, u := range units {
 		out.Cells += len(p.Of(u))
 	}
-	compute := o.compute
-	if compute == nil {
-		compute = NewComputer(p).Compute
-	}
 	workers := o.Workers
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
+	}
+	compute := o.compute
+	if compute == nil {
+		c := NewComputer(p)
+		c.Memory = o.Memory / float64(min(workers, max(1, len(units))))
+		compute = c.Compute
 	}
 	var next, finished, ran atomic.Int64
 	var group sync.WaitGroup

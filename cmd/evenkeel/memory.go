@@ -21,6 +21,14 @@ func checkMemory(c *sim.Config) error {
 		need/gib, free/gib)
 }
 
+// knownMemory is freeMemory, or 0 where the system says nothing.
+func knownMemory() float64 {
+	if free := freeMemory(); !math.IsInf(free, 1) {
+		return free
+	}
+	return 0
+}
+
 // freeMemory is what Linux says is available, within the limit of a container; infinite where it says nothing.
 func freeMemory() float64 {
 	free := math.Inf(1)
