@@ -49,7 +49,7 @@ func Hold(dir string, p *Plan, change Change, shared bool) (*Folder, error) {
 	}
 	h := &Folder{dir, f}
 	if !shared {
-		h.sweepUp()
+		h.tidy()
 	}
 	if err := h.enter(p, change); err != nil {
 		h.Release()
@@ -58,8 +58,8 @@ func Hold(dir string, p *Plan, change Change, shared bool) (*Folder, error) {
 	return h, nil
 }
 
-// sweepUp removes what a process that died left half written. Nobody else writes here.
-func (h *Folder) sweepUp() {
+// tidy removes what a process that died left half written. Nobody else writes here.
+func (h *Folder) tidy() {
 	entries, _ := os.ReadDir(h.Dir) // what cannot be read is in nobody's way
 	for _, e := range entries {
 		if whole.Temporary(e.Name()) && e.Type().IsRegular() {

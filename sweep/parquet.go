@@ -108,6 +108,9 @@ type Table struct {
 // maxRows bounds a table that somebody else may have written.
 const maxRows = 1 << 28
 
+// believed is for how many rows there is room at once because a file says that it has them.
+const believed = 1 << 22
+
 // OpenTable opens a Parquet table.
 func OpenTable(name string) (*Table, error) {
 	f, err := os.Open(name)
@@ -166,7 +169,7 @@ func (t *Table) column(name string) *parquet.Column {
 
 // Numbers reads a column of numbers, null as NaN.
 func (t *Table) Numbers(name string) ([]float64, error) {
-	list := make([]float64, 0, t.Rows)
+	list := make([]float64, 0, min(t.Rows, believed))
 	err := t.each(name, func(v parquet.Value) {
 		x := math.NaN()
 		switch v.Kind() {
@@ -182,7 +185,7 @@ func (t *Table) Numbers(name string) ([]float64, error) {
 
 // Whole reads a column of whole numbers, such as seeds.
 func (t *Table) Whole(name string) ([]uint64, error) {
-	list := make([]uint64, 0, t.Rows)
+	list := make([]uint64, 0, min(t.Rows, believed))
 	err := t.each(name, func(v parquet.Value) { list = append(list, v.Uint64()) })
 	return list, err
 }
@@ -190,7 +193,7 @@ func (t *Table) Whole(name string) ([]uint64, error) {
 // Texts reads a column of texts as indices into its distinct ones, null as the empty text.
 func (t *Table) Texts(name string) (index []int32, distinct []string, err error) {
 	seen := map[string]int32{}
-	index = make([]int32, 0, t.Rows)
+	index = make([]int32, 0, min(t.Rows, believed))
 	err = t.each(name, func(v parquet.Value) {
 		n, ok := seen[string(v.Bytes())] // does not allocate
 		if !ok {
@@ -231,7 +234,9 @@ func (t *Table) each(name string, f func(parquet.Value)) (err error) {
 			for _, v := range buffer[:n] {
 				f(v)
 			}
-			rows += n
+			if rows += n; rows > t.Rows {
+				return fmt.Errorf("column %s is damaged: it has more values than the %d rows", name, t.Rows)
+			}
 			if errors.Is(err, io.EOF) {
 				break
 			}
