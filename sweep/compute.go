@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -71,15 +72,13 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 		return records, nil
 	}
 	config, at, err := c.config(cells, records)
-	if err != nil {
+	switch {
+	case errors.Is(err, errMemory):
+		return nil, err
+	case err != nil:
 		return fail(err)
-	}
-	if len(at) == 0 {
+	case len(at) == 0:
 		return records, nil
-	}
-	if need := float64(config.Memory()); c.Memory > 0 && need > c.Memory {
-		const gib = 1 << 30
-		return nil, fmt.Errorf("cell %d and those beside it need about %.1f GiB of memory, and %.1f GiB are free for them: take fewer --workers, or a larger machine", cells[0].Index, need/gib, c.Memory/gib)
 	}
 	r, err := sim.Compare(ctx, config)
 	if ctx.Err() != nil {
@@ -93,6 +92,9 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 	}
 	return records, nil
 }
+
+// errMemory is that cells need more memory than there is, which says nothing about the cells.
+var errMemory = errors.New("take fewer --workers, or a larger machine")
 
 // config makes the configuration of those cells that can act on their variant, and lists them; of the others it fills the records.
 func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, at []int, err error) {
@@ -124,6 +126,10 @@ func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, 
 	}
 	if config, err = x.Config(1); err != nil {
 		return nil, nil, err
+	}
+	if need := float64(config.Memory()); c.Memory > 0 && need > c.Memory {
+		const gib = 1 << 30
+		return nil, nil, fmt.Errorf("cell %d and those beside it need about %.1f GiB of memory, and %.1f GiB are free for them: %w", cells[0].Index, need/gib, c.Memory/gib, errMemory)
 	}
 	if err := c.p.tooLong(config); err != nil {
 		return nil, nil, err

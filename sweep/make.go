@@ -64,7 +64,7 @@ func newPlan(b Base, axes []string, design string, points iter.Seq[Point]) (*Pla
 		return nil, nil, errors.New("there is nothing to run: the design has no points")
 	}
 	p := m.finish()
-	if err := p.settle(b.Layer, len(b.Seeds) == 0); err != nil {
+	if err := p.settle(b); err != nil {
 		return nil, nil, err
 	}
 	return p, first, p.Check()
@@ -252,8 +252,11 @@ func (m *maker) finish() *Plan {
 }
 
 // settle fixes what a scenario leaves open, so that all cells agree on it: the file and layer of a trace, seeds, what learns.
-func (p *Plan) settle(layer int, seeds bool) error {
-	s, variant, err := p.check(layer)
+func (p *Plan) settle(b Base) error {
+	if err := p.define(); err != nil {
+		return err
+	}
+	s, variant, err := p.check(b.Layer)
 	if err != nil {
 		return err
 	}
@@ -265,9 +268,14 @@ func (p *Plan) settle(layer int, seeds bool) error {
 				return err
 			}
 			p.Settings = append(p.Settings, traceFile+strconv.Quote(file))
+			if reference := "trace:" + filepath.Base(file); strings.HasPrefix(b.Scenario, "trace:") {
+				if p.Scenario, err = scenarios.Find(reference); err != nil { // without the folder, which is no part of what is computed
+					return err
+				}
+			}
 		}
 	}
-	if seeds {
+	if len(b.Seeds) == 0 {
 		p.Seeds = s.Seeds
 		for i := range p.Pairs {
 			if p.Pairs[i][2] == 0 {

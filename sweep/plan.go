@@ -194,8 +194,8 @@ func (p *Plan) checkAxes() error {
 	return nil
 }
 
-// checkSpecs makes sure that strategies are known, or described by the plan itself, and knobs are theirs.
-func (p *Plan) checkSpecs() error {
+// define reads the strategy files.
+func (p *Plan) define() error {
 	p.defined = nil
 	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
 		preset, err := strategies.Define(name, []byte(p.Files[name]))
@@ -206,6 +206,14 @@ func (p *Plan) checkSpecs() error {
 			return fmt.Errorf("strategy_files: the text of %s describes %s: a plan has each under its name", name, preset.Name)
 		}
 		p.defined = append(p.defined, preset)
+	}
+	return nil
+}
+
+// checkSpecs makes sure that strategies are known, or described by the plan itself, and knobs are theirs.
+func (p *Plan) checkSpecs() error {
+	if err := p.define(); err != nil {
+		return err
 	}
 	knobs := map[string]bool{}
 	seen := map[*strategies.Preset]bool{}

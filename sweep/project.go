@@ -3,8 +3,10 @@ package sweep
 import (
 	"cmp"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -76,6 +78,9 @@ func OpenResults(dir string) (*Results, error) {
 	m, err := ReadManifest(dir)
 	if err != nil {
 		if _, planned := ReadPlan(filepath.Join(dir, PlanFile)); planned == nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("%w: make the tables again by evenkeel collect %s", err, dir)
+			}
 			return nil, fmt.Errorf("%s holds a sweep whose tables are not made: run evenkeel collect %s", dir, dir)
 		}
 		return nil, fmt.Errorf("%s is no folder of a sweep: %w", dir, err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -17,9 +19,11 @@ func (s Shard) String() string { return fmt.Sprintf("%d/%d", max(1, s.Index), ma
 
 // ParseShard reads 3/16.
 func ParseShard(text string) (s Shard, err error) {
-	var rest string
-	if n, _ := fmt.Sscanf(text+" ", "%d/%d%s", &s.Index, &s.Of, &rest); n != 2 || s.Of < 1 || s.Index < 1 || s.Index > s.Of {
-		return s, fmt.Errorf("shard %q: want i/n, such as 3/16, with i from 1 to n", text)
+	index, of, _ := strings.Cut(text, "/")
+	s.Index, _ = strconv.Atoi(index)
+	s.Of, _ = strconv.Atoi(of)
+	if s.Index < 1 || s.Index > s.Of || s.String() != text {
+		return Shard{}, fmt.Errorf("shard %q: want i/n, such as 3/16, with i from 1 to n", text)
 	}
 	return s, nil
 }
