@@ -46,7 +46,9 @@ func TestHostilePlansAreRefused(t *testing.T) {
 		"knobs left out":        {func(p *Plan) { p.Specs[1] = "loss-free" }, "a plan has every knob"},
 		"a spec twice":          {func(p *Plan) { p.Specs[1] = p.Specs[2] }, "which an earlier one is too"},
 		"a long spec":           {func(p *Plan) { p.Specs[0] = long }, "bytes: at most"},
-		"a file of another name": {func(p *Plan) { p.Files = map[string]string{"recipes/gshard.yaml": "name: gshard\nparts: [loss-free]\n"} },
+		"a file of another name": {func(p *Plan) {
+			p.Files = map[string]string{"recipes/gshard.yaml": "name: gshard\nparts: [loss-free]\n"}
+		},
 			"a plan has each under its name"},
 		"a file that is a preset": {func(p *Plan) { p.Files = map[string]string{"none": "name: none\nparts: [loss-free]\n"} }, "choose another"},
 		"a file that is none":     {func(p *Plan) { p.Files = map[string]string{"x": "&a [*a, *a]"} }, "strategy file x"},
@@ -130,8 +132,10 @@ func TestPlansReadNoOtherFiles(t *testing.T) {
 				p.Axes[0] = Axis{"trace.file", []string{file, secret}}
 				p.Settings = append(p.Settings, "trace.sha256="+sum)
 			},
-			"text":    func(p *Plan) { p.Scenario.YAML = fmt.Sprintf("trace: {file: %q, sha256: %s}", file, sum) },
-			"mapping": func(p *Plan) { p.Settings = append(p.Settings, fmt.Sprintf("trace={file: %q, map: [topk_ids=password]}", file)) },
+			"text": func(p *Plan) { p.Scenario.YAML = fmt.Sprintf("trace: {file: %q, sha256: %s}", file, sum) },
+			"mapping": func(p *Plan) {
+				p.Settings = append(p.Settings, fmt.Sprintf("trace={file: %q, map: [topk_ids=password]}", file))
+			},
 		} {
 			p, err := DecodePlan(changed(t, change))
 			if err != nil {
@@ -329,7 +333,7 @@ func FuzzTable(f *testing.F) {
 				_ = table.writeCSV(&bytes.Buffer{})
 			}
 		})
-		if n > 1<<30 {
+		if n > 256<<20 {
 			t.Errorf("%d bytes took %d", len(text), n)
 		}
 	})
