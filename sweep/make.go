@@ -283,26 +283,14 @@ func (p *Plan) settle(b Base) error {
 			}
 		}
 	}
-	var able []strategies.Spec
-	var refused error
-	for i := range p.Specs {
-		spec, err := p.spec(i)
-		if err != nil {
-			return err
-		}
-		if _, err := spec.Build(s.Layer()); err != nil {
-			refused = cmp.Or(refused, err)
-			continue
-		}
-		able = append(able, spec)
-	}
-	if len(able) == 0 {
-		return fmt.Errorf("with %s nothing can run: %w", cmp.Or(strings.Join(p.settings(variant), " "), "these settings"), refused)
+	specs, err := p.able(s)
+	if err != nil {
+		return fmt.Errorf("with %s nothing can run: %w", cmp.Or(strings.Join(p.settings(variant), " "), "these settings"), err)
 	}
 	if s.Router.Mode != "auto" {
 		return nil
 	}
-	x, err := experiment.New(s, able)
+	x, err := experiment.New(s, specs)
 	if err != nil {
 		return err
 	}
@@ -312,6 +300,35 @@ func (p *Plan) settle(b Base) error {
 	}
 	p.Settings = append(p.Settings, "router.mode="+mode)
 	return nil
+}
+
+// able returns the first spec that can be built on a scenario, and the first with a loss, which decides whether the router learns; an
+// error if there is none.
+func (p *Plan) able(s *scenarios.Scenario) (list []strategies.Spec, err error) {
+	var refused error
+	layer := s.Layer()
+	for i := range p.Specs {
+		spec, err := p.spec(i)
+		if err != nil {
+			return nil, err
+		}
+		r, err := spec.Build(layer)
+		if err != nil {
+			refused = cmp.Or(refused, err)
+			continue
+		}
+		loss := r.Traits().Loss
+		if len(list) == 0 || loss {
+			list = append(list, spec)
+		}
+		if loss || s.Router.Mode != "auto" {
+			return list, nil
+		}
+	}
+	if len(list) == 0 {
+		return nil, refused
+	}
+	return list, nil
 }
 
 // checked is how many values of an axis are tried before a sweep begins.
