@@ -217,10 +217,11 @@ func (m *maker) spec(base int, point Point) (int32, error) {
 	spec := m.bases[base]
 	for i, r := range m.roles {
 		if slices.Contains(r.bases, base) {
-			var err error
-			if spec, err = spec.With(r.knob, point.Values[i]); err != nil {
+			next, err := spec.With(r.knob, point.Values[i])
+			if err != nil {
 				return 0, fmt.Errorf("--vary %s.%s: %w", spec.Preset.Name, r.knob, err)
 			}
+			spec = next
 		}
 	}
 	full := spec.Full()

@@ -412,3 +412,94 @@ func TestStoppedBeforeTheFirstStep(t *testing.T) {
 		t.Errorf("sweep: exit %d, want %d: %s", code, exitTerminated, said.String())
 	}
 }
+
+// A search that is killed again and again asks for the same points as an undisturbed one, and leaves the same bytes.
+func TestKilledSearchesGoOn(t *testing.T) {
+	search := func(dir string, _ ...string) []string {
+		return sweeping(dir, "--workers", "2", "--vary", "loss-free.rate=log:1e-4..1e-1", "--vary", "width=int:4..16", "--design", "nsga2:6x4", "--objective", "maxvio_global", "--objective", "affinity_kept")
+	}
+	read := func(dir string) map[string]string {
+		files := outcome(t, dir)
+		text, err := os.ReadFile(filepath.Join(dir, sweep.SearchFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[sweep.SearchFile] = string(text)
+		return files
+	}
+	dir := filepath.Join(t.TempDir(), "undisturbed")
+	begin := time.Now()
+	if code, said := end(t, process(search(dir)...)); code != 0 {
+		t.Fatalf("exit %d: %s", code, said)
+	}
+	took, want := time.Since(begin), read(dir)
+	kills := 20
+	if testing.Short() {
+		kills = 4
+		t.Logf("-short: %d kills instead of 20", kills)
+	}
+	r := rand.New(rand.NewPCG(4, 4))
+	dir = filepath.Join(t.TempDir(), "killed")
+	for killed, attempt := 0, 0; ; attempt++ {
+		c := process(search(dir)...)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if killed < kills {
+			moment := time.AfterFunc(time.Duration(r.Float64()*float64(took)), func() { c.Process.Kill() })
+			defer moment.Stop()
+		}
+		switch code := exitOf(t, c); {
+		case code == -1:
+			killed++
+			continue
+		case code != 0:
+			t.Fatalf("attempt %d ended with exit code %d", attempt, code)
+		}
+		sameOutcome(t, fmt.Sprintf("after %d kills", attempt), read(dir), want)
+		for name, n := range storedCells(t, dir) {
+			if n != 1 {
+				t.Fatalf("cell %s is stored %d times", name, n)
+			}
+		}
+		if killed == kills {
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Another program chooses by lines of JSON, and may ask again for what it had.
+func TestAskedPointsAreAnswered(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "asked")
+	ask := func(lines string) []string {
+		c := process(sweeping(dir, "--vary", "loss-free.rate=log:1e-4..1e-1", "--vary", "width=int:4..16", "--design", "ask")...)
+		c.Stdin = strings.NewReader(lines)
+		var said bytes.Buffer
+		c.Stderr = &said
+		out, err := c.Output()
+		if err != nil {
+			t.Fatalf("%v: %s", err, said.String())
+		}
+		return strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	}
+	const first = `{"id":1,"set":{"loss-free.rate":1e-3,"width":8}}`
+	const third = `{"id":"x","set":{"loss-free.rate":0.01,"width":4},"seeds":1,"steps":3}`
+	answers := ask(first + "\n" + `{"id":2,"set":{"loss-free.rate":7,"width":8}}` + "\nnonsense\n" + third + "\n" + `{"id":3,"set":{"loss-free.rate":0.01,"width":4},"seeds":9}` + "\n")
+	if len(answers) != 5 || !strings.HasPrefix(answers[0], `{"id":1,"values":{"affinity_kept":{"mean":`) || !strings.Contains(answers[1], "loss-free.rate is 7") ||
+		!strings.Contains(answers[2], "is no JSON") || !strings.Contains(answers[3], `"half_width":null`) || !strings.Contains(answers[4], "seeds is 9") {
+		t.Fatalf("answers are\n%s", strings.Join(answers, "\n"))
+	}
+	want := outcome(t, dir)
+	again := ask(third + "\n" + first + "\n")
+	if again[0] != answers[3] || again[1] != answers[0] {
+		t.Errorf("asked again:\n%s", strings.Join(again, "\n"))
+	}
+	checkStored(t, dir, 4)
+	if again := ask(first + "\n" + third + "\n"); again[0] != answers[0] {
+		t.Errorf("asked once more:\n%s", strings.Join(again, "\n"))
+	}
+	sameOutcome(t, "asked again in the first order", outcome(t, dir), want)
+}
