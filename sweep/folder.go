@@ -86,7 +86,7 @@ func (h *Folder) enter(p *Plan, change Change) error {
 	case err != nil && change != Extend:
 		return err
 	}
-	return whole.WriteBytes(name, p.Encode())
+	return whole.Write(name, p.WriteText)
 }
 
 // grows reports whether p differs from an older plan in its points only.

@@ -44,7 +44,7 @@ func TestHostilePlansAreRefused(t *testing.T) {
 		"spaces before a file":  {func(p *Plan) { p.Specs[0] = "  " + file + "  " }, "carries the texts of strategy files"},
 		"an unknown strategy":   {func(p *Plan) { p.Specs[0] = "nothing" }, "no strategy"},
 		"knobs left out":        {func(p *Plan) { p.Specs[1] = "loss-free" }, "a plan has every knob"},
-		"a spec twice":          {func(p *Plan) { p.Specs[1] = p.Specs[2] }, "which an earlier one is too"},
+		"a spec twice":          {func(p *Plan) { p.Specs[1] = p.Specs[2] }, "a spec twice"},
 		"a long spec":           {func(p *Plan) { p.Specs[0] = long }, "bytes: at most"},
 		"a file of another name": {func(p *Plan) {
 			p.Files = map[string]string{"recipes/gshard.yaml": "name: gshard\nparts: [loss-free]\n"}
@@ -238,6 +238,23 @@ func FuzzDecodePlan(f *testing.F) {
 			t.Fatalf("units have %d of %d cells", len(seen), p.Cells())
 		}
 	})
+}
+
+// A plan is written list by list as it would be at once.
+func TestPlansAreWrittenAsTheyAre(t *testing.T) {
+	p := smallPlan(t)
+	p.Design = `"variants":null,"specs":null,"pairs":null <&>`
+	want, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Encode(); string(got) != string(want)+"\n" {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	long := &Plan{Specs: make([]string, 5000), Variants: [][]int32{{}}, Pairs: [][3]int32{{1, 2, 3}}}
+	if want, _ = json.Marshal(long); string(long.Encode()) != string(want)+"\n" {
+		t.Error("a long list is written in another way")
+	}
 }
 
 // FuzzParseShard: what is taken for a shard is one, and says so again.

@@ -67,7 +67,7 @@ func newPlan(b Base, axes []string, design string, points iter.Seq[Point]) (*Pla
 	if err := p.settle(b); err != nil {
 		return nil, nil, err
 	}
-	return p, first, p.Check()
+	return p, first, p.checkShape() // its specs are Full ones of known strategies
 }
 
 // maker gathers the points of a plan.
@@ -77,7 +77,8 @@ type maker struct {
 
 	bases    []strategies.Spec
 	variants map[string]int32
-	specs    map[string]int32
+	specs    map[string]int32   // by their full texts
+	recent   map[string]int32   // the same by the values that a point gives
 	pairs    map[[2]int32]int32 // to seeds
 	values   []map[string]int32 // of the plan's axes, to their indices
 }
@@ -91,7 +92,7 @@ type role struct {
 
 // assign finds out what each axis varies.
 func (m *maker) assign(axes []string, specs []strategies.Spec) error {
-	m.bases, m.variants, m.specs, m.pairs = slices.Clone(specs), map[string]int32{}, map[string]int32{}, map[[2]int32]int32{}
+	m.bases, m.variants, m.specs, m.recent, m.pairs = slices.Clone(specs), map[string]int32{}, map[string]int32{}, map[string]int32{}, map[[2]int32]int32{}
 	for _, name := range axes {
 		if name == "seeds" || name == "seed" {
 			return errors.New("seeds are no axis: --seeds says how many replicates each cell has")
@@ -211,7 +212,7 @@ func (m *maker) spec(base int, point Point) (int32, error) {
 			key += "\x00" + point.Values[i]
 		}
 	}
-	if s, ok := m.specs[key]; ok {
+	if s, ok := m.recent[key]; ok {
 		return s, nil
 	}
 	spec := m.bases[base]
@@ -237,7 +238,10 @@ func (m *maker) spec(base int, point Point) (int32, error) {
 			m.plan.Files[spec.Preset.Name] = string(text)
 		}
 	}
-	m.specs[key] = s
+	if len(m.recent) == 1<<16 { // a sampled design has each once
+		clear(m.recent)
+	}
+	m.recent[key] = s
 	return s, nil
 }
 

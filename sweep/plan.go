@@ -7,6 +7,7 @@
 package sweep
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"crypto/sha256"
@@ -14,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"maps"
 	"os"
@@ -77,11 +79,12 @@ func ReadPlan(name string) (*Plan, error) {
 	if info.Size() > maxPlan || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s has %d bytes: a plan is a file of at most %d", name, info.Size(), maxPlan)
 	}
-	text, err := os.ReadFile(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, whole.Located(err)
 	}
-	p, err := DecodePlan(text)
+	defer f.Close()
+	p, err := decodePlan(bufio.NewReaderSize(io.LimitReader(f, maxPlan), 1<<16))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -93,10 +96,17 @@ func DecodePlan(text []byte) (*Plan, error) {
 	if len(text) > maxPlan {
 		return nil, fmt.Errorf("is no plan of a sweep: it has %d bytes, and a plan has at most %d", len(text), maxPlan)
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
+	return decodePlan(bytes.NewReader(text))
+}
+
+func decodePlan(r io.Reader) (*Plan, error) {
+	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()
 	p := new(Plan)
-	if err := d.Decode(p); err != nil {
+	if err := p.decode(d); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
 		return nil, fmt.Errorf("is no plan of a sweep: %s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
@@ -108,8 +118,70 @@ func DecodePlan(text []byte) (*Plan, error) {
 	return p, nil
 }
 
+// decode reads member by member, and the long lists item by item, so that the text need not be in memory at once.
+func (p *Plan) decode(d *json.Decoder) error {
+	if err := delimiter(d, '{'); err != nil {
+		return err
+	}
+	members := map[string]func() error{
+		"variants": func() error { return decodeList(d, &p.Variants) },
+		"specs":    func() error { return decodeList(d, &p.Specs) },
+		"pairs":    func() error { return decodeList(d, &p.Pairs) },
+	}
+	for name, into := range map[string]any{"format": &p.Format, "scenario": &p.Scenario, "settings": &p.Settings, "strategy_files": &p.Files, "design": &p.Design,
+		"axes": &p.Axes, "knobs": &p.Knobs, "seeds": &p.Seeds, "recorded_steps": &p.Steps, "recorded_loads": &p.Loads} {
+		members[name] = func() error { return d.Decode(into) }
+	}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := t.(string)
+		read := members[name]
+		if read == nil {
+			return fmt.Errorf("it has a member %.100q that is unknown or given twice", name)
+		}
+		delete(members, name)
+		if err := read(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return delimiter(d, '}')
+}
+
+func decodeList[T any](d *json.Decoder, into *[]T) error {
+	if err := delimiter(d, '['); err != nil {
+		return err
+	}
+	for d.More() {
+		var item T
+		if err := d.Decode(&item); err != nil {
+			return err
+		}
+		*into = append(*into, item)
+	}
+	return delimiter(d, ']')
+}
+
+func delimiter(d *json.Decoder, want json.Delim) error {
+	t, err := d.Token()
+	if err == nil && t != want {
+		err = fmt.Errorf("%.100v stands where %s should", t, want)
+	}
+	return err
+}
+
 // Check says what is wrong with a plan.
 func (p *Plan) Check() error {
+	if err := p.checkShape(); err != nil {
+		return err
+	}
+	return p.checkSpecs()
+}
+
+// checkShape is Check but for what strategies and their knobs may be.
+func (p *Plan) checkShape() error {
 	switch {
 	case p.Format != Format:
 		return fmt.Errorf("the plan has format %d, and this program writes and reads %d: use the program that made it", p.Format, Format)
@@ -134,7 +206,7 @@ func (p *Plan) Check() error {
 	if err := p.count(); err != nil {
 		return err
 	}
-	return p.checkSpecs()
+	return nil
 }
 
 // checkTexts bounds the texts.
@@ -217,7 +289,6 @@ func (p *Plan) checkSpecs() error {
 	}
 	knobs := map[string]bool{}
 	seen := map[*strategies.Preset]bool{}
-	specs := make(map[string]bool, len(p.Specs))
 	for i, text := range p.Specs {
 		spec, err := p.spec(i)
 		if err != nil {
@@ -226,16 +297,15 @@ func (p *Plan) checkSpecs() error {
 		if full := spec.Full(); full != text {
 			return fmt.Errorf("spec %d is %s: a plan has every knob, in order, %s", i, text, full)
 		}
-		if specs[text] {
-			return fmt.Errorf("spec %d is %s, which an earlier one is too", i, text)
-		}
-		specs[text] = true
 		if !seen[spec.Preset] {
 			seen[spec.Preset] = true
 			for _, k := range spec.Preset.Knobs {
 				knobs[spec.Preset.Name+"."+k.Name] = true
 			}
 		}
+	}
+	if text, twice := repeated(p.Specs); twice {
+		return fmt.Errorf("%s is a spec twice", text)
 	}
 	for i, k := range p.Knobs {
 		if !knobs[k] || slices.Contains(p.Knobs[:i], k) {
@@ -244,6 +314,31 @@ func (p *Plan) checkSpecs() error {
 		knobs[k] = true
 	}
 	return nil
+}
+
+// repeated finds a text that a list has twice. Of a million texts it keeps hashes only.
+func repeated(list []string) (text string, twice bool) {
+	seed := maphash.MakeSeed()
+	sums := make([]uint64, len(list))
+	for i, s := range list {
+		sums[i] = maphash.String(seed, s)
+	}
+	slices.Sort(sums)
+	for i := 1; i < len(sums); i++ {
+		if sums[i] != sums[i-1] {
+			continue
+		}
+		seen := map[string]bool{}
+		for _, s := range list {
+			if maphash.String(seed, s) == sums[i] && seen[s] {
+				return s, true
+			}
+			if maphash.String(seed, s) == sums[i] {
+				seen[s] = true
+			}
+		}
+	}
+	return "", false
 }
 
 // count checks the pairs and numbers the cells.
@@ -289,15 +384,49 @@ func (p *Plan) settings(variant int) []string {
 
 // Encode returns the plan as ReadPlan reads it, the same bytes for equal plans.
 func (p *Plan) Encode() []byte {
-	text, _ := json.Marshal(p) // plain values only, so it cannot fail
-	return append(text, '\n')
+	var b bytes.Buffer
+	_ = p.WriteText(&b) // a buffer takes everything
+	return b.Bytes()
+}
+
+// WriteText writes what Encode returns, the long lists item by item.
+func (p *Plan) WriteText(w io.Writer) error {
+	short := *p
+	short.Variants, short.Specs, short.Pairs = nil, nil, nil
+	text, _ := json.Marshal(&short)                           // plain values only, so it cannot fail
+	const lists = `"variants":null,"specs":null,"pairs":null` // which is in no string, where its quotes would be escaped
+	before, after, _ := bytes.Cut(text, []byte(lists))
+	b := bufio.NewWriterSize(w, 1<<16)
+	b.Write(before)
+	writeList(b, `"variants":`, p.Variants)
+	writeList(b, `,"specs":`, p.Specs)
+	writeList(b, `,"pairs":`, p.Pairs)
+	b.Write(after)
+	b.WriteByte('\n')
+	return b.Flush() // which has the first error
+}
+
+// writeList writes a list in pieces.
+func writeList[T any](b *bufio.Writer, name string, list []T) {
+	b.WriteString(name)
+	b.WriteByte('[')
+	const piece = 1024
+	for from := 0; from < len(list); from += piece {
+		text, _ := json.Marshal(list[from:min(from+piece, len(list))])
+		if from > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(text[1 : len(text)-1])
+	}
+	b.WriteByte(']')
 }
 
 // Hash names the plan.
 func (p *Plan) Hash() string {
 	if p.hash == "" {
-		sum := sha256.Sum256(p.Encode())
-		p.hash = hex.EncodeToString(sum[:8])
+		sum := sha256.New()
+		_ = p.WriteText(sum) // a hash takes everything
+		p.hash = hex.EncodeToString(sum.Sum(nil)[:8])
 	}
 	return p.hash
 }
