@@ -94,7 +94,7 @@ func (t Text) Load(settings []string, layer int) (*Scenario, error) {
 }
 
 // LoadPinned is Load of a text and settings that somebody else may have written: the file of a trace is used only if it has the
-// checksum that they name, and what it holds otherwise is in no error.
+// checksum that they name, else the error is OtherTrace, or that of the file system, and says nothing of what the file holds.
 func (t Text) LoadPinned(settings []string) (*Scenario, error) {
 	return read(t.File, t.Name, []byte(t.YAML), settings, -1, true)
 }
@@ -124,7 +124,9 @@ func parseHot(reference string) (percent float64, experts int, err error) {
 }
 
 // Resolved returns the scenario that json describes, as Marshal wrote it into a manifest.
-func Resolved(file string, text []byte) (*Scenario, error) { return read(file, "", text, nil, -1, false) }
+func Resolved(file string, text []byte) (*Scenario, error) {
+	return read(file, "", text, nil, -1, false)
+}
 
 func unwrapPath(err error) error {
 	var path *fs.PathError

@@ -96,9 +96,17 @@ func ReadDump(name string, layer int) (*Dump, string, error) {
 	return readLayer(name, layer, Reading{}, "")
 }
 
+// OtherTrace is that a file is not the trace that a pinned scenario means.
+type OtherTrace struct{ File, SHA256 string }
+
+// Error says which file, and what it should be.
+func (o OtherTrace) Error() string {
+	return fmt.Sprintf("%s is not the trace that is meant, whose SHA-256 is %s", o.File, o.SHA256)
+}
+
 // readLayer is ReadDump. If pin is not empty, it reads nothing but the file with that checksum, and says nothing of another one.
 func readLayer(name string, layer int, reading Reading, pin string) (*Dump, string, error) {
-	other := fmt.Errorf("%s is not the trace that is meant, whose SHA-256 is %s", name, pin)
+	other := OtherTrace{name, pin}
 	f, err := OpenTrace(name, reading)
 	if err != nil {
 		if pin != "" && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"evenkeel/experiment"
 	"evenkeel/moe"
@@ -60,7 +61,7 @@ func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error)
 }
 
 // Compute runs cells of one variant and seed side by side and returns their records. What cannot act there has a record that
-// says why. The error is ctx's, or that the cells would take more than Memory, which another machine may have.
+// says why. The error is ctx's, or of this machine: the cells would take more than Memory, or their trace is not here.
 func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error) {
 	records := make([]*Record, len(cells))
 	fail := func(err error) ([]*Record, error) {
@@ -73,7 +74,7 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 	}
 	config, at, err := c.config(cells, records)
 	switch {
-	case errors.Is(err, errMemory):
+	case elsewhere(err):
 		return nil, err
 	case err != nil:
 		return fail(err)
@@ -91,6 +92,13 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 		records[i] = c.p.record(r.Strategies[n])
 	}
 	return records, nil
+}
+
+// elsewhere reports whether an error is of this machine, so that another may do better: it lacks memory, or a trace.
+func elsewhere(err error) bool {
+	var other scenarios.OtherTrace
+	var system syscall.Errno
+	return errors.Is(err, errMemory) || errors.As(err, &other) || errors.As(err, &system)
 }
 
 // errMemory is that cells need more memory than there is, which says nothing about the cells.
