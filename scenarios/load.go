@@ -90,7 +90,13 @@ func Find(reference string) (Text, error) {
 // Load reads the text. Settings are key=value with the path of a key and win over it. layer, if not negative, picks the layer of
 // a trace. The error names every mistake with its file and line.
 func (t Text) Load(settings []string, layer int) (*Scenario, error) {
-	return read(t.File, t.Name, []byte(t.YAML), settings, layer)
+	return read(t.File, t.Name, []byte(t.YAML), settings, layer, false)
+}
+
+// LoadPinned is Load of a text and settings that somebody else may have written: the file of a trace is used only if it has the
+// checksum that they name, else the error is OtherTrace, or that of the file system, and says nothing of what the file holds.
+func (t Text) LoadPinned(settings []string) (*Scenario, error) {
+	return read(t.File, t.Name, []byte(t.YAML), settings, -1, true)
 }
 
 // Load finds and loads a scenario; see Find and Text.Load.
@@ -118,7 +124,9 @@ func parseHot(reference string) (percent float64, experts int, err error) {
 }
 
 // Resolved returns the scenario that json describes, as Marshal wrote it into a manifest.
-func Resolved(file string, text []byte) (*Scenario, error) { return read(file, "", text, nil, -1) }
+func Resolved(file string, text []byte) (*Scenario, error) {
+	return read(file, "", text, nil, -1, false)
+}
 
 func unwrapPath(err error) error {
 	var path *fs.PathError
@@ -153,7 +161,7 @@ func (y *Independent) defaults() {
 	*y = Independent{Draws: "logits", Distribution: "normal", Scale: 1, Means: "quantiles", Spread: 0.5}
 }
 
-func read(file, name string, text []byte, settings []string, layer int) (*Scenario, error) {
+func read(file, name string, text []byte, settings []string, layer int, pinned bool) (*Scenario, error) {
 	top, err := parse(file, text)
 	if err != nil {
 		return nil, err
@@ -191,7 +199,7 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 		if local := s.Trace.File; name != "" && strings.HasSuffix(file, ".yaml") && !filepath.IsAbs(local) && !strings.HasPrefix(local, embedded) {
 			s.Trace.File = filepath.Join(filepath.Dir(file), local) // as seen from the YAML file
 		}
-		if err := s.readTrace(); err != nil {
+		if err := s.readTrace(pinned); err != nil {
 			return nil, err
 		}
 	}
@@ -202,7 +210,7 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 }
 
 // readTrace loads the trace's file and takes from it what the scenario does not say.
-func (s *Scenario) readTrace() error {
+func (s *Scenario) readTrace(pinned bool) error {
 	reading := Reading{Options: tracefile.Options{Map: s.Trace.Map, Where: s.Trace.Where, Layers: s.Trace.Layers, Padding: s.Trace.Padding},
 		Complete: s.Trace.Complete, Mass: s.Trace.Mass}
 	if s.given("topk") {
@@ -211,7 +219,13 @@ func (s *Scenario) readTrace() error {
 	if s.given("experts") {
 		reading.Experts = s.Experts
 	}
-	d, sum, err := readLayer(s.Trace.File, s.Trace.Layer, reading)
+	pin := ""
+	if pinned && !s.Trace.Embedded() {
+		if pin = s.Trace.SHA256; pin == "" {
+			return fmt.Errorf("the trace %s is named without its checksum: add trace.sha256", s.Trace.File)
+		}
+	}
+	d, sum, err := readLayer(s.Trace.File, s.Trace.Layer, reading, pin)
 	if err != nil {
 		return err
 	}

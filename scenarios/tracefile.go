@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -92,19 +93,35 @@ func (f *TraceFile) SHA256() (string, error) {
 // ReadDump reads one layer of a trace file, or of an embedded one, and returns it with the SHA-256 of the file. Who reads
 // several layers opens the trace once, by OpenTrace.
 func ReadDump(name string, layer int) (*Dump, string, error) {
-	return readLayer(name, layer, Reading{})
+	return readLayer(name, layer, Reading{}, "")
 }
 
-func readLayer(name string, layer int, reading Reading) (*Dump, string, error) {
+// OtherTrace is that a file is not the trace that a pinned scenario means.
+type OtherTrace struct{ File, SHA256 string }
+
+// Error says which file, and what it should be.
+func (o OtherTrace) Error() string {
+	return fmt.Sprintf("%s is not the trace that is meant, whose SHA-256 is %s", o.File, o.SHA256)
+}
+
+// readLayer is ReadDump. If pin is not empty, it reads nothing but the file with that checksum, and says nothing of another one.
+func readLayer(name string, layer int, reading Reading, pin string) (*Dump, string, error) {
+	other := OtherTrace{name, pin}
 	f, err := OpenTrace(name, reading)
 	if err != nil {
+		if pin != "" && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			err = other
+		}
 		return nil, "", err
 	}
 	defer f.Close()
-	d, err := f.Dump(layer)
+	sum, err := f.SHA256()
 	if err != nil {
 		return nil, "", err
 	}
-	sum, err := f.SHA256()
+	if pin != "" && sum != pin {
+		return nil, "", other
+	}
+	d, err := f.Dump(layer)
 	return d, sum, err
 }

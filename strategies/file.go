@@ -74,6 +74,7 @@ func Define(file string, text []byte) (*Preset, error) {
 	var names []string
 	for _, part := range f.Parts {
 		names = append(names, part.preset.Name)
+		p.Revision += part.preset.Revision // grows whenever what a part computes changes
 		for _, k := range part.preset.Knobs {
 			k.Name, k.Default = part.preset.Name+"."+k.Name, part.values[k.Name]
 			p.Knobs = append(p.Knobs, k)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"evenkeel/internal/nearest"
 	"evenkeel/moe"
@@ -93,7 +94,9 @@ type Preset struct {
 func (p *Preset) Source() []byte { return p.source }
 
 // Presets returns the registry in order: rules, whole models, bounds. The caller must not change it.
-func Presets() []*Preset {
+func Presets() []*Preset { return ordered() }
+
+var ordered = sync.OnceValue(func() []*Preset {
 	var rules, bounds []*Preset
 	for _, p := range presets {
 		if p.Family == "bounds" {
@@ -103,7 +106,7 @@ func Presets() []*Preset {
 		}
 	}
 	return slices.Concat(rules, recipes(), bounds)
-}
+})
 
 // Find returns the preset of a name, or of a strategy file, whose name ends in .yaml or .yml.
 func Find(name string) (*Preset, error) {
@@ -116,11 +119,13 @@ func Find(name string) (*Preset, error) {
 func builtIn(name string) (*Preset, error) { return among(Presets(), name) }
 
 func among(list []*Preset, name string) (*Preset, error) {
-	var known []string
 	for _, p := range list {
 		if p.Name == name {
 			return p, nil
 		}
+	}
+	var known []string
+	for _, p := range list {
 		known = append(known, p.Name)
 	}
 	if at := strings.IndexAny(name, ", "); at > 0 {
@@ -242,16 +247,16 @@ func Parse(text string, defined ...*Preset) (Spec, error) {
 }
 
 func (s *Spec) set(knob, value string) error {
+	for i := range s.Preset.Knobs {
+		if k := &s.Preset.Knobs[i]; k.Name == knob {
+			v, err := k.check(value)
+			s.Values[knob] = v
+			return err
+		}
+	}
 	var known []string
 	for i := range s.Preset.Knobs {
-		k := &s.Preset.Knobs[i]
-		known = append(known, k.Name)
-		if k.Name != knob {
-			continue
-		}
-		v, err := k.check(value)
-		s.Values[knob] = v
-		return err
+		known = append(known, s.Preset.Knobs[i].Name)
 	}
 	if len(known) == 0 {
 		return fmt.Errorf("it has no knobs, got %q", knob)

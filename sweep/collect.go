@@ -64,7 +64,11 @@ func (m *Manifest) Complete() bool { return m.Missing == 0 }
 
 // ReadManifest reads the manifest of a folder.
 func ReadManifest(dir string) (*Manifest, error) {
-	text, err := os.ReadFile(filepath.Join(dir, ManifestFile))
+	name := filepath.Join(dir, ManifestFile)
+	if info, err := os.Stat(name); err == nil && info.Size() > maxPlan {
+		return nil, fmt.Errorf("%s has %d bytes: a manifest has at most %d", name, info.Size(), maxPlan)
+	}
+	text, err := os.ReadFile(name)
 	if err != nil {
 		return nil, whole.Located(err)
 	}
@@ -143,25 +147,39 @@ func newCollector(dir string, p *Plan) (*collector, error) {
 			index[c.names.of(cell)] = int32(cell.Index)
 		}
 	}
-	keys := slices.Clone(sim.MetricKeys())
+	// Which columns there are is known once all records were looked at; what was found is looked for no more.
+	type sought struct {
+		key    string
+		quoted []byte
+	}
+	var values, floors []sought
+	for _, key := range sim.MetricKeys() {
+		values = append(values, sought{key, []byte(`"` + key + `":`)})
+	}
+	floors = slices.Clone(values)
 	found := map[string]bool{}
+	seek := func(list []sought, in []byte, suffix string) []sought {
+		return slices.DeleteFunc(list, func(s sought) bool {
+			there := bytes.Contains(in, s.quoted)
+			if there {
+				found[s.key+suffix] = true
+			}
+			return there
+		})
+	}
 	if _, err := scan(dir, func(n Name, record []byte, at place) error {
 		i, ok := index[n]
 		if !ok {
 			return nil // of a plan that this one replaced
 		}
 		c.places[i] = at
-		values, floors, _ := bytes.Cut(record, []byte(`"floors":`))
-		for _, key := range keys {
-			quoted := []byte(`"` + key + `":`)
-			found[key] = found[key] || bytes.Contains(values, quoted)
-			found[key+floor] = found[key+floor] || bytes.Contains(floors, quoted)
-		}
+		first, second, _ := bytes.Cut(record, []byte(`"floors":`))
+		values, floors = seek(values, first, ""), seek(floors, second, floor)
 		return nil
 	}); err != nil {
 		return nil, err
 	}
-	for _, key := range keys {
+	for _, key := range sim.MetricKeys() {
 		if found[key] {
 			c.metrics = append(c.metrics, key)
 		}

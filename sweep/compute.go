@@ -2,10 +2,13 @@ package sweep
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"evenkeel/experiment"
 	"evenkeel/moe"
@@ -16,6 +19,8 @@ import (
 
 // Computer runs the cells of a plan. Its methods may be called by several goroutines.
 type Computer struct {
+	Memory float64 // bytes that cells which run side by side may take; 0: any
+
 	p *Plan
 
 	mu     sync.Mutex
@@ -41,7 +46,7 @@ func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error)
 	defer c.mu.Unlock()
 	at := slices.IndexFunc(c.loaded, func(v variant) bool { return v.index == index })
 	if at < 0 {
-		s, err := c.p.Scenario.Load(append(slices.Concat(c.p.Settings, c.p.settings(index)), "seeds=["+strconv.FormatUint(seed, 10)+"]"), -1)
+		s, err := c.p.Scenario.LoadPinned(append(slices.Concat(c.p.Settings, c.p.settings(index)), "seeds=["+strconv.FormatUint(seed, 10)+"]"))
 		if len(c.loaded) == remembered {
 			c.loaded = c.loaded[:remembered-1]
 		}
@@ -56,7 +61,7 @@ func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error)
 }
 
 // Compute runs cells of one variant and seed side by side and returns their records. What cannot act there has a record that
-// says why. The error is ctx's.
+// says why. The error is ctx's, or of this machine: the cells would take more than Memory, or their trace is not here.
 func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error) {
 	records := make([]*Record, len(cells))
 	fail := func(err error) ([]*Record, error) {
@@ -68,10 +73,12 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 		return records, nil
 	}
 	config, at, err := c.config(cells, records)
-	if err != nil {
+	switch {
+	case elsewhere(err):
+		return nil, err
+	case err != nil:
 		return fail(err)
-	}
-	if len(at) == 0 {
+	case len(at) == 0:
 		return records, nil
 	}
 	r, err := sim.Compare(ctx, config)
@@ -86,6 +93,16 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 	}
 	return records, nil
 }
+
+// elsewhere reports whether an error is of this machine, so that another may do better: it lacks memory, or a trace.
+func elsewhere(err error) bool {
+	var other scenarios.OtherTrace
+	var system syscall.Errno
+	return errors.Is(err, errMemory) || errors.As(err, &other) || errors.As(err, &system)
+}
+
+// errMemory is that cells need more memory than there is, which says nothing about the cells.
+var errMemory = errors.New("take fewer --workers, or a larger machine")
 
 // config makes the configuration of those cells that can act on their variant, and lists them; of the others it fills the records.
 func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, at []int, err error) {
@@ -118,6 +135,13 @@ func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, 
 	if config, err = x.Config(1); err != nil {
 		return nil, nil, err
 	}
+	if need := float64(config.Memory()); c.Memory > 0 && need > c.Memory {
+		const gib = 1 << 30
+		return nil, nil, fmt.Errorf("cell %d and those beside it need about %.1f GiB of memory, and %.1f GiB are free for them: %w", cells[0].Index, need/gib, c.Memory/gib, errMemory)
+	}
+	if err := c.p.tooLong(config); err != nil {
+		return nil, nil, err
+	}
 	all, list := at, config.Strategies
 	at, config.Strategies = nil, nil
 	for n, i := range all {
@@ -128,6 +152,19 @@ func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, 
 		at, config.Strategies = append(at, i), append(config.Strategies, list[n])
 	}
 	return config, at, nil
+}
+
+// tooLong says that a record would be longer than a line of a result file may be.
+func (p *Plan) tooLong(c *sim.Config) error {
+	const number = 26 // bytes of one at most, with a comma
+	each := len(stepColumns) * (number + len("regret_to_optimum"))
+	if p.Loads {
+		each += number * c.Layer.Experts
+	}
+	if n := min(p.Steps, c.Steps); n*each > maxLine/2 {
+		return fmt.Errorf("the record of a cell would be longer than %d bytes with %d steps of %d experts: record fewer steps", maxLine/2, n, c.Layer.Experts)
+	}
+	return nil
 }
 
 // record keeps what a plan asks for of a run.

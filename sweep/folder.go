@@ -48,11 +48,24 @@ func Hold(dir string, p *Plan, change Change, shared bool) (*Folder, error) {
 		return nil, fmt.Errorf("%s is in use by another sweep: wait for it, or name another folder", dir)
 	}
 	h := &Folder{dir, f}
+	if !shared {
+		h.tidy()
+	}
 	if err := h.enter(p, change); err != nil {
 		h.Release()
 		return nil, err
 	}
 	return h, nil
+}
+
+// tidy removes what a process that died left half written. Nobody else writes here.
+func (h *Folder) tidy() {
+	entries, _ := os.ReadDir(h.Dir) // what cannot be read is in nobody's way
+	for _, e := range entries {
+		if whole.Temporary(e.Name()) && e.Type().IsRegular() {
+			os.Remove(filepath.Join(h.Dir, e.Name()))
+		}
+	}
 }
 
 // enter writes the plan into the folder, or makes sure that the one that is there permits it.
@@ -73,7 +86,7 @@ func (h *Folder) enter(p *Plan, change Change) error {
 	case err != nil && change != Extend:
 		return err
 	}
-	return whole.WriteBytes(name, p.Encode())
+	return whole.Write(name, p.WriteText)
 }
 
 // grows reports whether p differs from an older plan in its points only.

@@ -64,10 +64,10 @@ func newPlan(b Base, axes []string, design string, points iter.Seq[Point]) (*Pla
 		return nil, nil, errors.New("there is nothing to run: the design has no points")
 	}
 	p := m.finish()
-	if err := p.settle(b.Layer, len(b.Seeds) == 0); err != nil {
+	if err := p.settle(b); err != nil {
 		return nil, nil, err
 	}
-	return p, first, p.Check()
+	return p, first, p.checkShape() // its specs are Full ones of known strategies
 }
 
 // maker gathers the points of a plan.
@@ -77,7 +77,8 @@ type maker struct {
 
 	bases    []strategies.Spec
 	variants map[string]int32
-	specs    map[string]int32
+	specs    map[string]int32   // by their full texts
+	recent   map[string]int32   // the same by the values that a point gives
 	pairs    map[[2]int32]int32 // to seeds
 	values   []map[string]int32 // of the plan's axes, to their indices
 }
@@ -91,10 +92,13 @@ type role struct {
 
 // assign finds out what each axis varies.
 func (m *maker) assign(axes []string, specs []strategies.Spec) error {
-	m.bases, m.variants, m.specs, m.pairs = slices.Clone(specs), map[string]int32{}, map[string]int32{}, map[[2]int32]int32{}
+	m.bases, m.variants, m.specs, m.recent, m.pairs = slices.Clone(specs), map[string]int32{}, map[string]int32{}, map[string]int32{}, map[[2]int32]int32{}
 	for _, name := range axes {
 		if name == "seeds" || name == "seed" {
 			return errors.New("seeds are no axis: --seeds says how many replicates each cell has")
+		}
+		if fixed[name] {
+			return fmt.Errorf("--vary %s: it only describes a scenario, and changes nothing", name)
 		}
 		r, err := m.role(name)
 		if err != nil {
@@ -208,16 +212,17 @@ func (m *maker) spec(base int, point Point) (int32, error) {
 			key += "\x00" + point.Values[i]
 		}
 	}
-	if s, ok := m.specs[key]; ok {
+	if s, ok := m.recent[key]; ok {
 		return s, nil
 	}
 	spec := m.bases[base]
 	for i, r := range m.roles {
 		if slices.Contains(r.bases, base) {
-			var err error
-			if spec, err = spec.With(r.knob, point.Values[i]); err != nil {
+			next, err := spec.With(r.knob, point.Values[i])
+			if err != nil {
 				return 0, fmt.Errorf("--vary %s.%s: %w", spec.Preset.Name, r.knob, err)
 			}
+			spec = next
 		}
 	}
 	full := spec.Full()
@@ -233,7 +238,10 @@ func (m *maker) spec(base int, point Point) (int32, error) {
 			m.plan.Files[spec.Preset.Name] = string(text)
 		}
 	}
-	m.specs[key] = s
+	if len(m.recent) == 1<<16 { // a sampled design has each once
+		clear(m.recent)
+	}
+	m.recent[key] = s
 	return s, nil
 }
 
@@ -249,8 +257,11 @@ func (m *maker) finish() *Plan {
 }
 
 // settle fixes what a scenario leaves open, so that all cells agree on it: the file and layer of a trace, seeds, what learns.
-func (p *Plan) settle(layer int, seeds bool) error {
-	s, variant, err := p.check(layer)
+func (p *Plan) settle(b Base) error {
+	if err := p.define(); err != nil {
+		return err
+	}
+	s, variant, err := p.check(b.Layer)
 	if err != nil {
 		return err
 	}
@@ -262,9 +273,14 @@ func (p *Plan) settle(layer int, seeds bool) error {
 				return err
 			}
 			p.Settings = append(p.Settings, traceFile+strconv.Quote(file))
+			if reference := "trace:" + filepath.Base(file); strings.HasPrefix(b.Scenario, "trace:") {
+				if p.Scenario, err = scenarios.Find(reference); err != nil { // without the folder, which is no part of what is computed
+					return err
+				}
+			}
 		}
 	}
-	if seeds {
+	if len(b.Seeds) == 0 {
 		p.Seeds = s.Seeds
 		for i := range p.Pairs {
 			if p.Pairs[i][2] == 0 {
@@ -272,26 +288,14 @@ func (p *Plan) settle(layer int, seeds bool) error {
 			}
 		}
 	}
-	var able []strategies.Spec
-	var refused error
-	for i := range p.Specs {
-		spec, err := p.spec(i)
-		if err != nil {
-			return err
-		}
-		if _, err := spec.Build(s.Layer()); err != nil {
-			refused = cmp.Or(refused, err)
-			continue
-		}
-		able = append(able, spec)
-	}
-	if len(able) == 0 {
-		return fmt.Errorf("with %s nothing can run: %w", cmp.Or(strings.Join(p.settings(variant), " "), "these settings"), refused)
+	specs, err := p.able(s)
+	if err != nil {
+		return fmt.Errorf("with %s nothing can run: %w", cmp.Or(strings.Join(p.settings(variant), " "), "these settings"), err)
 	}
 	if s.Router.Mode != "auto" {
 		return nil
 	}
-	x, err := experiment.New(s, able)
+	x, err := experiment.New(s, specs)
 	if err != nil {
 		return err
 	}
@@ -301,6 +305,35 @@ func (p *Plan) settle(layer int, seeds bool) error {
 	}
 	p.Settings = append(p.Settings, "router.mode="+mode)
 	return nil
+}
+
+// able returns the first spec that can be built on a scenario, and the first with a loss, which decides whether the router learns; an
+// error if there is none.
+func (p *Plan) able(s *scenarios.Scenario) (list []strategies.Spec, err error) {
+	var refused error
+	layer := s.Layer()
+	for i := range p.Specs {
+		spec, err := p.spec(i)
+		if err != nil {
+			return nil, err
+		}
+		r, err := spec.Build(layer)
+		if err != nil {
+			refused = cmp.Or(refused, err)
+			continue
+		}
+		loss := r.Traits().Loss
+		if len(list) == 0 || loss {
+			list = append(list, spec)
+		}
+		if loss || s.Router.Mode != "auto" {
+			return list, nil
+		}
+	}
+	if len(list) == 0 {
+		return nil, refused
+	}
+	return list, nil
 }
 
 // checked is how many values of an axis are tried before a sweep begins.

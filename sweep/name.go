@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"evenkeel/strategies"
 )
 
 // Name is the hash that names a cell: of the format of results, the text and the settings of the scenario, what is recorded, the
@@ -31,12 +33,19 @@ func (p *Plan) names() (*names, error) {
 		text, _ := json.Marshal([]any{Format, p.Scenario.Name, p.Scenario.YAML, all, p.Steps, p.Loads}) // plain values only
 		n.variants = append(n.variants, sha256.Sum256(text))
 	}
-	for i := range p.Specs {
-		spec, err := p.spec(i)
-		if err != nil {
-			return nil, err
+	presets := map[string]*strategies.Preset{}
+	for i, spec := range p.Specs {
+		name, _, _ := strings.Cut(spec, ":")
+		preset := presets[name]
+		if preset == nil {
+			spec, err := p.spec(i)
+			if err != nil {
+				return nil, err
+			}
+			preset = spec.Preset
+			presets[name] = preset
 		}
-		text, _ := json.Marshal([]any{p.Specs[i], spec.Preset.Revision, string(spec.Preset.Source())})
+		text, _ := json.Marshal([]any{spec, preset.Revision, string(preset.Source())})
 		n.specs = append(n.specs, sha256.Sum256(text))
 	}
 	return n, nil

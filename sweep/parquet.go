@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/format"
 
 	"evenkeel/internal/whole"
 )
@@ -108,6 +110,12 @@ type Table struct {
 // maxRows bounds a table that somebody else may have written.
 const maxRows = 1 << 28
 
+// maxFooter bounds the description of a table, in bytes: some 100 for each column of each group of rows.
+const maxFooter = 1 << 28
+
+// believed is for how many rows there is room at once because a file says that it has them.
+const believed = 1 << 22
+
 // OpenTable opens a Parquet table.
 func OpenTable(name string) (*Table, error) {
 	f, err := os.Open(name)
@@ -122,23 +130,64 @@ func OpenTable(name string) (*Table, error) {
 	return t, nil
 }
 
-func newTable(f *os.File) (*Table, error) {
+func newTable(f *os.File) (t *Table, err error) {
+	defer func() { // the library panics on some damaged files
+		if r := recover(); r != nil {
+			err = fmt.Errorf("it is damaged: %v", r)
+		}
+	}()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
+	}
+	// The library believes what a file's last bytes say of the size of its footer.
+	var last [8]byte
+	if _, err := f.ReadAt(last[:], info.Size()-int64(len(last))); err != nil || string(last[4:]) != "PAR1" {
+		return nil, errors.New("it does not end as a Parquet file does")
+	}
+	if n := int64(binary.LittleEndian.Uint32(last[:])); n > min(maxFooter, info.Size()-12) {
+		return nil, fmt.Errorf("it is damaged: its footer would have %d of %d bytes", n, info.Size())
 	}
 	p, err := parquet.OpenFile(f, info.Size(), parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
 	if err != nil {
 		return nil, err
 	}
-	if p.NumRows() > maxRows {
-		return nil, fmt.Errorf("it has %d rows, more than %d", p.NumRows(), maxRows)
+	if err := familiar(p); err != nil {
+		return nil, err
 	}
-	t := &Table{Rows: int(p.NumRows()), file: f, p: p}
+	t = &Table{Rows: int(p.NumRows()), file: f, p: p}
 	for _, path := range p.Schema().Columns() {
 		t.Names = append(t.Names, strings.Join(path, "."))
 	}
 	return t, nil
+}
+
+// familiar makes sure that a file is laid out as tableWriter does it: of other ways the library's decoders take any amount of memory.
+func familiar(p *parquet.File) error {
+	if p.NumRows() > maxRows {
+		return fmt.Errorf("it has %d rows, more than %d", p.NumRows(), maxRows)
+	}
+	columns := p.Root().Columns()
+	for _, c := range columns {
+		if !c.Leaf() || c.Repeated() {
+			return fmt.Errorf("its column %q has lists or parts", c.Name())
+		}
+	}
+	rows := int64(0)
+	for i, g := range p.Metadata().RowGroups {
+		if rows += g.NumRows; g.NumRows < 0 || g.NumRows > rowsPerGroup || len(g.Columns) != len(columns) {
+			return fmt.Errorf("it is damaged: group %d has %d rows of %d columns", i, g.NumRows, len(g.Columns))
+		}
+		for _, c := range g.Columns {
+			if m := c.MetaData; m.Codec != format.Zstd || m.NumValues != g.NumRows {
+				return fmt.Errorf("it is damaged: group %d has %d values of %s by %s for %d rows by %s", i, m.NumValues, strings.Join(m.PathInSchema, "."), m.Codec, g.NumRows, format.Zstd)
+			}
+		}
+	}
+	if rows != p.NumRows() {
+		return fmt.Errorf("it is damaged: its groups have %d of %d rows", rows, p.NumRows())
+	}
+	return nil
 }
 
 // Close closes the file.
@@ -161,7 +210,7 @@ func (t *Table) column(name string) *parquet.Column {
 
 // Numbers reads a column of numbers, null as NaN.
 func (t *Table) Numbers(name string) ([]float64, error) {
-	list := make([]float64, 0, t.Rows)
+	list := make([]float64, 0, min(t.Rows, believed))
 	err := t.each(name, func(v parquet.Value) {
 		x := math.NaN()
 		switch v.Kind() {
@@ -177,7 +226,7 @@ func (t *Table) Numbers(name string) ([]float64, error) {
 
 // Whole reads a column of whole numbers, such as seeds.
 func (t *Table) Whole(name string) ([]uint64, error) {
-	list := make([]uint64, 0, t.Rows)
+	list := make([]uint64, 0, min(t.Rows, believed))
 	err := t.each(name, func(v parquet.Value) { list = append(list, v.Uint64()) })
 	return list, err
 }
@@ -185,7 +234,7 @@ func (t *Table) Whole(name string) ([]uint64, error) {
 // Texts reads a column of texts as indices into its distinct ones, null as the empty text.
 func (t *Table) Texts(name string) (index []int32, distinct []string, err error) {
 	seen := map[string]int32{}
-	index = make([]int32, 0, t.Rows)
+	index = make([]int32, 0, min(t.Rows, believed))
 	err = t.each(name, func(v parquet.Value) {
 		n, ok := seen[string(v.Bytes())] // does not allocate
 		if !ok {
@@ -219,6 +268,9 @@ func (t *Table) each(name string, f func(parquet.Value)) (err error) {
 		}
 		if err != nil {
 			return fmt.Errorf("column %s is damaged: %w", name, err)
+		}
+		if n := page.NumValues(); n > int64(t.Rows-rows) {
+			return fmt.Errorf("column %s is damaged: it has more values than the %d rows", name, t.Rows)
 		}
 		values := page.Values()
 		for {

@@ -7,12 +7,15 @@
 package sweep
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"maps"
 	"os"
@@ -22,6 +25,7 @@ import (
 	"evenkeel/internal/whole"
 	"evenkeel/scenarios"
 	"evenkeel/strategies"
+	"evenkeel/sweep/design"
 )
 
 // Format is the version of plans and results. Results of another one are never mixed with this one's.
@@ -56,10 +60,14 @@ type Axis struct {
 	Values []string `json:"values"`
 }
 
-// Limits of a plan that somebody else may have written.
+// Limits of a plan that somebody else may have written: one of a few bytes must not ask for much memory.
 const (
-	maxPlan  = 1 << 30 // bytes
-	maxCells = 1 << 28
+	maxPlan  = 1 << 28 // bytes
+	maxCells = 1 << 24
+	maxSteps = 100_000 // recorded
+	maxWord  = 1 << 14 // bytes of a name or a spec
+	maxText  = 1 << 20 // bytes of any other text
+	maxTexts = 1 << 12 // settings or strategy files
 )
 
 // ReadPlan reads a plan and checks it, but for what only running a cell tells.
@@ -68,14 +76,15 @@ func ReadPlan(name string) (*Plan, error) {
 	if err != nil {
 		return nil, whole.Located(err)
 	}
-	if info.Size() > maxPlan {
-		return nil, fmt.Errorf("%s has %d bytes: a plan has at most %d", name, info.Size(), maxPlan)
+	if info.Size() > maxPlan || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s has %d bytes: a plan is a file of at most %d", name, info.Size(), maxPlan)
 	}
-	text, err := os.ReadFile(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, whole.Located(err)
 	}
-	p, err := DecodePlan(text)
+	defer f.Close()
+	p, err := decodePlan(bufio.NewReaderSize(io.LimitReader(f, maxPlan), 1<<16))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -84,10 +93,20 @@ func ReadPlan(name string) (*Plan, error) {
 
 // DecodePlan is ReadPlan of a text.
 func DecodePlan(text []byte) (*Plan, error) {
-	d := json.NewDecoder(bytes.NewReader(text))
+	if len(text) > maxPlan {
+		return nil, fmt.Errorf("is no plan of a sweep: it has %d bytes, and a plan has at most %d", len(text), maxPlan)
+	}
+	return decodePlan(bytes.NewReader(text))
+}
+
+func decodePlan(r io.Reader) (*Plan, error) {
+	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()
 	p := new(Plan)
-	if err := d.Decode(p); err != nil {
+	if err := p.decode(d); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
 		return nil, fmt.Errorf("is no plan of a sweep: %s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
@@ -99,25 +118,83 @@ func DecodePlan(text []byte) (*Plan, error) {
 	return p, nil
 }
 
+// decode reads member by member, and the long lists item by item, so that the text need not be in memory at once.
+func (p *Plan) decode(d *json.Decoder) error {
+	if err := delimiter(d, '{'); err != nil {
+		return err
+	}
+	members := map[string]func() error{
+		"variants": func() error { return decodeList(d, &p.Variants) },
+		"specs":    func() error { return decodeList(d, &p.Specs) },
+		"pairs":    func() error { return decodeList(d, &p.Pairs) },
+	}
+	for name, into := range map[string]any{"format": &p.Format, "scenario": &p.Scenario, "settings": &p.Settings, "strategy_files": &p.Files, "design": &p.Design,
+		"axes": &p.Axes, "knobs": &p.Knobs, "seeds": &p.Seeds, "recorded_steps": &p.Steps, "recorded_loads": &p.Loads} {
+		members[name] = func() error { return d.Decode(into) }
+	}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := t.(string)
+		read := members[name]
+		if read == nil {
+			return fmt.Errorf("it has a member %.100q that is unknown or given twice", name)
+		}
+		delete(members, name)
+		if err := read(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return delimiter(d, '}')
+}
+
+func decodeList[T any](d *json.Decoder, into *[]T) error {
+	if err := delimiter(d, '['); err != nil {
+		return err
+	}
+	for d.More() {
+		var item T
+		if err := d.Decode(&item); err != nil {
+			return err
+		}
+		*into = append(*into, item)
+	}
+	return delimiter(d, ']')
+}
+
+func delimiter(d *json.Decoder, want json.Delim) error {
+	t, err := d.Token()
+	if err == nil && t != want {
+		err = fmt.Errorf("%.100v stands where %s should", t, want)
+	}
+	return err
+}
+
 // Check says what is wrong with a plan.
 func (p *Plan) Check() error {
+	if err := p.checkShape(); err != nil {
+		return err
+	}
+	return p.checkSpecs()
+}
+
+// checkShape is Check but for what strategies and their knobs may be.
+func (p *Plan) checkShape() error {
 	switch {
 	case p.Format != Format:
 		return fmt.Errorf("the plan has format %d, and this program writes and reads %d: use the program that made it", p.Format, Format)
 	case len(p.Variants) == 0 || len(p.Specs) == 0 || len(p.Pairs) == 0 || len(p.Seeds) == 0:
 		return errors.New("the plan has no cells: it needs at least one variant, spec, pair and seed")
-	case p.Steps < 0 || p.Steps > 1e6:
-		return fmt.Errorf("recorded_steps is %d: it must be 0 to 1000000", p.Steps)
+	case p.Steps < 0 || p.Steps > maxSteps:
+		return fmt.Errorf("recorded_steps is %d: it must be 0 to %d", p.Steps, maxSteps)
 	}
-	for i, v := range p.Variants {
-		if len(v) != len(p.Axes) {
-			return fmt.Errorf("variant %d has %d values: there are %d axes", i, len(v), len(p.Axes))
-		}
-		for a, n := range v {
-			if n < 0 || int(n) >= len(p.Axes[a].Values) {
-				return fmt.Errorf("variant %d takes value %d of %s: there are %d", i, n, p.Axes[a].Name, len(p.Axes[a].Values))
-			}
-		}
+	if err := p.checkTexts(); err != nil {
+		return err
+	}
+	if err := p.checkAxes(); err != nil {
+		return err
 	}
 	seen := map[uint64]bool{}
 	for _, s := range p.Seeds {
@@ -129,24 +206,139 @@ func (p *Plan) Check() error {
 	if err := p.count(); err != nil {
 		return err
 	}
+	return nil
+}
+
+// checkTexts bounds the texts.
+func (p *Plan) checkTexts() error {
+	if len(p.Settings) > maxTexts || len(p.Files) > maxTexts {
+		return fmt.Errorf("the plan has %d settings and %d strategy files: at most %d of each are read", len(p.Settings), len(p.Files), maxTexts)
+	}
+	long := func(what, text string, most int) error {
+		if len(text) > most {
+			return fmt.Errorf("%s has %d bytes: at most %d are read", what, len(text), most)
+		}
+		return nil
+	}
+	errs := []error{long("scenario.file", p.Scenario.File, maxWord), long("scenario.name", p.Scenario.Name, maxWord),
+		long("scenario.text", p.Scenario.YAML, maxText), long("design", p.Design, design.MaxAxes*maxText)}
+	for i, s := range p.Settings {
+		errs = append(errs, long(fmt.Sprintf("setting %d", i), s, maxText))
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
+		errs = append(errs, long("the name of a strategy file", name, maxWord), long("strategy file "+name, p.Files[name], maxText))
+	}
+	return cmp.Or(errs...)
+}
+
+// fixed are keys of a scenario that are no axes: two that only describe, and the seeds, which a plan has apart.
+var fixed = map[string]bool{"name": true, "about": true, "seed": true, "seeds": true}
+
+// checkAxes makes sure that axes are keys of a scenario, and that variants take values that they have.
+func (p *Plan) checkAxes() error {
+	if len(p.Axes) > design.MaxAxes {
+		return fmt.Errorf("the plan has %d axes: at most %d can vary", len(p.Axes), design.MaxAxes)
+	}
+	known := scenarios.Keys()
+	for i, a := range p.Axes {
+		if !slices.Contains(known, a.Name) || fixed[a.Name] {
+			return fmt.Errorf("axis %d, %.100q, is no key of a scenario that can vary", i, a.Name)
+		}
+		if slices.ContainsFunc(p.Axes[:i], func(b Axis) bool { return b.Name == a.Name }) {
+			return fmt.Errorf("%s is an axis twice", a.Name)
+		}
+		for n, v := range a.Values {
+			if len(v) > maxText {
+				return fmt.Errorf("value %d of %s has %d bytes: at most %d are read", n, a.Name, len(v), maxText)
+			}
+		}
+	}
+	for i, v := range p.Variants {
+		if len(v) != len(p.Axes) {
+			return fmt.Errorf("variant %d has %d values: there are %d axes", i, len(v), len(p.Axes))
+		}
+		for a, n := range v {
+			if n < 0 || int(n) >= len(p.Axes[a].Values) {
+				return fmt.Errorf("variant %d takes value %d of %s: there are %d", i, n, p.Axes[a].Name, len(p.Axes[a].Values))
+			}
+		}
+	}
+	return nil
+}
+
+// define reads the strategy files.
+func (p *Plan) define() error {
 	p.defined = nil
 	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
 		preset, err := strategies.Define(name, []byte(p.Files[name]))
 		if err != nil {
 			return err
 		}
+		if preset.Name != name {
+			return fmt.Errorf("strategy_files: the text of %s describes %s: a plan has each under its name", name, preset.Name)
+		}
 		p.defined = append(p.defined, preset)
 	}
-	for i := range p.Specs {
+	return nil
+}
+
+// checkSpecs makes sure that strategies are known, or described by the plan itself, and knobs are theirs.
+func (p *Plan) checkSpecs() error {
+	if err := p.define(); err != nil {
+		return err
+	}
+	knobs := map[string]bool{}
+	seen := map[*strategies.Preset]bool{}
+	for i, text := range p.Specs {
 		spec, err := p.spec(i)
 		if err != nil {
 			return err
 		}
-		if spec.Full() != p.Specs[i] {
-			return fmt.Errorf("spec %d is %s: a plan has every knob, in order, %s", i, p.Specs[i], spec.Full())
+		if full := spec.Full(); full != text {
+			return fmt.Errorf("spec %d is %s: a plan has every knob, in order, %s", i, text, full)
+		}
+		if !seen[spec.Preset] {
+			seen[spec.Preset] = true
+			for _, k := range spec.Preset.Knobs {
+				knobs[spec.Preset.Name+"."+k.Name] = true
+			}
 		}
 	}
+	if text, twice := repeated(p.Specs); twice {
+		return fmt.Errorf("%s is a spec twice", text)
+	}
+	for i, k := range p.Knobs {
+		if !knobs[k] || slices.Contains(p.Knobs[:i], k) {
+			return fmt.Errorf("knob %d, %.100q, is no knob of the plan's strategies, or named twice", i, k)
+		}
+		knobs[k] = true
+	}
 	return nil
+}
+
+// repeated finds a text that a list has twice. Of a million texts it keeps hashes only.
+func repeated(list []string) (text string, twice bool) {
+	seed := maphash.MakeSeed()
+	sums := make([]uint64, len(list))
+	for i, s := range list {
+		sums[i] = maphash.String(seed, s)
+	}
+	slices.Sort(sums)
+	for i := 1; i < len(sums); i++ {
+		if sums[i] != sums[i-1] {
+			continue
+		}
+		seen := map[string]bool{}
+		for _, s := range list {
+			if maphash.String(seed, s) == sums[i] && seen[s] {
+				return s, true
+			}
+			if maphash.String(seed, s) == sums[i] {
+				seen[s] = true
+			}
+		}
+	}
+	return "", false
 }
 
 // count checks the pairs and numbers the cells.
@@ -169,9 +361,16 @@ func (p *Plan) count() error {
 	return nil
 }
 
-// spec parses spec i. A plan may have a million, so they are kept as texts.
+// spec parses spec i. A plan may have a million, so they are kept as texts. None names a file: what a plan needs is in it.
 func (p *Plan) spec(i int) (strategies.Spec, error) {
-	return strategies.Parse(p.Specs[i], p.defined...)
+	text := p.Specs[i]
+	if len(text) > maxWord {
+		return strategies.Spec{}, fmt.Errorf("spec %d has %d bytes: at most %d are read", i, len(text), maxWord)
+	}
+	if name, _, _ := strings.Cut(text, ":"); strings.ContainsAny(name, "./\\") {
+		return strategies.Spec{}, fmt.Errorf("spec %d is %s: a plan carries the texts of strategy files, and its specs have their names", i, text)
+	}
+	return strategies.Parse(text, p.defined...)
 }
 
 // settings are those of a variant beside the plan's own.
@@ -185,15 +384,49 @@ func (p *Plan) settings(variant int) []string {
 
 // Encode returns the plan as ReadPlan reads it, the same bytes for equal plans.
 func (p *Plan) Encode() []byte {
-	text, _ := json.Marshal(p) // plain values only, so it cannot fail
-	return append(text, '\n')
+	var b bytes.Buffer
+	_ = p.WriteText(&b) // a buffer takes everything
+	return b.Bytes()
+}
+
+// WriteText writes what Encode returns, the long lists item by item.
+func (p *Plan) WriteText(w io.Writer) error {
+	short := *p
+	short.Variants, short.Specs, short.Pairs = nil, nil, nil
+	text, _ := json.Marshal(&short)                           // plain values only, so it cannot fail
+	const lists = `"variants":null,"specs":null,"pairs":null` // which is in no string, where its quotes would be escaped
+	before, after, _ := bytes.Cut(text, []byte(lists))
+	b := bufio.NewWriterSize(w, 1<<16)
+	b.Write(before)
+	writeList(b, `"variants":`, p.Variants)
+	writeList(b, `,"specs":`, p.Specs)
+	writeList(b, `,"pairs":`, p.Pairs)
+	b.Write(after)
+	b.WriteByte('\n')
+	return b.Flush() // which has the first error
+}
+
+// writeList writes a list in pieces.
+func writeList[T any](b *bufio.Writer, name string, list []T) {
+	b.WriteString(name)
+	b.WriteByte('[')
+	const piece = 1024
+	for from := 0; from < len(list); from += piece {
+		text, _ := json.Marshal(list[from:min(from+piece, len(list))])
+		if from > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(text[1 : len(text)-1])
+	}
+	b.WriteByte(']')
 }
 
 // Hash names the plan.
 func (p *Plan) Hash() string {
 	if p.hash == "" {
-		sum := sha256.Sum256(p.Encode())
-		p.hash = hex.EncodeToString(sum[:8])
+		sum := sha256.New()
+		_ = p.WriteText(sum) // a hash takes everything
+		p.hash = hex.EncodeToString(sum.Sum(nil)[:8])
 	}
 	return p.hash
 }

@@ -2,14 +2,20 @@ package sweep
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"evenkeel/internal/nearest"
+	"evenkeel/internal/whole"
 	"evenkeel/sim"
 	"evenkeel/sim/stat"
 )
@@ -72,15 +78,45 @@ func OpenResults(dir string) (*Results, error) {
 	m, err := ReadManifest(dir)
 	if err != nil {
 		if _, planned := ReadPlan(filepath.Join(dir, PlanFile)); planned == nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("%w: make the tables again by evenkeel collect %s", err, dir)
+			}
 			return nil, fmt.Errorf("%s holds a sweep whose tables are not made: run evenkeel collect %s", dir, dir)
 		}
 		return nil, fmt.Errorf("%s is no folder of a sweep: %w", dir, err)
 	}
-	t, err := OpenTable(filepath.Join(dir, CellsTable))
+	t, err := m.open(dir, CellsTable)
 	if err != nil {
 		return nil, err
 	}
 	return &Results{m, dir, t}, nil
+}
+
+// open opens a table of a folder, if it is the one that the manifest was written with.
+func (m *Manifest) open(dir, table string) (*Table, error) {
+	i := slices.IndexFunc(m.Tables, func(t TableFile) bool { return t.File == table })
+	if i < 0 {
+		return nil, fmt.Errorf("%s: the manifest lists no table %s: make the tables again by evenkeel collect %s", dir, table, dir)
+	}
+	name := filepath.Join(dir, table)
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, whole.Located(err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return nil, whole.Located(err)
+	}
+	if sumText(sum) != m.Tables[i].SHA256 {
+		return nil, fmt.Errorf("%s is damaged or of another time: it does not have the checksum in %s; make the tables again by evenkeel collect %s", name, ManifestFile, dir)
+	}
+	t, err := OpenTable(name)
+	if err == nil && int64(t.Rows) != m.Tables[i].Rows {
+		t.Close()
+		return nil, fmt.Errorf("%s has %d rows, and %s says %d", name, t.Rows, ManifestFile, m.Tables[i].Rows)
+	}
+	return t, err
 }
 
 // Close closes the files.
@@ -306,7 +342,7 @@ func (r *Results) steady(p *Projection, key string) ([]float64, error) {
 	if !slices.ContainsFunc(r.Manifest.Tables, func(t TableFile) bool { return t.File == StepsTable }) {
 		return nil, fmt.Errorf("%s: the sweep kept no steps: run it again with --record-steps 200 and --extend", p.Metric)
 	}
-	t, err := OpenTable(filepath.Join(r.dir, StepsTable))
+	t, err := r.Manifest.open(r.dir, StepsTable)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -17,9 +19,11 @@ func (s Shard) String() string { return fmt.Sprintf("%d/%d", max(1, s.Index), ma
 
 // ParseShard reads 3/16.
 func ParseShard(text string) (s Shard, err error) {
-	var rest string
-	if n, _ := fmt.Sscanf(text+" ", "%d/%d%s", &s.Index, &s.Of, &rest); n != 2 || s.Of < 1 || s.Index < 1 || s.Index > s.Of {
-		return s, fmt.Errorf("shard %q: want i/n, such as 3/16, with i from 1 to n", text)
+	index, of, _ := strings.Cut(text, "/")
+	s.Index, _ = strconv.Atoi(index)
+	s.Of, _ = strconv.Atoi(of)
+	if s.Index < 1 || s.Index > s.Of || s.String() != text {
+		return Shard{}, fmt.Errorf("shard %q: want i/n, such as 3/16, with i from 1 to n", text)
 	}
 	return s, nil
 }
@@ -39,6 +43,7 @@ type Options struct {
 	Shard    Shard
 	Workers  int                   // they take units; 0: one for each processor
 	Progress func(done, total int) // cells
+	Memory   float64               // bytes that all workers together may take; 0: any
 
 	compute func(context.Context, []Cell) ([]*Record, error) // stands for Plan.Compute where the engine alone is looked at
 }
@@ -56,13 +61,15 @@ func Run(ctx context.Context, p *Plan, s *Store, o Options) (out Outcome, err er
 	for _, u := range units {
 		out.Cells += len(p.Of(u))
 	}
-	compute := o.compute
-	if compute == nil {
-		compute = NewComputer(p).Compute
-	}
 	workers := o.Workers
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
+	}
+	compute := o.compute
+	if compute == nil {
+		c := NewComputer(p)
+		c.Memory = o.Memory / float64(min(workers, max(1, len(units))))
+		compute = c.Compute
 	}
 	var next, finished, ran atomic.Int64
 	var group sync.WaitGroup

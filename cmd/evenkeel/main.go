@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -20,7 +21,8 @@ import (
 const (
 	exitFailed      = 1   // the run failed
 	exitRequest     = 2   // the request was wrong: everything that can be known before the first step
-	exitInterrupted = 130 // what was finished is written
+	exitInterrupted = 130 // by Ctrl-C: what was finished is written
+	exitTerminated  = 143 // the same by SIGTERM, as Slurm and Kubernetes send before they take a machine away
 )
 
 // failure is an error with an exit code of its own; errors without one are wrong requests.
@@ -37,9 +39,21 @@ func failed(err error) error { return failure{exitFailed, err} }
 // errInterrupted ends a run that the user stopped.
 var errInterrupted = errors.New("interrupted")
 
+// errTerminated is the cause of a context that SIGTERM ended.
+var errTerminated = errors.New("told to stop")
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		cause := errInterrupted
+		if <-signals == syscall.SIGTERM {
+			cause = errTerminated
+		}
+		signal.Stop(signals) // a second one ends the program at once
+		cancel(cause)
+	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -84,7 +98,12 @@ expert load is and what routing quality it cost.`,
 	var f failure
 	var path *fs.PathError
 	switch {
+	case errors.As(err, &f) && f.code == exitAgain:
+		return exitAgain
 	case errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled):
+		if errors.Is(context.Cause(ctx), errTerminated) {
+			return exitTerminated
+		}
 		return exitInterrupted
 	case errors.As(err, &f):
 		return f.code

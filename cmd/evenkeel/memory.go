@@ -24,6 +24,14 @@ func checkBytes(n int64) error {
 		need/gib, free/gib)
 }
 
+// knownMemory is freeMemory, or 0 where the system says nothing.
+func knownMemory() float64 {
+	if free := freeMemory(); !math.IsInf(free, 1) {
+		return free
+	}
+	return 0
+}
+
 // freeMemory is what Linux says is available, within the limit of a container; infinite where it says nothing.
 func freeMemory() float64 {
 	free := math.Inf(1)

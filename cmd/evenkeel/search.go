@@ -34,7 +34,7 @@ func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Ax
 	if b.Seeds == nil {
 		b.Seeds = s.Seeds
 	}
-	session := sweep.Session{Base: b, Axes: names(axes), Options: sweep.Options{Workers: q.workers}}
+	session := sweep.Session{Base: b, Axes: names(axes), Options: sweep.Options{Workers: q.workers, Memory: knownMemory()}}
 	if kind == "ask" {
 		if size != "" || len(q.objectives) > 0 {
 			return errors.New("--design ask answers with every metric: leave out its size and --objective")

@@ -48,7 +48,7 @@ Exit codes: 0 all cells of the shard are stored, 2 the request was wrong and wil
 			if err != nil {
 				return err
 			}
-			o := sweep.Options{Workers: workers}
+			o := sweep.Options{Workers: workers, Memory: knownMemory()}
 			if o.Shard, err = sweep.ParseShard(shard); err != nil {
 				return err
 			}

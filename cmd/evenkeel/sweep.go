@@ -184,7 +184,7 @@ func (q *sweepRequest) run(ctx context.Context, flags *pflag.FlagSet, stdin io.R
 	begin := time.Now()
 	progress := newProgress(stderr, q.quiet || q.json)
 	progress.unit = "cell"
-	out, found, err := runShard(ctx, p, q.out, sweep.Options{Workers: q.workers, Progress: progress.show})
+	out, found, err := runShard(ctx, p, q.out, sweep.Options{Workers: q.workers, Progress: progress.show, Memory: knownMemory()})
 	progress.clear()
 	if err != nil {
 		return stopped(err, q.out)

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"evenkeel/sweep"
+)
+
+// tiny makes the cells of a sweep take a millisecond.
+var tiny = []string{"--set", "experts=8", "--set", "topk=2", "--set", "width=8", "--set", "sequence_length=16", "--set", "micro_batches=1", "--set", "evaluation_tokens=64",
+	"--set", "tokens=64", "--steps", "9", "--seeds", "3"}
+
+// sweeping is the command line of a tiny sweep.
+func sweeping(dir string, more ...string) []string {
+	return append(append([]string{"sweep", "--quiet", "--out", dir}, tiny...), more...)
+}
+
+func TestHelpOfSweeps(t *testing.T) {
+	t.Setenv("COLUMNS", "100")
+	for _, command := range []string{"sweep", "run", "collect", "table"} {
+		code, out, said := evenkeel(t, command, "--help")
+		if code != 0 || said != "" {
+			t.Errorf("%s --help: exit %d: %s", command, code, said)
+		}
+		golden(t, command+"-help.txt", out)
+	}
+}
+
+// What was wrong is said in one sentence, and nothing is left behind.
+func TestBadRequestsOfSweeps(t *testing.T) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	swept := filepath.Join(dir, "swept")
+	if code, _, said := evenkeel(t, sweeping(swept, "-s", "none", "-s", "loss-free", "--vary", "tokens=32,64")...); code != 0 {
+		t.Fatal(said)
+	}
+	plan := filepath.Join(swept, "plan.json")
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	broken, other := write("broken.json", `{"format": 1`), write("other.json", `{"format": 7}`)
+	taken := filepath.Join(dir, "taken")
+	if err := os.MkdirAll(taken, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("taken/thesis.tex", "")
+	planned := filepath.Join(dir, "planned")
+	if code, _, said := evenkeel(t, sweeping(planned, "-s", "none", "--plan-only")...); code != 0 {
+		t.Fatal(said)
+	}
+	s := func(more ...string) []string { return sweeping(out, more...) }
+	for _, x := range []struct {
+		args []string
+		code int
+		said string
+	}{
+		{[]string{"sweep"}, 2, "--out is missing"},
+		{s(), 2, "there is no strategy: name some by -s, or a knob to vary"},
+		{s("-s", "nope"), 2, `there is no strategy "nope"; did you mean none?`},
+		{s("-s", "none", "--vary", "tokns=1,2"), 2, "did you mean tokens?"},
+		{s("-s", "none", "--vary", "tokens"), 2, "write NAME=VALUES"},
+		{s("-s", "none", "--vary", "tokens=0,64"), 2, "with 0 it cannot run"},
+		{s("-s", "none", "--vary", "tokens=lin:1..5"), 2, "has no number of values"},
+		{s("-s", "none", "--vary", "tokens=1", "--vary", "tokens=2"), 2, "varied twice"},
+		{s("--vary", "loss-free.rat=1"), 2, "did you mean rate?"},
+		{s("--vary", "loss-free.rate=-1"), 2, "rate is -1"},
+		{s("-s", "none", "--vary", "los-free.rate=1"), 2, "neither a key of a scenario"},
+		{s("-s", "none", "--vary", "seeds=1,2"), 2, "seeds are no axis"},
+		{s("-s", "none", "--vary", "name=a,b"), 2, "only describes a scenario"},
+		{s("-s", "none", "--vary", "tokens=1,2", "--vary", "width=1,2,3", "--design", "zip"), 2, "zip"},
+		{s("-s", "none", "--design", "lhs"), 2, "lhs:N"},
+		{s("-s", "none", "--design", "foo"), 2, `"foo" is none of grid`},
+		{s("-s", "none", "--objective", "maxvio_global"), 2, "--objective is for searches"},
+		{s("-s", "none", "--vary", "tokens=32,64", "--design", "cma-es:4"), 2, "needs something to make better"},
+		{s("-s", "none", "--vary", "tokens=32,64", "--design", "cma-es:x", "--objective", "maxvio_global"), 2, "want cma-es:N"},
+		{s("-s", "none", "--vary", "tokens=32,64", "--design", "nsga2:4", "--objective", "maxvio_global"), 2, "want nsga2:PxG"},
+		{s("-s", "none", "--vary", "tokens=32,64", "--design", "halving:4", "--objective", "speed"), 2, `there is no metric "speed"`},
+		{s("-s", "none", "--vary", "tokens=32,64", "--design", "halving:4", "--objective", "mean:maxvio_global"), 2, "min:METRIC or max:METRIC"},
+		{s("-s", "none", "--vary", "tokens=32,64", "--design", "halving:4", "--objective", "churn", "--objective", "maxvio_global"), 2, "one objective, and 2 are named"},
+		{s("-s", "none", "-s", "loss-free", "--vary", "tokens=32,64", "--design", "cma-es:4", "--objective", "maxvio_global"), 2, "one strategy, and 2 are named"},
+		{s("-s", "none", "--design", "cma-es:4", "--objective", "maxvio_global"), 2, "has nothing to choose"},
+		{s("-s", "none", "--vary", "tokens=32,64", "--design", "cma-es:4", "--objective", "maxvio_global", "--dry-run"), 2, "there is no plan beforehand"},
+		{s("-s", "none", "--vary", "tokens=32,64", "--design", "ask:4"), 2, "leave out its size"},
+		{s("-s", "none", "--record-loads"), 2, "--record-loads keeps the loads at the steps"},
+		{s("-s", "none", "--workers", "-1"), 2, "--workers is -1"},
+		{s("-s", "none", "--scenario", "nowhere"), 2, `there is no scenario "nowhere"`},
+		{s("-s", "none", "--set", "experts"), 2, "want key=value"},
+		{s(filepath.Join(dir, "absent.yaml")), 2, "absent.yaml: no such file or directory"},
+		{s(write("bad.yaml", "[1, 2]")), 2, "must be a mapping of the words of evenkeel sweep"},
+		{s(write("word.yaml", "strategies: [none]")), 2, `line 1: there is no word "strategies"; did you mean strategy?`},
+		{s(write("twice.yaml", "strategy: none\nstrategy: none")), 2, "twice"},
+		{s(write("alias.yaml", "strategy: &a [none]\nvary: *a")), 2, "line 2: vary: it must be a value, a list or a mapping, without aliases"},
+		{s(write("type.yaml", "strategy: none\ndesign-seed: many")), 2, `line 2: design-seed is "many"`},
+		{sweeping(taken, "-s", "none"), 2, "taken is no folder of a sweep and holds other files, such as thesis.tex: name another folder"},
+		{sweeping(swept, "-s", "none"), 2, "holds the results of another plan"},
+
+		{[]string{"run"}, 2, "--plan and --out are needed"},
+		{[]string{"run", "--plan", filepath.Join(dir, "absent.json"), "--out", out}, 2, "absent.json: no such file or directory"},
+		{[]string{"run", "--plan", broken, "--out", out}, 2, "broken.json: is no plan of a sweep: unexpected EOF"},
+		{[]string{"run", "--plan", other, "--out", out}, 2, "has format 7, and this program writes and reads 1"},
+		{[]string{"run", "--plan", swept, "--out", out}, 2, "a plan is a file"},
+		{[]string{"run", "--plan", plan, "--out", out, "--shard", "0/4"}, 2, `shard "0/4": want i/n`},
+		{[]string{"run", "--plan", plan, "--out", out, "--shard", "5/4"}, 2, `shard "5/4": want i/n`},
+		{[]string{"run", "--plan", plan, "--out", out, "--shard", "4"}, 2, `shard "4": want i/n`},
+		{[]string{"run", "--plan", plan, "--out", out, "--workers", "-2"}, 2, "--workers is -2"},
+		{[]string{"run", "--plan", plan, "--out", planned}, 2, "holds the results of another plan"},
+		{[]string{"run", "--plan", plan, "--out", taken}, 2, "name another folder"},
+
+		{[]string{"collect"}, 2, "collect needs the folder of a sweep"},
+		{[]string{"collect", filepath.Join(dir, "absent")}, 2, "no such file or directory"},
+		{[]string{"collect", taken}, 2, "plan.json: no such file or directory"},
+		{[]string{"collect", planned}, 75, "3 of 3 cells of " + planned + " are missing: run their shards"},
+		{[]string{"collect", swept, planned}, 1, "holds the results of another plan"},
+
+		{[]string{"table"}, 2, "table needs the folder of one sweep"},
+		{[]string{"table", swept, swept}, 2, "table needs the folder of one sweep"},
+		{[]string{"table", taken}, 2, "is no folder of a sweep"},
+		{[]string{"table", swept, "--metric", "speed"}, 2, `the sweep has no metric "speed"`},
+		{[]string{"table", swept, "--metric", "steps.maxvio"}, 2, "the sweep kept no steps"},
+		{[]string{"table", swept, "--metric", ","}, 2, "--metric names nothing"},
+		{[]string{"table", swept, "--row", "tokns"}, 2, `the sweep has no column "tokns"; did you mean tokens?`},
+		{[]string{"table", swept, "--row", "tokens", "--col", "tokens"}, 2, "tokens is named twice"},
+		{[]string{"table", swept, "--filter", "tokens"}, 2, "want a column, one of = != < <= > >=, and a value"},
+		{[]string{"table", swept, "--filter", "tokens<many"}, 2, `tokens holds numbers, and "many" is none`},
+		{[]string{"table", swept, "--filter", "strategy<none"}, 2, "strategy holds words, which are compared by = or !="},
+		{[]string{"table", swept, "--filter", "strategy=nonne"}, 2, `no cell has strategy "nonne"; did you mean none?`},
+		{[]string{"table", swept, "--base", "nope"}, 2, "--base nope: there is no such row: the rows are none, loss-free"},
+		{[]string{"table", swept, "--format", "xml"}, 2, `--format is "xml"`},
+	} {
+		code, printed, said := evenkeel(t, x.args...)
+		if code != x.code || !strings.Contains(said, x.said) || strings.Count(said, "\n") != 1 || printed != "" {
+			t.Errorf("%s: exit %d, want %d with %q: %s%s", strings.Join(x.args, " "), code, x.code, x.said, said, printed)
+		}
+		if _, err := os.Stat(out); err == nil {
+			t.Fatalf("%s left a folder", strings.Join(x.args, " "))
+		}
+	}
+}
+
+// The table of a small sweep, in all formats. The figures are the same bits everywhere.
+func TestGoldenTablesOfSweeps(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "swept")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "balanced-optimum", "--vary", "loss-free.rate=1e-3,0.1", "--vary", "tokens=32,64,128", "--record-steps", "9")...); code != 0 {
+		t.Fatal(said)
+	}
+	for name, args := range map[string][]string{
+		"swept-text.txt":      {"--base", "none", "--pairs", "--effects"},
+		"swept-markdown.md":   {"--format", "markdown", "--base", "none"},
+		"swept-csv.csv":       {"--format", "csv", "--base", "none", "--metric", "maxvio_global,affinity_kept"},
+		"swept-json.json":     {"--format", "json", "--base", "none", "--filter", "tokens<100"},
+		"swept-bench.txt":     {"--format", "bench", "--metric", "maxvio_global,affinity_kept", "--filter", "seed=1"},
+		"swept-mixed.txt":     {"--row", "strategy", "--col", ""},
+		"swept-transpose.txt": {"--row", "tokens", "--col", "strategy,rate"},
+	} {
+		for _, columns := range []string{"80", "120"} {
+			t.Setenv("COLUMNS", columns)
+			code, out, said := evenkeel(t, append([]string{"table", dir}, args...)...)
+			if code != 0 || said != "" {
+				t.Errorf("%s: exit %d: %s", name, code, said)
+			}
+			if name == "swept-text.txt" || name == "swept-transpose.txt" {
+				for line := range strings.Lines(out) {
+					if n := len([]rune(strings.TrimSuffix(line, "\n"))); columns == "80" && n > 80 || n > 120 {
+						t.Errorf("%s at %s columns has a line of %d: %s", name, columns, n, line)
+					}
+				}
+				golden(t, strings.Replace(name, ".", "-"+columns+".", 1), out)
+				continue
+			}
+			if columns == "80" {
+				golden(t, name, out)
+			}
+		}
+	}
+}
+
+// Every design runs from the command line and fills a folder.
+func TestEveryDesignRuns(t *testing.T) {
+	axes := []string{"--vary", "loss-free.rate=log:1e-4..1e-1", "--vary", "width=int:4..16"}
+	words := []string{"--vary", "loss-free.rate=1e-3,1e-2", "--vary", "tokens=32,64"}
+	for _, x := range []struct {
+		args  []string
+		cells int // under three seeds
+	}{
+		{append(words, "--design", "grid"), 4 * 3},
+		{append(words, "--design", "zip"), 2 * 3},
+		{append(axes, "--design", "random:5"), 5 * 3},
+		{append(axes, "--design", "lhs:4", "--design-seed", "7"), 4 * 3},
+		{append(axes, "--design", "halton:3"), 3 * 3},
+		{append(axes, "--design", "halving:6", "--objective", "maxvio_global"), 0},
+		{append(axes, "--design", "cma-es:8", "--objective", "maxvio_global"), 0},
+		{append(axes, "--design", "nsga2:4x2", "--objective", "maxvio_global", "--objective", "affinity_kept"), 0},
+	} {
+		dir := filepath.Join(t.TempDir(), "out")
+		code, out, said := evenkeel(t, append(sweeping(dir, x.args...), "--json", "--csv")...)
+		if code != 0 || said != "" {
+			t.Errorf("%v: exit %d: %s", x.args, code, said)
+			continue
+		}
+		var m sweep.Manifest
+		if err := json.Unmarshal([]byte(out), &m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Missing != 0 || m.Failed != 0 || m.Cells == 0 || x.cells > 0 && m.Cells != x.cells {
+			t.Errorf("%v: %d cells, want %d; %d are missing and %d failed", x.args, m.Cells, x.cells, m.Missing, m.Failed)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "cells.csv"))
+		if err != nil || bytes.Count(text, []byte("\n")) != m.Cells+1 {
+			t.Errorf("%v: cells.csv has %d lines of %d cells: %v", x.args, bytes.Count(text, []byte("\n")), m.Cells, err)
+		}
+		if code, _, said := evenkeel(t, "table", dir); code != 0 {
+			t.Errorf("%v: table: exit %d: %s", x.args, code, said)
+		}
+	}
+}
+
+// FuzzSetFlags: a file of flags is taken or refused in one sentence, whatever is in it.
+func FuzzSetFlags(f *testing.F) {
+	for _, text := range []string{"strategy: [none]\nvary: {tokens: [1, 2]}\nseeds: 3\n", "vary: {a: &x [1], b: *x}", "a: b: c", "- 1", "", "---\n---\n", "seeds: 99999999999999999999",
+		"vary: {1: 2}", "help: true", "quiet: yes", "out: ~", "vary: [[1]]", "set: {router: {mode: frozen}}", "? {a: b}\n: c", "&a vary: *a", "<<: {vary: 1}", "\xff", "vary: !!binary aGk="} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		flags := pflag.NewFlagSet("sweep", pflag.ContinueOnError)
+		flags.StringArray("strategy", nil, "")
+		flags.StringArray("vary", nil, "")
+		flags.StringArray("set", nil, "")
+		flags.Int("seeds", 0, "")
+		flags.Bool("quiet", false, "")
+		flags.String("out", "", "")
+		if err := setFlags([]byte(text), flags); err != nil && err.Error() == "" {
+			t.Error("an error without words")
+		}
+	})
+}
