@@ -6,7 +6,6 @@ import (
 	"image/color"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -146,7 +145,7 @@ func heatColours(m Metric, all [][]Sample) (s scale, notes []string) {
 			notes = append(notes, "A log scale has no place for 0: "+plural(zeros, "cell")+" has the lowest colour.")
 		}
 	}
-	if s.high <= s.low*(1+1e-9) && s.high >= s.low {
+	if s.high-s.low <= 1e-9*max(math.Abs(s.low), math.Abs(s.high)) {
 		if s.kind == logarithmic {
 			s.low, s.high = logRange(s.low, s.high)
 		} else {
@@ -445,9 +444,7 @@ func drawValueBar(c draw.Canvas, s scale, floors []float64, title string) {
 			length = 1.5
 		}
 		c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.5}, bar.Max.X, y, bar.Max.X+length, y)
-		if style.Width(t.Label) > 34 {
-			t.Label = strconv.FormatFloat(t.Value, 'e', -1, 64)
-		}
+		t.Label = narrow(t, 34)
 		c.FillText(style, vg.Point{X: bar.Max.X + 5, Y: y + style.FontExtents().Descent}, t.Label)
 	}
 	if len(floors) == 1 && s.has(floors[0]) && floors[0] >= s.low && floors[0] <= s.high {

@@ -3,6 +3,8 @@ package plots
 import (
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
@@ -355,6 +357,14 @@ func shortNumber(v float64) string {
 		return s
 	}
 	return rounded(v, 3)
+}
+
+// narrow is the label of a tick, with an exponent where it would be wider than its room.
+func narrow(t plot.Tick, room vg.Length) string {
+	if v, err := strconv.ParseFloat(strings.ReplaceAll(strings.ReplaceAll(t.Label, ",", ""), "−", "-"), 64); err == nil && v == t.Value && tickText.Width(t.Label) > room {
+		return strconv.FormatFloat(t.Value, 'g', 2, 64)
+	}
+	return t.Label
 }
 
 // ownTicks marks an axis at the values themselves if these are few, short and far enough apart.
