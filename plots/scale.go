@@ -181,7 +181,7 @@ func (m Metric) measure(samples ...[]Sample) (s scale, notes []string) {
 			if !x.ranged() || s.kind == logarithmic && x.Mean <= 0 {
 				continue
 			}
-			end := along(x.High)
+			end := along(max(x.High, x.Mean)) // an odd interval may lie beside its mean
 			cut = cut || end > to+room
 			top = max(top, min(end, to+room))
 			if s.kind == logarithmic && x.Low <= 0 {
@@ -197,7 +197,8 @@ func (m Metric) measure(samples ...[]Sample) (s scale, notes []string) {
 		notes = append(notes, "An interval that reaches an edge of the frame goes on beyond it.")
 	}
 	if s.kind == logarithmic {
-		s.low, s.high = logRange(math.Exp(bottom), math.Exp(top))
+		const most = 690 // e to it is near the end of all numbers
+		s.low, s.high = logRange(math.Exp(max(bottom, -most)), math.Exp(min(top, most)))
 		return s, notes
 	}
 	if s.low, s.high = roomAround(bottom, top); low > 0 && bottom >= 0 && s.low < 0.35*s.high {
