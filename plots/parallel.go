@@ -54,7 +54,8 @@ const maxAxes = 10
 
 func (p Parallel) check() error {
 	if len(p.Parameters) == 0 || len(p.Parameters) > maxAxes {
-		return fmt.Errorf("%s: a picture has room for 1 to %d, so choose those with the largest share of variance", plural(len(p.Parameters), "parameter"), maxAxes)
+		return fmt.Errorf("%s: a picture has room for 1 to %d, so choose those with the largest share of variance",
+			plural(len(p.Parameters), "parameter"), maxAxes)
 	}
 	for _, x := range p.Parameters {
 		if err := x.check(); err != nil {
@@ -184,7 +185,8 @@ func (g *parallelFigure) say() []string {
 	if g.bold > 0 {
 		text := fmt.Sprintf("Bold: the best tenth, %s; the %s is %s", plural(g.bold, "cell"), g.Metric.best(), rounded(best.Mean, 3))
 		if best.ranged() {
-			text += fmt.Sprintf(" (%s to %s, %s, n = %d)", rounded(best.Low, 3), rounded(best.High, 3), orElse(g.Interval, "interval of the mean over the seeds"), best.N)
+			text += fmt.Sprintf(" (%s to %s, %s, n = %d)", rounded(best.Low, 3), rounded(best.High, 3),
+				orElse(g.Interval, "interval of the mean over the seeds"), best.N)
 		} else if best.N == 1 {
 			text += " (one seed)"
 		}

@@ -127,7 +127,8 @@ func newRungsFigure(r Rungs) *rungsFigure {
 
 func (f *rungsFigure) say() []string {
 	notes := []string{
-		fmt.Sprintf("Lines: %s, from rung to rung; grey, the paler the earlier, where it was dropped; in colour where it reached the last rung. The numbers above count those that ran.", plural(len(f.Entrants), "setting")),
+		fmt.Sprintf("Lines: %s, from rung to rung; grey, the paler the earlier, where it was dropped; in "+
+			"colour where it reached the last rung. The numbers above count those that ran.", plural(len(f.Entrants), "setting")),
 		f.tally.seeds(f.Sweep, "All points", "bars, of those in colour"),
 		"Rungs differ in their budget, so that figures of two rungs are not of equal runs; of settings that differ by noise alone the luckiest stay.",
 	}

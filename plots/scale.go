@@ -197,7 +197,7 @@ func (m Metric) measure(samples ...[]Sample) (s scale, notes []string) {
 		notes = append(notes, "An interval that reaches an edge of the frame goes on beyond it.")
 	}
 	if s.kind == logarithmic {
-		const most = 690 // e to it is near the end of all numbers
+		const most = 700 // e to it is near the end of all numbers
 		s.low, s.high = logRange(math.Exp(max(bottom, -most)), math.Exp(min(top, most)))
 		return s, notes
 	}
@@ -362,7 +362,8 @@ func shortNumber(v float64) string {
 
 // narrow is the label of a tick, with an exponent where it would be wider than its room.
 func narrow(t plot.Tick, room vg.Length) string {
-	if v, err := strconv.ParseFloat(strings.ReplaceAll(strings.ReplaceAll(t.Label, ",", ""), "−", "-"), 64); err == nil && v == t.Value && tickText.Width(t.Label) > room {
+	if v, err := strconv.ParseFloat(strings.ReplaceAll(strings.ReplaceAll(t.Label, ",", ""), "−", "-"), 64); err == nil &&
+		v == t.Value && tickText.Width(t.Label) > room {
 		return strconv.FormatFloat(t.Value, 'g', 2, 64)
 	}
 	return t.Label
