@@ -114,7 +114,8 @@ func (e Effects) notes(rows []effectRow) []string {
 	for _, r := range rows {
 		ranged = ranged || r.ranged()
 	}
-	notes := []string{"Bars: share of the variance between runs, over all seeds; an interaction is what two parameters do together beyond what each does alone."}
+	notes := []string{"Bars: share of the variance between runs, over all seeds; an interaction " +
+		"is what two parameters do together beyond what each does alone."}
 	if ranged {
 		notes = append(notes, "Whiskers: "+orElse(e.Interval, "interval")+".")
 	} else {
@@ -176,7 +177,9 @@ func (e Effects) draw() Picture {
 			body = stretch(body, p, body.Max.Y-height, body.Max.Y)
 			p.Draw(body)
 			data := p.DataCanvas(body)
-			writeLines(&c, aligned(labelText, draw.XCenter), vg.Point{X: data.Center().X, Y: c.Min.Y + lineHeight(labelText)}, []string{"share of the variance of " + of + ", %"})
+			writeLines(&c, aligned(labelText, draw.XCenter), vg.Point{X: data.Center().X, Y: c.Min.Y + lineHeight(labelText)}, []string{
+				"share of the variance of " + of + ", %",
+			})
 			for _, r := range rows {
 				at := vg.Point{X: data.Min.X - 6, Y: data.Max.Y - r.top - (r.tall-lineHeight(labelText)*vg.Length(len(r.label)))/2 - 1.5}
 				writeLines(&c, aligned(labelText, draw.XRight), at, r.label)

@@ -6,7 +6,6 @@ import (
 	"image/color"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -146,7 +145,7 @@ func heatColours(m Metric, all [][]Sample) (s scale, notes []string) {
 			notes = append(notes, "A log scale has no place for 0: "+plural(zeros, "cell")+" has the lowest colour.")
 		}
 	}
-	if s.high <= s.low*(1+1e-9) && s.high >= s.low {
+	if s.high-s.low <= 1e-9*max(math.Abs(s.low), math.Abs(s.high)) {
 		if s.kind == logarithmic {
 			s.low, s.high = logRange(s.low, s.high)
 		} else {
@@ -211,7 +210,8 @@ func (h HeatMap) draw(panels []HeatPanel, t tally, colours scale, said []string)
 		if n > 1 {
 			floor += " to " + rounded(t.floors[n-1], 3)
 		}
-		floor += fmt.Sprintf("; the interval, or the mean where there is none, reaches it in %s, so that what is left there may be noise", plural(near, "cell"))
+		floor += fmt.Sprintf("; the interval, or the mean where there is none, reaches it in %s, so "+
+			"that what is left there may be noise", plural(near, "cell"))
 		if near > 0 && !fine {
 			floor += " (dot in the corner)"
 		}
@@ -445,9 +445,7 @@ func drawValueBar(c draw.Canvas, s scale, floors []float64, title string) {
 			length = 1.5
 		}
 		c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.5}, bar.Max.X, y, bar.Max.X+length, y)
-		if style.Width(t.Label) > 34 {
-			t.Label = strconv.FormatFloat(t.Value, 'e', -1, 64)
-		}
+		t.Label = narrow(t, 34)
 		c.FillText(style, vg.Point{X: bar.Max.X + 5, Y: y + style.FontExtents().Descent}, t.Label)
 	}
 	if len(floors) == 1 && s.has(floors[0]) && floors[0] >= s.low && floors[0] <= s.high {

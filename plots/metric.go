@@ -73,12 +73,12 @@ func (m Metric) Show(v float64) float64 {
 
 // sample is a stored sample in units of what is shown.
 func (m Metric) sample(s Sample) Sample {
-	s.Mean, s.Low, s.High = m.Show(s.Mean), m.Show(s.Low), m.Show(s.High)
+	s.Mean, s.Low, s.High = flush(m.Show(s.Mean)), flush(m.Show(s.Low)), flush(m.Show(s.High))
 	if s.Low > s.High {
 		s.Low, s.High = s.High, s.Low
 	}
 	if s.Floor != 0 {
-		s.Floor = m.Show(s.Floor)
+		s.Floor = flush(m.Show(s.Floor))
 	}
 	return s
 }

@@ -54,7 +54,8 @@ const maxAxes = 10
 
 func (p Parallel) check() error {
 	if len(p.Parameters) == 0 || len(p.Parameters) > maxAxes {
-		return fmt.Errorf("%s: a picture has room for 1 to %d, so choose those with the largest share of variance", plural(len(p.Parameters), "parameter"), maxAxes)
+		return fmt.Errorf("%s: a picture has room for 1 to %d, so choose those with the largest share of variance",
+			plural(len(p.Parameters), "parameter"), maxAxes)
 	}
 	for _, x := range p.Parameters {
 		if err := x.check(); err != nil {
@@ -131,6 +132,8 @@ func evenly(from, to, most int) (at []int) {
 	return at
 }
 
+const parallelNumber = 33 * vg.Length(1) // width of a number beside an axis
+
 // leftOf is the room for the labels of the first axis.
 func (p Parameter) leftOf() vg.Length {
 	const least, most = 40, 100
@@ -178,11 +181,12 @@ func (g *parallelFigure) layOut() {
 // say are the sentences of the caption.
 func (g *parallelFigure) say() []string {
 	best := g.cells[len(g.cells)-1].Y
-	notes := []string{fmt.Sprintf("A line for each of %s, coloured by %s at the right.", plural(len(g.cells), "cell"), g.Metric.name())}
+	notes := []string{fmt.Sprintf("Lines: %s, coloured by %s at the right.", plural(len(g.cells), "cell"), g.Metric.name())}
 	if g.bold > 0 {
 		text := fmt.Sprintf("Bold: the best tenth, %s; the %s is %s", plural(g.bold, "cell"), g.Metric.best(), rounded(best.Mean, 3))
 		if best.ranged() {
-			text += fmt.Sprintf(" (%s to %s, %s, n = %d)", rounded(best.Low, 3), rounded(best.High, 3), orElse(g.Interval, "interval of the mean over the seeds"), best.N)
+			text += fmt.Sprintf(" (%s to %s, %s, n = %d)", rounded(best.Low, 3), rounded(best.High, 3),
+				orElse(g.Interval, "interval of the mean over the seeds"), best.N)
 		} else if best.N == 1 {
 			text += " (one seed)"
 		}
@@ -332,6 +336,7 @@ func drawUpright(c draw.Canvas, x vg.Length, frame vg.Rectangle, s scale, ticks 
 			continue
 		}
 		c.StrokeLine2(axis, x, y, x+sign*4, y)
+		t.Label = narrow(t, parallelNumber)
 		w := style.Width(t.Label)
 		box := vg.Rectangle{Min: vg.Point{X: x + 5, Y: y - 5.5}, Max: vg.Point{X: x + 7 + w, Y: y + 5.5}}
 		if left {

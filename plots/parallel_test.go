@@ -62,7 +62,7 @@ func TestParallel(t *testing.T) {
 	for name, p := range parallels() {
 		pictures[name] = checkPicture(t, "parallel", name, p.Picture)
 	}
-	says(t, "usual", pictures["usual"], "MaxVio global over 6 parameters", "loss-free.rate", "loss-free.rate (log)", "each of 400 cells", "best tenth, 40 cells", "the lowest is", "n = 8",
+	says(t, "usual", pictures["usual"], "MaxVio global over 6 parameters", "loss-free.rate", "loss-free.rate (log)", "Lines: 400 cells", "best tenth, 40 cells", "the lowest is", "n = 8",
 		"The sampling floor is 0.031", "the luckiest")
 	says(t, "broken", pictures["broken"], "1 cell not run, 1 cell run without a value", "1 value left out", "sequence")
 	says(t, "higher is better", pictures["higher is better"], "the highest is")

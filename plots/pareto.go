@@ -32,7 +32,7 @@ func (c Cloud) label() string { return Series{Name: c.Name, Bound: c.Bound}.labe
 const (
 	maxDots  = 8000 // of a picture; more would only cover each other
 	maxBars  = 120  // points of fronts with intervals
-	dotSpace = 560  // points of the frame's width, about
+	dotSpace = 560  // the frame's width in points, about, for thinning
 )
 
 // Picture draws the fronts. It fails on clouds whose samples do not pair, on a metric that has no better side, and where no cell
@@ -166,7 +166,11 @@ func (g *paretoFigure) scale() {
 		for _, p := range c.cells {
 			xs, ys = append(xs, alone(p.x)), append(ys, alone(p.y))
 		}
-		for _, p := range c.front {
+		barred := c.front
+		if c.Bound {
+			barred = c.cells
+		}
+		for _, p := range barred {
 			xs, ys = append(xs, p.x), append(ys, p.y)
 		}
 	}
@@ -269,7 +273,6 @@ var wholeLine = draw.LineStyle{Color: veil(ink, 0x38), Width: 5}
 func (g *paretoFigure) draw(title string) Picture {
 	l := newLegend(len(g.clouds))
 	p := newPlot("", "")
-	g.x.apply(&p.X, 6, dotSpace, false)
 	g.y.apply(&p.Y, 6, 380, true)
 	p.Add(horizontalGrid{}, zeroMark{}, g.guides())
 	g.addDots(p)
@@ -291,6 +294,8 @@ func (g *paretoFigure) draw(title string) Picture {
 	if len(g.floors[1]) > 0 {
 		l.addLine(floorLabel, floorLine)
 	}
+	side := l.width() + 10
+	g.x.apply(&p.X, 6, pageWidth-2*margin-side-60, false)
 	head := vg.Length(0)
 	if len(g.floors[0]) > 0 {
 		head = lineHeight(eventText) + 2
@@ -300,7 +305,6 @@ func (g *paretoFigure) draw(title string) Picture {
 		caption: g.caption(g.notes...),
 		height:  max(420, l.height()+head+8),
 		body: func(c draw.Canvas) {
-			side := l.width() + 10
 			drawLabelled(draw.Crop(c, 0, -side, 0, -head), p, g.X.label(g.x.kind), g.Y.label(g.y.kind))
 			l.draw(draw.Crop(c, c.Max.X-c.Min.X-side+10, 0, 0, -head))
 		},
@@ -452,7 +456,7 @@ func drawBars(c draw.Canvas, style draw.LineStyle, x, y func(float64) vg.Length,
 		return
 	}
 	// Where zero has a place of its own, an interval from there begins at the edge of the logarithmic part.
-	low, high, at := x(max(v.x.Low, xs.low)), x(xs.cut(v.x.High)), y(v.y.Mean)
+	low, high, at := x(xs.cut(v.x.Low)), x(xs.cut(v.x.High)), y(v.y.Mean)
 	c.StrokeLine2(style, low, at, high, at)
 	if v.x.Low >= xs.low {
 		c.StrokeLine2(style, low, at-bar, low, at+bar)

@@ -80,7 +80,7 @@ func (s sheet) picture() Picture {
 		c.SetColor(paper)
 		c.Fill(c.Rectangle.Path())
 		c = draw.Crop(c, margin, -margin, margin, -margin)
-		writeLines(&c, aligned(titleText, draw.XLeft), vg.Point{X: c.Min.X, Y: c.Max.Y}, []string{s.title})
+		writeLines(&c, aligned(titleText, draw.XLeft), vg.Point{X: c.Min.X, Y: c.Max.Y}, []string{shorten(s.title, titleText, inner)})
 		writeLines(&c, captionText, vg.Point{X: c.Min.X, Y: c.Min.Y + captionHeight}, caption)
 		s.body(draw.Crop(c, 0, 0, captionHeight+8, -titleSpace))
 	}}
@@ -108,6 +108,9 @@ func drawLabelled(c draw.Canvas, p *plot.Plot, x, y string) {
 	inner := draw.Crop(c, line+2, 0, line+2, 0)
 	p.Draw(inner)
 	data := p.DataCanvas(inner)
-	writeLines(&c, aligned(labelText, draw.XCenter), vg.Point{X: data.Center().X, Y: c.Min.Y + line}, []string{x})
-	writeUpwards(c, labelText, vg.Point{X: c.Min.X + line, Y: data.Center().Y}, y)
+	mid := data.Center()
+	x = shorten(x, labelText, 2*min(mid.X-c.Min.X, c.Max.X-mid.X))
+	y = shorten(y, labelText, 2*min(mid.Y-c.Min.Y, c.Max.Y-mid.Y))
+	writeLines(&c, aligned(labelText, draw.XCenter), vg.Point{X: mid.X, Y: c.Min.Y + line}, []string{x})
+	writeUpwards(c, labelText, vg.Point{X: c.Min.X + line, Y: mid.Y}, y)
 }

@@ -45,8 +45,11 @@ func (r Response) Picture() (Picture, error) {
 func (f *responseFigure) along(r Response, title string) Picture {
 	series := f.panels[0]
 	labels := endLabels{marked: true}
-	const guess = 430 // of the width of the frame
-	x := r.X.place(guess)
+	length := vg.Length(430) // of the frame, about: names of many strategies take more room
+	if len(series) > 12 {
+		length = 370
+	}
+	x := r.X.place(length)
 	p := newPlot("", "")
 	x.apply(&p.X)
 	drawn := f.plot(p, x, series, 300)

@@ -127,7 +127,8 @@ func newRungsFigure(r Rungs) *rungsFigure {
 
 func (f *rungsFigure) say() []string {
 	notes := []string{
-		fmt.Sprintf("A line for each of %s, from rung to rung: grey, the paler the earlier, where it was dropped; in colour where it reached the last rung. The numbers above count those that ran.", plural(len(f.Entrants), "setting")),
+		fmt.Sprintf("Lines: %s, from rung to rung; grey, the paler the earlier, where it was dropped; in "+
+			"colour where it reached the last rung. The numbers above count those that ran.", plural(len(f.Entrants), "setting")),
 		f.tally.seeds(f.Sweep, "All points", "bars, of those in colour"),
 		"Rungs differ in their budget, so that figures of two rungs are not of equal runs; of settings that differ by noise alone the luckiest stay.",
 	}
@@ -167,7 +168,7 @@ func (f *rungsFigure) draw() Picture {
 		return 0
 	})
 	for _, l := range named[:min(maxNamed, len(named))] {
-		labels.courses = append(labels.courses, course{look: l.look, label: wrap(l.series.label(), labelText, endLabelWidth), mean: []plotter.XYs{l.line()}})
+		labels.courses = append(labels.courses, course{look: l.look, label: wrap(l.series.label(), labelText, endLabelWidth), mean: l.runs()})
 	}
 	if len(f.floor) > 0 && labels.floor == 0 {
 		k := look{color: floorLine.Color, dashes: floorLine.Dashes}
@@ -185,11 +186,18 @@ func (f *rungsFigure) draw() Picture {
 	}.picture()
 }
 
-func (l rungLine) line() (line plotter.XYs) {
+// runs are the entrant's way, broken at rungs without a value.
+func (l rungLine) runs() []plotter.XYs {
+	var runs runsOfPoints
+	rung := 0.0
 	for _, v := range l.points {
-		line = append(line, plotter.XY{X: v.x, Y: v.Mean})
+		for ; rung < v.x; rung++ {
+			runs.addIf(false, 0, 0)
+		}
+		runs.addIf(true, v.x, v.Mean)
+		rung++
 	}
-	return line
+	return runs.runs
 }
 
 // rungLines draws the ways of all entrants and counts them above the frame.
@@ -205,13 +213,13 @@ func (f rungLines) Plot(c draw.Canvas, p *plot.Plot) {
 			shade /= 3
 		}
 		style := draw.LineStyle{Color: veil(soft, uint8(shade)), Width: 0.7}
-		points := onCanvas(c, p, l.line())
-		c.StrokeLines(style, points)
-		end := points[len(points)-1]
+		curve{l.runs(), style}.Plot(c, p)
+		last := l.points[len(l.points)-1]
+		end := vg.Point{X: x(last.x), Y: y(last.Mean)}
 		c.DrawGlyphNoClip(draw.GlyphStyle{Color: style.Color, Radius: 1.6, Shape: draw.CircleGlyph{}}, end)
 	}
 	for _, l := range f.finished {
-		curve{[]plotter.XYs{l.line()}, l.look.line(1.5)}.Plot(c, p)
+		curve{l.runs(), l.look.line(1.5)}.Plot(c, p)
 		for _, v := range l.points {
 			if v.ranged() {
 				drawBar(c, draw.LineStyle{Color: l.look.color, Width: 0.8}, x(v.x), y, f.y, v.Sample, 2)

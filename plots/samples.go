@@ -27,6 +27,14 @@ type Sample struct {
 // sane reports whether a value is a number that arithmetic on an axis survives.
 func sane(v float64) bool { return math.Abs(v) <= 1e300 }
 
+// flush makes 0 of what is too small for a logarithmic axis.
+func flush(v float64) float64 {
+	if math.Abs(v) < 1e-300 {
+		return 0
+	}
+	return v
+}
+
 // measured reports whether there is a mean.
 func (s Sample) measured() bool { return s.N > 0 && sane(s.Mean) }
 
@@ -65,7 +73,7 @@ func (p Parameter) numbers() ([]float64, bool) {
 		if err != nil || !sane(x) {
 			return nil, false
 		}
-		v[i] = x
+		v[i] = flush(x)
 	}
 	return v, len(v) > 0
 }

@@ -3,6 +3,8 @@ package plots
 import (
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
@@ -179,7 +181,7 @@ func (m Metric) measure(samples ...[]Sample) (s scale, notes []string) {
 			if !x.ranged() || s.kind == logarithmic && x.Mean <= 0 {
 				continue
 			}
-			end := along(x.High)
+			end := along(max(x.High, x.Mean)) // an odd interval may lie beside its mean
 			cut = cut || end > to+room
 			top = max(top, min(end, to+room))
 			if s.kind == logarithmic && x.Low <= 0 {
@@ -195,7 +197,8 @@ func (m Metric) measure(samples ...[]Sample) (s scale, notes []string) {
 		notes = append(notes, "An interval that reaches an edge of the frame goes on beyond it.")
 	}
 	if s.kind == logarithmic {
-		s.low, s.high = logRange(math.Exp(bottom), math.Exp(top))
+		const most = 700 // e to it is near the end of all numbers
+		s.low, s.high = logRange(math.Exp(max(bottom, -most)), math.Exp(min(top, most)))
 		return s, notes
 	}
 	if s.low, s.high = roomAround(bottom, top); low > 0 && bottom >= 0 && s.low < 0.35*s.high {
@@ -355,6 +358,15 @@ func shortNumber(v float64) string {
 		return s
 	}
 	return rounded(v, 3)
+}
+
+// narrow is the label of a tick, with an exponent where it would be wider than its room.
+func narrow(t plot.Tick, room vg.Length) string {
+	if v, err := strconv.ParseFloat(strings.ReplaceAll(strings.ReplaceAll(t.Label, ",", ""), "−", "-"), 64); err == nil &&
+		v == t.Value && tickText.Width(t.Label) > room {
+		return strconv.FormatFloat(t.Value, 'g', 2, 64)
+	}
+	return t.Label
 }
 
 // ownTicks marks an axis at the values themselves if these are few, short and far enough apart.

@@ -17,7 +17,8 @@ type roundTicks struct {
 // Ticks implements plot.Ticker.
 func (t roundTicks) Ticks(low, high float64) []plot.Tick {
 	raw := (high - low) / float64(t.Count)
-	if !(raw > 0) || math.IsInf(raw, 0) {
+	const exact = 1e14 // steps from 0; far beyond, they are lost in rounding
+	if !(raw > 0) || math.IsInf(raw, 0) || max(math.Abs(low), math.Abs(high)) > exact*raw {
 		return nil
 	}
 	scale := math.Pow(10, math.Floor(math.Log10(raw)))
@@ -80,7 +81,7 @@ func logRange(low, high float64) (float64, float64) {
 	}
 	mid := math.Sqrt(low) * math.Sqrt(high)
 	half := math.Pow(ratio, 0.5+room)
-	return mid / half, mid * half
+	return max(mid/half, 1e-307), min(mid*half, 1e307)
 }
 
 // zeroLog is a logarithmic scale that keeps the left end of the axis for the value zero.
