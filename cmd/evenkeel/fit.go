@@ -170,14 +170,15 @@ func (q *fitRequest) source(name string) (x fit.Source, err error) {
 		name, x.Domains = s.Trace.File, s.Trace.Domains
 	case strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml"):
 		return x, fmt.Errorf("%s is a scenario: fit takes a trace, such as the .npz file that a scenario replays", name)
-	case strings.HasSuffix(name, ".csv") || strings.HasSuffix(name, ".csv.gz"):
-		return x, fmt.Errorf("%s: counts of experts do not say which experts a token chose, and cannot be fitted; want an .npz file with logits, scores or topk_ids", name)
 	}
 	if q.domains != "" {
 		x.Domains = strings.Split(q.domains, ",")
 	}
 	x.File = name
 	x.Dump, x.SHA256, err = scenarios.ReadDump(name, q.layer)
+	if err == nil && x.Dump.Level == scenarios.LevelCounts {
+		err = fmt.Errorf("%s holds counts of experts, which do not say which experts a token chose: fit needs logits, scores or topk_ids", name)
+	}
 	return x, err
 }
 

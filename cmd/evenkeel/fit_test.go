@@ -81,7 +81,6 @@ func TestFitRefusals(t *testing.T) {
 	for want, args := range map[string][]string{
 		"fit takes a trace":                {},
 		"is drawn, not a trace":            {"uniform"},
-		"counts of experts do not say":     {"expert_counts.csv"},
 		"is a scenario: fit takes a trace": {"mine.yaml"},
 		"missing.npz":                      {"missing.npz"},
 		"--layer is -1":                    {"tinymoe", "--layer", "-1"},
