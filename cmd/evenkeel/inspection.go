@@ -549,7 +549,11 @@ func (x *inspection) writeFolder(dir string) error {
 	}
 	about := fmt.Sprintf("%s: E = %d experts, K = %d chosen, %d tokens; loads of %s.", filepath.Base(x.File), x.Experts, x.TopK, x.Tokens, x.Chosen)
 	folder := filepath.Join(dir, "plots")
-	if err := plots.WriteBatchSizes(folder, x.batchPanels(), about); err != nil {
+	of := "tokens"
+	if x.Steps > 0 {
+		of = "steps"
+	}
+	if err := plots.WriteBatchSizes(folder, x.batchPanels(), about, of); err != nil {
 		return err
 	}
 	return plots.WriteCoActivation(folder, x.pairs, fmt.Sprintf("%s Layer %d, whose pairs say most.", about, x.paired))
