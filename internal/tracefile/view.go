@@ -102,6 +102,9 @@ func (s *arrays) rename(o Options) error {
 		s.list[known] = a
 		s.note("the single array, of shape %v, was read as %s; --map NAME=arr_0 says otherwise", a.shape, known)
 	}
+	if a := s.list["topk_ids"]; a != nil && len(a.shape) == 4 {
+		return s.unpad(o)
+	}
 	return nil
 }
 
