@@ -90,7 +90,7 @@ func Find(reference string) (Text, error) {
 // Load reads the text. Settings are key=value with the path of a key and win over it. layer, if not negative, picks the layer of
 // a trace. The error names every mistake with its file and line.
 func (t Text) Load(settings []string, layer int) (*Scenario, error) {
-	return read(t.File, t.Name, []byte(t.YAML), settings, layer)
+	return read(t.File, t.Name, []byte(t.YAML), settings, layer, nil)
 }
 
 // Load finds and loads a scenario; see Find and Text.Load.
@@ -101,6 +101,19 @@ func Load(reference string, settings []string, layer int) (*Scenario, error) {
 	}
 	return t.Load(settings, layer)
 }
+
+// LoadFrom is Load for a layer of a trace that is open, by [Scenario.OpenTrace] of the same reference and settings: many layers
+// are then read from one opening, and the file's checksum is computed once.
+func LoadFrom(f *TraceFile, reference string, settings []string, layer int) (*Scenario, error) {
+	t, err := Find(reference)
+	if err != nil {
+		return nil, err
+	}
+	return read(t.File, t.Name, []byte(t.YAML), settings, layer, f)
+}
+
+// OpenTrace opens the trace that the scenario replays, whose Trace must not be nil. The caller closes it.
+func (s *Scenario) OpenTrace() (*TraceFile, error) { return OpenTrace(s.Trace.File, s.reading()) }
 
 // parseHot reads hot:80:4, of which 80 % of the tokens want 4 experts.
 func parseHot(reference string) (percent float64, experts int, err error) {
@@ -118,7 +131,7 @@ func parseHot(reference string) (percent float64, experts int, err error) {
 }
 
 // Resolved returns the scenario that json describes, as Marshal wrote it into a manifest.
-func Resolved(file string, text []byte) (*Scenario, error) { return read(file, "", text, nil, -1) }
+func Resolved(file string, text []byte) (*Scenario, error) { return read(file, "", text, nil, -1, nil) }
 
 func unwrapPath(err error) error {
 	var path *fs.PathError
@@ -153,7 +166,8 @@ func (y *Independent) defaults() {
 	*y = Independent{Draws: "logits", Distribution: "normal", Scale: 1, Means: "quantiles", Spread: 0.5}
 }
 
-func read(file, name string, text []byte, settings []string, layer int) (*Scenario, error) {
+// read reads a scenario, and its trace: from trace, if that is open.
+func read(file, name string, text []byte, settings []string, layer int, trace *TraceFile) (*Scenario, error) {
 	top, err := parse(file, text)
 	if err != nil {
 		return nil, err
@@ -191,7 +205,7 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 		if local := s.Trace.File; name != "" && strings.HasSuffix(file, ".yaml") && !filepath.IsAbs(local) && !strings.HasPrefix(local, embedded) {
 			s.Trace.File = filepath.Join(filepath.Dir(file), local) // as seen from the YAML file
 		}
-		if err := s.readTrace(); err != nil {
+		if err := s.readTrace(trace); err != nil {
 			return nil, err
 		}
 	}
@@ -201,8 +215,8 @@ func read(file, name string, text []byte, settings []string, layer int) (*Scenar
 	return s, p.err()
 }
 
-// readTrace loads the trace's file and takes from it what the scenario does not say.
-func (s *Scenario) readTrace() error {
+// reading is what the scenario says of its trace.
+func (s *Scenario) reading() Reading {
 	reading := Reading{Options: tracefile.Options{Map: s.Trace.Map, Where: s.Trace.Where, Layers: s.Trace.Layers, Padding: s.Trace.Padding},
 		Complete: s.Trace.Complete, Mass: s.Trace.Mass}
 	if s.given("topk") {
@@ -211,7 +225,19 @@ func (s *Scenario) readTrace() error {
 	if s.given("experts") {
 		reading.Experts = s.Experts
 	}
-	d, sum, err := readLayer(s.Trace.File, s.Trace.Layer, reading)
+	return reading
+}
+
+// readTrace loads the trace, from its file unless it is open, and takes from it what the scenario does not say.
+func (s *Scenario) readTrace(open *TraceFile) error {
+	if open == nil {
+		var err error
+		if open, err = s.OpenTrace(); err != nil {
+			return err
+		}
+		defer open.Close()
+	}
+	d, sum, err := open.layer(s.Trace.Layer)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func TestMistakesNameTheirPlace(t *testing.T) {
 		{"events:\n  - {at: 9, kind: drift, until: 10}", "needs the key degrees"},
 		{"a: [", "x.yaml"},
 	} {
-		_, err := read("x.yaml", "x", []byte(c.text), nil, -1)
+		_, err := read("x.yaml", "x", []byte(c.text), nil, -1, nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q gives %v, want %q", c.text, err, c.want)
 		}
@@ -188,7 +188,7 @@ func FuzzScenario(f *testing.F) {
 		if strings.Contains(string(text), "trace") {
 			return // would open files
 		}
-		s, err := read("fuzz.yaml", "fuzz", text, nil, -1)
+		s, err := read("fuzz.yaml", "fuzz", text, nil, -1, nil)
 		if err != nil {
 			return
 		}

@@ -29,7 +29,7 @@ type layerRun struct {
 	summary *summary
 }
 
-// layerList reads the flag --layers and makes sure that the stream is a trace which has them.
+// layerList reads the flag --layers, makes sure that the stream is a trace which has them, and opens that.
 func (q *request) layerList(flags *pflag.FlagSet) ([]int, error) {
 	for _, other := range []string{"layer", "from"} {
 		if flags.Changed(other) {
@@ -42,6 +42,9 @@ func (q *request) layerList(flags *pflag.FlagSet) ([]int, error) {
 	}
 	if s.Trace == nil {
 		return nil, fmt.Errorf("--layers picks layers of a trace, and scenario %s is not one", s.Name)
+	}
+	if q.trace, err = s.OpenTrace(); err != nil {
+		return nil, err
 	}
 	var list []int
 	there := s.Facts().Layers
@@ -88,6 +91,9 @@ func (q *request) onLayer(layer int, flags *pflag.FlagSet) (*plan, *sim.Config, 
 // checked before the first step.
 func (q *request) runLayers(ctx context.Context, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
 	layers, err := q.layerList(flags)
+	if q.trace != nil {
+		defer q.trace.Close()
+	}
 	if err != nil {
 		return err
 	}

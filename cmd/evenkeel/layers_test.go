@@ -19,24 +19,24 @@ import (
 	"evenkeel/internal/npz"
 )
 
-// logitsOf is a trace of random logits, [layers][64][8], whose experts differ more from layer to layer.
-func logitsOf(t *testing.T, layers int) string {
+// logitsOf is a trace of random logits, [layers][tokens][8], whose experts differ more from layer to layer.
+func logitsOf(t *testing.T, layers, tokens int, name string) string {
 	r := rand.New(rand.NewPCG(3, 0))
 	var data []byte
 	for l := range layers {
-		for range 64 {
+		for range tokens {
 			for e := range 8 {
 				z := r.NormFloat64() + float64(e*l)/8
 				data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(z)))
 			}
 		}
 	}
-	return npzOf(t, npz.Array{Name: "logits", DType: npz.Float32, Shape: []int{layers, 64, 8}, Data: data})
+	return npzOf(t, npz.Array{Name: name, DType: npz.Float32, Shape: []int{layers, tokens, 8}, Data: data})
 }
 
 // Every layer is what a run of that layer alone gives, and the table sums them up.
 func TestCompareLayers(t *testing.T) {
-	args := []string{"compare", "--scenario", "trace:" + logitsOf(t, 3), "--set", "topk=2", "--steps", "8", "--seeds", "2", "-s", "none", "-s", "loss-free"}
+	args := []string{"compare", "--scenario", "trace:" + logitsOf(t, 3, 64, "logits"), "--set", "topk=2", "--steps", "8", "--seeds", "2", "-s", "none", "-s", "loss-free"}
 	dir := filepath.Join(t.TempDir(), "out")
 	code, out, stderr := evenkeel(t, append(args, "--layers", "2, 0", "--json", "--out", dir)...)
 	if code != 0 || stderr != "" {
@@ -85,7 +85,7 @@ func TestCompareLayers(t *testing.T) {
 }
 
 func TestLayersTable(t *testing.T) {
-	args := []string{"compare", "--scenario", "trace:" + logitsOf(t, 12), "--set", "topk=2", "--steps", "4", "--seeds", "1", "-s", "none", "-s", "loss-free", "--layers", "all"}
+	args := []string{"compare", "--scenario", "trace:" + logitsOf(t, 12, 64, "logits"), "--set", "topk=2", "--steps", "4", "--seeds", "1", "-s", "none", "-s", "loss-free", "--layers", "all"}
 	for width, shown := range map[int]bool{80: false, 150: true} {
 		t.Setenv("COLUMNS", strconv.Itoa(width))
 		code, out, stderr := evenkeel(t, args...)
@@ -117,7 +117,7 @@ func TestInterruptedLayers(t *testing.T) {
 	stop()
 	dir := filepath.Join(t.TempDir(), "out")
 	var out, errs bytes.Buffer
-	code := run(ctx, []string{"compare", "--scenario", "trace:" + logitsOf(t, 2), "--set", "topk=2", "--layers", "all", "--out", dir}, &out, &errs)
+	code := run(ctx, []string{"compare", "--scenario", "trace:" + logitsOf(t, 2, 64, "logits"), "--set", "topk=2", "--layers", "all", "--out", dir}, &out, &errs)
 	if code != exitInterrupted || !strings.Contains(errs.String(), "nothing was written") {
 		t.Errorf("exit %d: %s%s", code, errs.String(), out.String())
 	}

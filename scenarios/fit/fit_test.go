@@ -65,7 +65,7 @@ func writeTrace(t *testing.T, s *sample, logits bool) string {
 
 func sourceOf(t *testing.T, file string, layer int) Source {
 	t.Helper()
-	d, sum, err := scenarios.ReadDump(file, layer)
+	d, sum, err := scenarios.ReadDump(file, layer, scenarios.Reading{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -445,7 +445,7 @@ func TestFileReadsBack(t *testing.T) {
 
 func TestFitRefuses(t *testing.T) {
 	whole := func() *scenarios.Dump {
-		d, _, err := scenarios.ReadDump("embedded:tinymoe.npz", 0)
+		d, _, err := scenarios.ReadDump("embedded:tinymoe.npz", 0, scenarios.Reading{})
 		if err != nil {
 			t.Fatal(err)
 		}
