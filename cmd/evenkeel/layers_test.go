@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"evenkeel/internal/npz"
+	"evenkeel/sim"
 )
 
 // logitsOf is a trace of random logits, [layers][tokens][8], whose experts differ more from layer to layer.
@@ -123,5 +124,23 @@ func TestInterruptedLayers(t *testing.T) {
 	}
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("an empty folder is left behind")
+	}
+}
+
+// Notes that differ in numbers alone are one, but not those of two strategies, nor two of one layer.
+func TestLayerNotes(t *testing.T) {
+	var r layersReport
+	for layer, notes := range [][]string{
+		{"chosen leave 0.62 of 1, which cut off 0.01", "a:rate=1: of 3 seeds, 2", "a:rate=2: of 3 seeds, 1", "at step 3", "at step 9"},
+		{"chosen leave 0.5 of 1, which cut off 0.2", "a:rate=1: of 3 seeds, 1"},
+		{"chosen leave 0.7 of 1, which cut off 0.002"},
+	} {
+		r.runs = append(r.runs, layerRun{layer: layer, result: &sim.Result{Warnings: notes}})
+	}
+	got := r.notes(func(x *sim.Result) []string { return x.Warnings })
+	want := []string{"chosen leave 0.5 to 0.7 of 1, which cut off 0.002 to 0.2", "a:rate=1: of 3 seeds, 1 to 2 (layer 0, 1)", "a:rate=2: of 3 seeds, 1 (layer 0)",
+		"at step 3 (layer 0)", "at step 9 (layer 0)"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
 	}
 }
