@@ -139,3 +139,26 @@ func TestShapeAndBase64(t *testing.T) {
 		}
 	}
 }
+
+// ExFlow's array has a column for each layer; only its user can tell that from one with a column for each choice.
+func TestColumnsAreLayers(t *testing.T) {
+	file := archive(t, ints("arr_0", npz.Int8, []int{3, 2}, 1, 2, 3, 4, 5, 6))
+	for layers, want := range map[int]string{0: "--set layers=2 that its columns are layers", 2: "[tokens, layers]"} {
+		s, err := openBytes(file, Options{Layers: layers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids, err := s.Int32s("topk_ids", 0, 6)
+		expected := []int32{1, 2, 3, 4, 5, 6}
+		if layers > 0 {
+			expected = []int32{1, 3, 5, 2, 4, 6}
+		}
+		if notes := strings.Join(s.Notes(), "\n"); err != nil || !slices.Equal(ids, expected) || !strings.Contains(notes, want) {
+			t.Errorf("layers %d: %v, %v, %q", layers, ids, err, notes)
+		}
+		s.Close()
+	}
+	if _, err := openBytes(file, Options{Layers: 3}); err == nil || !strings.Contains(err.Error(), "of which it has 2") {
+		t.Errorf("error %v", err)
+	}
+}
