@@ -158,6 +158,9 @@ func TestColumnsAreLayers(t *testing.T) {
 		}
 		s.Close()
 	}
+	if _, err := openBytes(archive(t, ints("topk_ids", npz.Int8, []int{1, 3, 2}, 1, 2, 3, 4, 5, 6)), Options{Layers: 3}); err == nil || !strings.Contains(err.Error(), "leave layers out") {
+		t.Errorf("error %v", err)
+	}
 	if _, err := openBytes(file, Options{Layers: 3}); err == nil || !strings.Contains(err.Error(), "of which it has 2") {
 		t.Errorf("error %v", err)
 	}

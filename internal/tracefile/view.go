@@ -110,7 +110,14 @@ func (s *arrays) rename(o Options) error {
 		s.note("the single array, of shape %v, was read as %s; %s", a.shape, known, otherwise)
 	}
 	if a := s.list["topk_ids"]; a != nil && len(a.shape) == 4 {
-		return s.unpad(o)
+		if err := s.unpad(o); err != nil {
+			return err
+		}
+	}
+	for _, leading := range []string{"logits", "scores", "topk_ids"} {
+		if a := s.list[leading]; a != nil && o.Layers > 0 && len(a.shape) == 3 && a.shape[0] != o.Layers {
+			return s.errorf(leading, "shape is %v, of %d layers, and layers is %d: leave layers out", a.shape, a.shape[0], o.Layers)
+		}
 	}
 	return nil
 }
