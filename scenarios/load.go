@@ -462,7 +462,8 @@ func (s *Scenario) validateEvent(p *problems, i int, domains *int) {
 	}
 	if e.At >= s.Steps {
 		line, key := at("at")
-		p.add(line, key, "step %d is never reached: the run has steps 0 to %d", e.At, s.Steps-1)
+		p.add(line, key, "step %d is never reached, since the run has steps 0 to %d: give it at least %d by --steps, or an earlier step by --set %s=STEP",
+			e.At, s.Steps-1, e.At+1, key)
 	}
 	if slices.Contains(needs, "until") && e.Until <= e.At {
 		line, key := at("until")
