@@ -30,8 +30,9 @@ type BatchLine struct {
 }
 
 // BatchSizes draws MaxVio against the batch size on logarithmic axes, one panel for each layer, with the sampling floor:
-// independent tokens fall as it does, structure stays. About names the trace.
-func BatchSizes(panels []BatchPanel, about string) (Picture, error) {
+// independent tokens fall as it does, structure stays. About names the trace, and of what batches are cut from it: tokens, or
+// steps of counts.
+func BatchSizes(panels []BatchPanel, about, of string) (Picture, error) {
 	panels = slices.DeleteFunc(slices.Clone(panels), func(p BatchPanel) bool {
 		return !slices.ContainsFunc(p.Lines, func(l BatchLine) bool { return len(l.Sizes) > 1 })
 	})
@@ -82,7 +83,7 @@ func BatchSizes(panels []BatchPanel, about string) (Picture, error) {
 		p.X.Tick.Marker = sizeTicks(x.sizes(), (width-side)/vg.Length(columns)-panelAxes-panelGap, math.Log(high/low))
 	}
 	g := newPanelGrid(drawn, columns, width-side-line-2, inner, true)
-	shown := "Lines: mean over whole batches of consecutive tokens; the last point is all of them."
+	shown := fmt.Sprintf("Lines: mean over whole batches of consecutive %s; the last point is all of them.", of)
 	if len(looks.names) > 1 {
 		shown += " The batches of a domain hold its tokens alone."
 	}
@@ -265,8 +266,8 @@ func (l batchLegend) draw(c draw.Canvas) {
 }
 
 // WriteBatchSizes draws the figure into an existing folder, as maxvio-batch-size.svg and .png, if there is anything to draw.
-func WriteBatchSizes(dir string, panels []BatchPanel, about string) error {
-	p, err := BatchSizes(panels, about)
+func WriteBatchSizes(dir string, panels []BatchPanel, about, of string) error {
+	p, err := BatchSizes(panels, about, of)
 	return writePicture(dir, "maxvio-batch-size", p, err)
 }
 

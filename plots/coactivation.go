@@ -30,7 +30,12 @@ func CoActivation(a *metrics.CoActivation, about string) (Picture, error) {
 	p.Add(heat{
 		columns: rankSpans(len(order)),
 		rows:    len(order),
-		load:    func(column, row int) float64 { return a.Ratio(order[row], order[column]) },
+		load: func(column, row int) float64 {
+			if !told(a, order[row], order[column]) {
+				return math.NaN()
+			}
+			return a.Ratio(order[row], order[column])
+		},
 	}, frame{})
 	p.X.Tick.Marker, p.Y.Tick.Marker = expertTicks(order, false), expertTicks(order, true)
 	dead := ""
@@ -40,8 +45,8 @@ func CoActivation(a *metrics.CoActivation, about string) (Picture, error) {
 	const side = 470
 	return sheet{
 		title: coActivationTitle,
-		caption: fmt.Sprintf("%s Expected is what independence given the loads would give (quasi-independence of the pairs). Pairs say %.3g bits beyond the loads, of which %.3g are noise. Experts are in an order in which those that go together are neighbours.%s Hatched: an expert with itself.",
-			oneLine(about), a.Information, a.Floor, dead),
+		caption: fmt.Sprintf("%s Expected is what independence given the loads would give (quasi-independence of the pairs). Pairs say %.3g bits beyond the loads, of which %.3g are noise. Experts are in an order in which those that go together are neighbours.%s Hatched: an expert with itself, and pairs in fewer than %d tokens, found and expected, which say nothing.",
+			oneLine(about), a.Information, a.Floor, dead, fewTokens),
 		height: side + 30,
 		body: func(c draw.Canvas) {
 			spare := (c.Size().X - side - 44 - colorBarSpace) / 2
@@ -58,6 +63,14 @@ func WriteCoActivation(dir string, a *metrics.CoActivation, about string) error 
 	return writePicture(dir, "co-activation", p, err)
 }
 
+// fewTokens is the number of tokens, found and expected, below which a pair shows noise alone.
+const fewTokens = 5
+
+// told reports whether a pair is in enough tokens, or is expected in enough, for its ratio to say something.
+func told(a *metrics.CoActivation, i, j int) bool {
+	return a.Count[i*a.Experts+j] >= fewTokens || a.Expected(i, j) >= fewTokens
+}
+
 // neighbours orders the experts that are in any pair: from the pair with the largest ratio on, the one that goes best with
 // either end of the row joins it there.
 func neighbours(a *metrics.CoActivation) []int {
@@ -70,16 +83,19 @@ func neighbours(a *metrics.CoActivation) []int {
 	if len(left) < 2 {
 		return nil
 	}
+	ratio := func(i, j int) float64 {
+		if i != j && !told(a, i, j) {
+			return 1
+		}
+		return a.Ratio(i, j)
+	}
 	best, from := math.Inf(-1), 0
 	for _, i := range left {
 		for _, j := range left {
-			if r := a.Ratio(i, j); r > best && a.Expected(i, j) >= 1 {
+			if r := ratio(i, j); r > best {
 				best, from = r, i
 			}
 		}
-	}
-	if math.IsInf(best, -1) {
-		from = left[0]
 	}
 	row := []int{from}
 	left = slices.DeleteFunc(left, func(e int) bool { return e == from })
@@ -87,10 +103,10 @@ func neighbours(a *metrics.CoActivation) []int {
 		first, last := row[0], row[len(row)-1]
 		best, next, front := math.Inf(-1), left[0], false
 		for _, e := range left {
-			if r := a.Ratio(last, e); r > best {
+			if r := ratio(last, e); r > best {
 				best, next, front = r, e, false
 			}
-			if r := a.Ratio(first, e); r > best {
+			if r := ratio(first, e); r > best {
 				best, next, front = r, e, true
 			}
 		}

@@ -59,7 +59,7 @@ func coActivation(experts, topk int) *metrics.CoActivation {
 func TestFiguresOfATrace(t *testing.T) {
 	pictures := map[string]Picture{}
 	for name, panels := range batchCases() {
-		p, err := BatchSizes(panels, "router.npz: E = 64")
+		p, err := BatchSizes(panels, "router.npz: E = 64", "tokens")
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -80,7 +80,7 @@ func TestFiguresOfATrace(t *testing.T) {
 		checkSVG(t, name, svg)
 		want := []string{"router.npz", floorLabel[:14], "tokens of a batch", "all", "structure stays"}
 		if strings.HasPrefix(name, "pairs") {
-			want = []string{"router.npz, layer 3.", "1 expert never chosen", "log2 scale", "≥ 8", "noise"}
+			want = []string{"router.npz, layer 3.", "1 expert never chosen", "fewer than 5 tokens", "log2 scale", "≥ 8", "noise"}
 		}
 		for _, w := range want {
 			if text := textOf(svg); !strings.Contains(text, w) {
@@ -93,8 +93,22 @@ func TestFiguresOfATrace(t *testing.T) {
 	}
 }
 
+// A pair says something from five tokens on, found or expected: experts 0 to 3 are chosen two by two, 4 and 5 hardly ever.
+func TestPairsThatSayNothing(t *testing.T) {
+	c := metrics.Choices{Experts: 6, TopK: 2, IDs: []int32{4, 5, 0, 4}}
+	for range 20 {
+		c.IDs = append(c.IDs, 0, 1, 2, 3)
+	}
+	a := c.CoActivation()
+	for pair, want := range map[[2]int]bool{{0, 1}: true, {2, 3}: true, {0, 2}: true, {4, 5}: false, {0, 4}: false, {1, 4}: false, {3, 5}: false} {
+		if got := told(a, pair[0], pair[1]); got != want {
+			t.Errorf("experts %d and %d: %v, chosen together by %d, expected %.2f", pair[0], pair[1], got, a.Count[pair[0]*6+pair[1]], a.Expected(pair[0], pair[1]))
+		}
+	}
+}
+
 func TestNothingOfATraceToDraw(t *testing.T) {
-	if _, err := BatchSizes([]BatchPanel{{"layer 0", []BatchLine{batchLine("all", 3, 0, 10)}}}, ""); !errors.Is(err, ErrNothing) {
+	if _, err := BatchSizes([]BatchPanel{{"layer 0", []BatchLine{batchLine("all", 3, 0, 10)}}}, "", "tokens"); !errors.Is(err, ErrNothing) {
 		t.Errorf("one size: %v", err)
 	}
 	if _, err := CoActivation(nil, ""); !errors.Is(err, ErrNothing) {

@@ -72,7 +72,7 @@ func (d *Dump) complete(how string, mass float64) error {
 	if renormalised {
 		given = fmt.Sprintf(" (trace.mass %g)", mass)
 	}
-	d.Notes = append(d.Notes, fmt.Sprintf("the scores of experts that were not chosen are assumed, not recorded: they share the mass that the chosen leave, %.3g of 1 in the mean%s, %s, each bounded by the smallest chosen weight of the token, which cut off %.3g",
+	d.Notes = append(d.Notes, fmt.Sprintf("the scores of experts that were not chosen are assumed, not recorded: they share the mass that the chosen leave, %.3g of 1 in the mean%s, %s, each bounded by the smallest chosen weight of the token, which cut off %.3g; tokens with assumed scores alike change their choice together, so rules look less even than on recorded scores",
 		left/float64(d.Tokens), given, text, cut/float64(d.Tokens)))
 	return nil
 }

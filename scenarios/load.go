@@ -90,13 +90,13 @@ func Find(reference string) (Text, error) {
 // Load reads the text. Settings are key=value with the path of a key and win over it. layer, if not negative, picks the layer of
 // a trace. The error names every mistake with its file and line.
 func (t Text) Load(settings []string, layer int) (*Scenario, error) {
-	return read(t.File, t.Name, []byte(t.YAML), settings, layer, false)
+	return read(t.File, t.Name, []byte(t.YAML), settings, layer, nil)
 }
 
 // LoadPinned is Load of a text and settings that somebody else may have written: the file of a trace is used only if it has the
 // checksum that they name, else the error is OtherTrace, or that of the file system, and says nothing of what the file holds.
 func (t Text) LoadPinned(settings []string) (*Scenario, error) {
-	return read(t.File, t.Name, []byte(t.YAML), settings, -1, true)
+	return read(t.File, t.Name, []byte(t.YAML), settings, -1, (*Scenario).openPinned)
 }
 
 // Load finds and loads a scenario; see Find and Text.Load.
@@ -107,6 +107,21 @@ func Load(reference string, settings []string, layer int) (*Scenario, error) {
 	}
 	return t.Load(settings, layer)
 }
+
+// LoadFrom is Load for a layer of a trace that is open, by [Scenario.OpenTrace] of the same reference and settings: many layers
+// are then read from one opening, and the file's checksum is computed once.
+func LoadFrom(f *TraceFile, reference string, settings []string, layer int) (*Scenario, error) {
+	t, err := Find(reference)
+	if err != nil {
+		return nil, err
+	}
+	return read(t.File, t.Name, []byte(t.YAML), settings, layer, func(*Scenario) (*TraceFile, func() error, error) {
+		return f, func() error { return nil }, nil
+	})
+}
+
+// OpenTrace opens the trace that the scenario replays, whose Trace must not be nil. The caller closes it.
+func (s *Scenario) OpenTrace() (*TraceFile, error) { return OpenTrace(s.Trace.File, s.reading()) }
 
 // parseHot reads hot:80:4, of which 80 % of the tokens want 4 experts.
 func parseHot(reference string) (percent float64, experts int, err error) {
@@ -124,9 +139,7 @@ func parseHot(reference string) (percent float64, experts int, err error) {
 }
 
 // Resolved returns the scenario that json describes, as Marshal wrote it into a manifest.
-func Resolved(file string, text []byte) (*Scenario, error) {
-	return read(file, "", text, nil, -1, false)
-}
+func Resolved(file string, text []byte) (*Scenario, error) { return read(file, "", text, nil, -1, nil) }
 
 func unwrapPath(err error) error {
 	var path *fs.PathError
@@ -161,7 +174,8 @@ func (y *Independent) defaults() {
 	*y = Independent{Draws: "logits", Distribution: "normal", Scale: 1, Means: "quantiles", Spread: 0.5}
 }
 
-func read(file, name string, text []byte, settings []string, layer int, pinned bool) (*Scenario, error) {
+// read reads a scenario, and its trace from what open opens and closes; nil opens the file that it names.
+func read(file, name string, text []byte, settings []string, layer int, open opening) (*Scenario, error) {
 	top, err := parse(file, text)
 	if err != nil {
 		return nil, err
@@ -199,7 +213,7 @@ func read(file, name string, text []byte, settings []string, layer int, pinned b
 		if local := s.Trace.File; name != "" && strings.HasSuffix(file, ".yaml") && !filepath.IsAbs(local) && !strings.HasPrefix(local, embedded) {
 			s.Trace.File = filepath.Join(filepath.Dir(file), local) // as seen from the YAML file
 		}
-		if err := s.readTrace(pinned); err != nil {
+		if err := s.readTrace(open); err != nil {
 			return nil, err
 		}
 	}
@@ -209,8 +223,8 @@ func read(file, name string, text []byte, settings []string, layer int, pinned b
 	return s, p.err()
 }
 
-// readTrace loads the trace's file and takes from it what the scenario does not say.
-func (s *Scenario) readTrace(pinned bool) error {
+// reading is what the scenario says of its trace.
+func (s *Scenario) reading() Reading {
 	reading := Reading{Options: tracefile.Options{Map: s.Trace.Map, Where: s.Trace.Where, Layers: s.Trace.Layers, Padding: s.Trace.Padding},
 		Complete: s.Trace.Complete, Mass: s.Trace.Mass}
 	if s.given("topk") {
@@ -219,13 +233,59 @@ func (s *Scenario) readTrace(pinned bool) error {
 	if s.given("experts") {
 		reading.Experts = s.Experts
 	}
-	pin := ""
-	if pinned && !s.Trace.Embedded() {
-		if pin = s.Trace.SHA256; pin == "" {
-			return fmt.Errorf("the trace %s is named without its checksum: add trace.sha256", s.Trace.File)
-		}
+	return reading
+}
+
+// opening opens the trace of a scenario, and says how it is closed.
+type opening func(*Scenario) (f *TraceFile, done func() error, err error)
+
+// open opens the file that the scenario names.
+func (s *Scenario) open() (*TraceFile, func() error, error) {
+	f, err := s.OpenTrace()
+	if err != nil {
+		return nil, nil, err
 	}
-	d, sum, err := readLayer(s.Trace.File, s.Trace.Layer, reading, pin)
+	return f, f.Close, nil
+}
+
+// openPinned opens it only if it has the checksum that the scenario names, and says nothing of another one.
+func (s *Scenario) openPinned() (*TraceFile, func() error, error) {
+	pin, other := s.Trace.SHA256, OtherTrace{s.Trace.File, s.Trace.SHA256}
+	if s.Trace.Embedded() {
+		return s.open()
+	}
+	if pin == "" {
+		return nil, nil, fmt.Errorf("the trace %s is named without its checksum: add trace.sha256", s.Trace.File)
+	}
+	f, err := s.OpenTrace()
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			err = other
+		}
+		return nil, nil, err
+	}
+	sum, err := f.SHA256()
+	if err == nil && sum != pin {
+		err = other
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, f.Close, nil
+}
+
+// readTrace loads the trace, and takes from it what the scenario does not say.
+func (s *Scenario) readTrace(open opening) error {
+	if open == nil {
+		open = (*Scenario).open
+	}
+	f, done, err := open(s)
+	if err != nil {
+		return err
+	}
+	defer done()
+	d, sum, err := f.layer(s.Trace.Layer)
 	if err != nil {
 		return err
 	}
@@ -450,7 +510,8 @@ func (s *Scenario) validateEvent(p *problems, i int, domains *int) {
 	}
 	if e.At >= s.Steps {
 		line, key := at("at")
-		p.add(line, key, "step %d is never reached: the run has steps 0 to %d", e.At, s.Steps-1)
+		p.add(line, key, "step %d is never reached, since the run has steps 0 to %d: give it at least %d by --steps, or an earlier step by --set %s=STEP",
+			e.At, s.Steps-1, e.At+1, key)
 	}
 	if slices.Contains(needs, "until") && e.Until <= e.At {
 		line, key := at("until")

@@ -52,13 +52,14 @@ func TestMistakesNameTheirPlace(t *testing.T) {
 		{"synthetic:\n  energy: {type: 1, domain: 1}", "x.yaml:2: synthetic.energy: the shares sum to"},
 		{"experts: 8\nexperts: 9", "x.yaml"},
 		{"seeds: [1, 1]", "x.yaml:1: seeds: 1 is given twice"},
-		{"events:\n  - {at: 900, kind: shift, shares: [1, 0, 0, 0]}", "step 900 is never reached"},
+		{"events:\n  - {at: 900, kind: shift, shares: [1, 0, 0, 0]}",
+			"events.0.at: step 900 is never reached, since the run has steps 0 to 499: give it at least 901 by --steps, or an earlier step by --set events.0.at=STEP"},
 		{"events:\n  - {at: 9, kind: shift, shares: [1, 0, 0]}", "want 4 shares that sum to 1"},
 		{"events:\n  - {at: 9, kind: shft}", "did you mean shift?"},
 		{"events:\n  - {at: 9, kind: drift, until: 10}", "needs the key degrees"},
 		{"a: [", "x.yaml"},
 	} {
-		_, err := read("x.yaml", "x", []byte(c.text), nil, -1, false)
+		_, err := read("x.yaml", "x", []byte(c.text), nil, -1, nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q gives %v, want %q", c.text, err, c.want)
 		}
@@ -188,7 +189,7 @@ func FuzzScenario(f *testing.F) {
 		if strings.Contains(string(text), "trace") {
 			return // would open files
 		}
-		s, err := read("fuzz.yaml", "fuzz", text, nil, -1, false)
+		s, err := read("fuzz.yaml", "fuzz", text, nil, -1, nil)
 		if err != nil {
 			return
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -28,6 +27,7 @@ type TraceFile struct {
 	name     string
 	reading  Reading
 	embedded []byte
+	sum      string // once it is known
 }
 
 // OpenTrace opens a trace file, a folder of one, or an embedded one. The error is one sentence that says what was wrong and
@@ -81,19 +81,19 @@ func (f *TraceFile) Dump(layer int) (*Dump, error) {
 	return d, nil
 }
 
-// SHA256 returns the checksum of the file; of several that were read, that of their names, sizes and contents.
+// SHA256 returns the checksum of the file; of several that were read, that of their names, sizes and contents. It is computed
+// once.
 func (f *TraceFile) SHA256() (string, error) {
-	if f.embedded != nil {
+	var err error
+	switch {
+	case f.sum != "":
+	case f.embedded != nil:
 		sum := sha256.Sum256(f.embedded)
-		return hex.EncodeToString(sum[:]), nil
+		f.sum = hex.EncodeToString(sum[:])
+	default:
+		f.sum, err = tracefile.Sum(f.Files())
 	}
-	return tracefile.Sum(f.Files())
-}
-
-// ReadDump reads one layer of a trace file, or of an embedded one, and returns it with the SHA-256 of the file. Who reads
-// several layers opens the trace once, by OpenTrace.
-func ReadDump(name string, layer int) (*Dump, string, error) {
-	return readLayer(name, layer, Reading{}, "")
+	return f.sum, err
 }
 
 // OtherTrace is that a file is not the trace that a pinned scenario means.
@@ -104,24 +104,23 @@ func (o OtherTrace) Error() string {
 	return fmt.Sprintf("%s is not the trace that is meant, whose SHA-256 is %s", o.File, o.SHA256)
 }
 
-// readLayer is ReadDump. If pin is not empty, it reads nothing but the file with that checksum, and says nothing of another one.
-func readLayer(name string, layer int, reading Reading, pin string) (*Dump, string, error) {
-	other := OtherTrace{name, pin}
+// layer reads one layer, and the checksum of the file.
+func (f *TraceFile) layer(n int) (*Dump, string, error) {
+	d, err := f.Dump(n)
+	if err != nil {
+		return nil, "", err
+	}
+	sum, err := f.SHA256()
+	return d, sum, err
+}
+
+// ReadDump reads one layer of a trace file, or of an embedded one, and returns it with the SHA-256 of the file. Who reads
+// several layers opens the trace once, by OpenTrace.
+func ReadDump(name string, layer int, reading Reading) (*Dump, string, error) {
 	f, err := OpenTrace(name, reading)
 	if err != nil {
-		if pin != "" && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			err = other
-		}
 		return nil, "", err
 	}
 	defer f.Close()
-	sum, err := f.SHA256()
-	if err != nil {
-		return nil, "", err
-	}
-	if pin != "" && sum != pin {
-		return nil, "", other
-	}
-	d, err := f.Dump(layer)
-	return d, sum, err
+	return f.layer(layer)
 }

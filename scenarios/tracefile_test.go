@@ -221,11 +221,11 @@ func TestESFTText(t *testing.T) {
 		if _, err := os.Stat(name); err != nil {
 			continue
 		}
-		text, _, err := ReadDump(name, 0)
+		text, _, err := ReadDump(name, 0, Reading{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		array, _, err := ReadDump(filepath.Join(dir, task+".npz"), 12)
+		array, _, err := ReadDump(filepath.Join(dir, task+".npz"), 12, Reading{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +272,7 @@ func TestRealCountsAndFingerprints(t *testing.T) {
 		t.Fatalf("no fingerprints: %v", err)
 	}
 	for _, file := range files {
-		d, _, err := ReadDump(file, 23)
+		d, _, err := ReadDump(file, 23, Reading{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -169,7 +169,7 @@ func TestDomains(t *testing.T) {
 // withEvents returns the default scenario, small, with events.
 func withEvents(t *testing.T, events string) *Scenario {
 	t.Helper()
-	s, err := read("x.yaml", "x", []byte("{tokens: 4096, sequence_length: 32, width: 16, experts: 8, topk: 2, steps: 100, events: ["+events+"]}"), nil, -1, false)
+	s, err := read("x.yaml", "x", []byte("{tokens: 4096, sequence_length: 32, width: 16, experts: 8, topk: 2, steps: 100, events: ["+events+"]}"), nil, -1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,8 @@ type request struct {
 	kernel     string
 	json       bool
 	quiet      bool
+
+	trace *scenarios.TraceFile // open, where several of its layers are run
 }
 
 func compareCommand(stdout, stderr io.Writer) *cobra.Command {
@@ -295,6 +297,9 @@ func (q *request) stream(flags *pflag.FlagSet) (*scenarios.Scenario, error) {
 	if seeds != nil {
 		text, _ := json.Marshal(seeds) // plain numbers
 		settings = append(settings, "seeds="+string(text))
+	}
+	if q.trace != nil {
+		return scenarios.LoadFrom(q.trace, q.scenario, settings, q.layer)
 	}
 	return scenarios.Load(q.scenario, settings, q.layer)
 }

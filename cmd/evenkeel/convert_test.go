@@ -164,7 +164,7 @@ func TestCompareCompletedChoices(t *testing.T) {
 	}
 	for _, flags := range [][]string{nil, {"--json"}} {
 		code, out, stderr := evenkeel(t, append(append(run, "--set", "trace.complete=flat"), flags...)...)
-		if code != 0 || !strings.Contains(strings.Join(strings.Fields(out), " "), "the scores of experts that were not chosen are assumed, not recorded") || !strings.Contains(out, "completed choices") {
+		if code != 0 || !strings.Contains(strings.Join(strings.Fields(out), " "), "tokens with assumed scores alike change their choice together") || !strings.Contains(out, "completed choices") {
 			t.Errorf("exit %d, %s%s", code, out, stderr)
 		}
 	}

@@ -30,6 +30,7 @@ type fitRequest struct {
 	nearest  int
 	domains  string
 	about    string
+	columns  columnFlags
 	settings []string
 	json     bool
 }
@@ -67,7 +68,8 @@ Several traces of one layer shape are fitted as one, each a domain of its own.`,
 	f.IntVar(&q.nearest, "nearest", 0, "fix the world that comes nearest to the trace, of so many (default: every seed\ndraws its own)")
 	f.StringVar(&q.domains, "domains", "", "names of the domain ids in order, such as de,en,go,zh")
 	f.StringVar(&q.about, "about", "", "what the list of scenarios says of the one that is written")
-	f.StringArrayVar(&q.settings, "set", nil, "key=value of the scenario: what the file does not say, such as topk, experts,\nscore, groups and groups_kept, and what stays where the trace does not tell")
+	q.columns.add(f)
+	f.StringArrayVar(&q.settings, "set", nil, "key=value of the scenario: what the file does not say, such as topk, experts,\nscore, groups, layers and padding, and what stays where the trace does not tell")
 	f.BoolVar(&q.json, "json", false, "print as JSON")
 	return c
 }
@@ -170,16 +172,41 @@ func (q *fitRequest) source(name string) (x fit.Source, err error) {
 		name, x.Domains = s.Trace.File, s.Trace.Domains
 	case strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml"):
 		return x, fmt.Errorf("%s is a scenario: fit takes a trace, such as the .npz file that a scenario replays", name)
-	case strings.HasSuffix(name, ".csv") || strings.HasSuffix(name, ".csv.gz"):
-		return x, fmt.Errorf("%s: counts of experts do not say which experts a token chose, and cannot be fitted; want an .npz file with logits, scores or topk_ids", name)
 	}
 	if q.domains != "" {
 		x.Domains = strings.Split(q.domains, ",")
 	}
 	x.File = name
-	x.Dump, x.SHA256, err = scenarios.ReadDump(name, q.layer)
+	given, err := q.fileSettings()
+	if err != nil {
+		return x, err
+	}
+	x.Dump, x.SHA256, err = scenarios.ReadDump(name, q.layer, q.columns.reading(given))
+	if err == nil && x.Dump.Level == scenarios.LevelCounts {
+		err = fmt.Errorf("%s holds counts of experts, which do not say which experts a token chose: fit needs logits, scores or topk_ids", name)
+	}
 	return x, err
 }
+
+// fileSettings are the settings that say how to read a file.
+func (q *fitRequest) fileSettings() (map[string]int, error) {
+	given := map[string]int{}
+	for _, set := range q.settings {
+		key, value, _ := strings.Cut(set, "=")
+		if key != "topk" && !slices.Contains(fileKeys, key) {
+			continue
+		}
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("--set %s: want a whole number of at least 1", set)
+		}
+		given[key] = n
+	}
+	return given, nil
+}
+
+// fileKeys are the keys of --set that are not of a scenario, but of the file alone.
+var fileKeys = []string{"layers", "padding"}
 
 // fitKeys are the keys that --set may give: those that the file will have and that no trace tells, or not every one.
 var fitKeys = []string{"experts", "topk", "groups", "groups_kept", "score", "gate", "gate_scale", "width", "tokens", "micro_batches", "ranks",
@@ -197,9 +224,15 @@ func (q *fitRequest) base(sources []fit.Source) (*scenarios.Scenario, error) {
 	given := func(key string) bool {
 		return slices.ContainsFunc(q.settings, func(s string) bool { return strings.HasPrefix(s, key+"=") })
 	}
+	var ofScenario []string
 	for _, set := range q.settings {
-		if key, _, _ := strings.Cut(set, "="); !slices.Contains(fitKeys, key) {
-			return nil, fmt.Errorf("--set %s: fit takes %s%s; other keys can be set where the file is used", set, strings.Join(fitKeys, ", "), nearest.Hint(key, fitKeys))
+		key, _, _ := strings.Cut(set, "=")
+		known := slices.Concat(fitKeys, fileKeys)
+		switch {
+		case !slices.Contains(known, key):
+			return nil, fmt.Errorf("--set %s: fit takes %s%s; other keys can be set where the file is used", set, strings.Join(known, ", "), nearest.Hint(key, known))
+		case !slices.Contains(fileKeys, key):
+			ofScenario = append(ofScenario, set)
 		}
 	}
 	settings := []string{"experts=" + strconv.Itoa(experts)}
@@ -212,7 +245,7 @@ func (q *fitRequest) base(sources []fit.Source) (*scenarios.Scenario, error) {
 	if d.Stored() && !given("score") {
 		return nil, fmt.Errorf("%s holds scores, not logits: say which function made them, by --set score=softmax or another", x.File)
 	}
-	return scenarios.Load("pretraining", append(settings, q.settings...), -1)
+	return scenarios.Load("pretraining", append(settings, ofScenario...), -1)
 }
 
 // fittedJSON is the contract of fit --json.

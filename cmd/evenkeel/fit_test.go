@@ -81,7 +81,6 @@ func TestFitRefusals(t *testing.T) {
 	for want, args := range map[string][]string{
 		"fit takes a trace":                {},
 		"is drawn, not a trace":            {"uniform"},
-		"counts of experts do not say":     {"expert_counts.csv"},
 		"is a scenario: fit takes a trace": {"mine.yaml"},
 		"missing.npz":                      {"missing.npz"},
 		"--layer is -1":                    {"tinymoe", "--layer", "-1"},
@@ -100,5 +99,36 @@ func TestFitRefusals(t *testing.T) {
 		if code != exitRequest || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("fit %v: exit %d, %q, want %q", args, code, stderr, want)
 		}
+	}
+}
+
+// Where a file names its arrays otherwise, --map says so, as to every command that reads a trace.
+func TestFitMaps(t *testing.T) {
+	figures := map[string]string{}
+	for name, file := range map[string]string{"logits": logitsOf(t, 1, 2048, "logits"), "router": logitsOf(t, 1, 2048, "router")} {
+		args := []string{"fit", file, "--set", "topk=2", "--cut", "64", "--json"}
+		if name == "router" {
+			if code, _, stderr := evenkeel(t, args...); code != exitRequest || !strings.Contains(stderr, "by --map") {
+				t.Errorf("without --map: exit %d, %s", code, stderr)
+			}
+			args = append(args, "--map", "logits=router", "--set", "padding=7")
+		}
+		code, out, stderr := evenkeel(t, args...)
+		if code != 0 {
+			t.Fatalf("%s: exit %d, %s", name, code, stderr)
+		}
+		var j struct {
+			Held json.RawMessage `json:"held_back"`
+		}
+		if err := json.Unmarshal([]byte(out), &j); err != nil {
+			t.Fatal(err)
+		}
+		figures[name] = string(j.Held)
+	}
+	if figures["logits"] != figures["router"] || figures["router"] == "" {
+		t.Errorf("the same logits under two names: %s and %s", figures["logits"], figures["router"])
+	}
+	if code, _, stderr := evenkeel(t, "fit", "tinymoe", "--set", "padding=x"); code != exitRequest || !strings.Contains(stderr, "--set padding=x: want a whole number") {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }

@@ -63,6 +63,9 @@ experts, or of ranks of E/R consecutive experts each, are means over layers but 
 			if cmd.Flags().Changed("layer") && q.layer < 0 {
 				return fmt.Errorf("--layer is %d: layers are counted from 0", q.layer)
 			}
+			if cmd.Flags().Changed("ranks") && q.ranks < 1 {
+				return fmt.Errorf("--ranks is %d: it must be at least 1, and divide the experts", q.ranks)
+			}
 			return q.run(args[0], stdout)
 		},
 	}
@@ -253,7 +256,7 @@ func (x *inspection) settle(d *scenarios.Dump, given map[string]int) error {
 	if x.Ranks == 0 {
 		x.Ranks = x.Experts
 	}
-	if x.Ranks < 1 || x.Experts%x.Ranks != 0 {
+	if x.Experts%x.Ranks != 0 {
 		return fmt.Errorf("--ranks is %d: it must divide the experts, of which %s has %d", x.Ranks, x.File, x.Experts)
 	}
 	if d.Choices != nil {
@@ -267,7 +270,6 @@ func (x *inspection) settle(d *scenarios.Dump, given map[string]int) error {
 		if topk == 0 {
 			return fmt.Errorf("%s holds counts, which do not say how many experts a token chooses: add --set topk=K", x.File)
 		}
-		return nil
 	}
 	switch {
 	case x.TopK == 0:
@@ -275,6 +277,8 @@ func (x *inspection) settle(d *scenarios.Dump, given map[string]int) error {
 	case x.TopK > x.Experts:
 		return fmt.Errorf("--set topk=%d: it must be 1 to experts, which is %d", x.TopK, x.Experts)
 	}
-	x.Chosen = fmt.Sprintf("the top %d of the scores", x.TopK)
+	if d.Counts == nil {
+		x.Chosen = fmt.Sprintf("the top %d of the scores", x.TopK)
+	}
 	return nil
 }

@@ -135,6 +135,10 @@ func TestVerdicts(t *testing.T) {
 	if got := few.verdict("0"); !strings.Contains(got, "too few tokens") {
 		t.Errorf("of one size: %q", got)
 	}
+	counts := domainFound{Batches: []batchFound{{Tokens: 1000, MaxVio: 1, Floor: 1}}}
+	if got := counts.verdict("0"); !strings.Contains(got, "one step of counts is one size of batch") {
+		t.Errorf("of counts in one step: %q", got)
+	}
 	even := domainFound{Batches: []batchFound{{64, 1, 1, 1}, {256, 0, 0, 0.5}}}
 	if got := even.verdict("0"); !strings.Contains(got, "perfectly even") {
 		t.Errorf("of even loads: %q", got)

@@ -252,7 +252,9 @@ func (x *inspection) addCounts(d *scenarios.Dump, layer int) {
 	all := loadsFound(whole, "all", tokens(d.Steps))
 	for steps := 1; ; steps = min(4*steps, d.Steps) {
 		floor := metrics.SamplingFloor(x.Experts, x.TopK, tokens(steps)).MaxVio
-		all.Batches = append(all.Batches, batchFound{Tokens: tokens(steps), MaxVio: metrics.MeanLoadMaxVio(sums(steps)), Floor: floor})
+		if v := metrics.MeanLoadMaxVio(sums(steps)); !math.IsNaN(v) { // as it is where all counts lie in the steps left over
+			all.Batches = append(all.Batches, batchFound{Tokens: tokens(steps), MaxVio: v, Floor: floor})
+		}
 		all.Floor = floor
 		if steps == d.Steps {
 			break
@@ -385,11 +387,13 @@ func (x *inspection) finish() {
 			}
 			return b.Of(grouped)
 		}
-		sum := 0.0
+		var each []float64 // of batches in which anything was chosen
 		for _, layers := range x.batches {
-			sum += of(layers)
+			if v := of(layers); !math.IsNaN(v) {
+				each = append(each, v)
+			}
 		}
-		x.Balances = append(x.Balances, balanceFound{b.Who, b.Name, b.Formula, over, finite(of(x.whole)), finite(sum / float64(len(x.batches)))})
+		x.Balances = append(x.Balances, balanceFound{b.Who, b.Name, b.Formula, over, finite(of(x.whole)), finite(mean(each))})
 	}
 }
 
@@ -545,7 +549,11 @@ func (x *inspection) writeFolder(dir string) error {
 	}
 	about := fmt.Sprintf("%s: E = %d experts, K = %d chosen, %d tokens; loads of %s.", filepath.Base(x.File), x.Experts, x.TopK, x.Tokens, x.Chosen)
 	folder := filepath.Join(dir, "plots")
-	if err := plots.WriteBatchSizes(folder, x.batchPanels(), about); err != nil {
+	of := "tokens"
+	if x.Steps > 0 {
+		of = "steps"
+	}
+	if err := plots.WriteBatchSizes(folder, x.batchPanels(), about, of); err != nil {
 		return err
 	}
 	return plots.WriteCoActivation(folder, x.pairs, fmt.Sprintf("%s Layer %d, whose pairs say most.", about, x.paired))

@@ -239,6 +239,8 @@ func (d domainFound) verdict(layer string) string {
 	}
 	first, whole := d.Batches[0], d.Batches[len(d.Batches)-1]
 	switch {
+	case len(d.Batches) < 2 && first.Shuffled == 0:
+		return where + ": one step of counts is one size of batch, so nothing says whether MaxVio falls."
 	case len(d.Batches) < 2:
 		return where + ": too few tokens to vary the size of a batch."
 	case d.Slope == nil || d.FloorFall == nil:

@@ -29,7 +29,7 @@ type layerRun struct {
 	summary *summary
 }
 
-// layerList reads the flag --layers and makes sure that the stream is a trace which has them.
+// layerList reads the flag --layers, makes sure that the stream is a trace which has them, and opens that.
 func (q *request) layerList(flags *pflag.FlagSet) ([]int, error) {
 	for _, other := range []string{"layer", "from"} {
 		if flags.Changed(other) {
@@ -42,6 +42,9 @@ func (q *request) layerList(flags *pflag.FlagSet) ([]int, error) {
 	}
 	if s.Trace == nil {
 		return nil, fmt.Errorf("--layers picks layers of a trace, and scenario %s is not one", s.Name)
+	}
+	if q.trace, err = s.OpenTrace(); err != nil {
+		return nil, err
 	}
 	var list []int
 	there := s.Facts().Layers
@@ -88,6 +91,9 @@ func (q *request) onLayer(layer int, flags *pflag.FlagSet) (*plan, *sim.Config, 
 // checked before the first step.
 func (q *request) runLayers(ctx context.Context, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
 	layers, err := q.layerList(flags)
+	if q.trace != nil {
+		defer q.trace.Close()
+	}
 	if err != nil {
 		return err
 	}
@@ -360,21 +366,79 @@ func (r *layersReport) print(w io.Writer, wall time.Duration, width int, quiet b
 	return err
 }
 
-// notes are those of all layers, each once, with the layers to which it belongs where these are not all.
+// notes are those of all layers, each once, with the layers to which it belongs where these are not all. Those that differ in
+// their numbers alone are one, with the range of each.
 func (r *layersReport) notes(of func(*sim.Result) []string) (list []string) {
-	layers := map[string][]string{}
+	groups, order := map[string]*layerNote{}, []string{}
 	for _, run := range r.runs {
+		seen := map[string]int{} // in this layer, so that no two of its notes are one
 		for _, n := range of(run.result) {
-			if layers[n] == nil {
-				list = append(list, n)
+			words := strings.Fields(n)
+			key := strings.Join(withoutNumbers(words), " ")
+			seen[key]++
+			key += strings.Repeat(" ", seen[key])
+			if groups[key] == nil {
+				groups[key], order = &layerNote{low: words, high: slices.Clone(words)}, append(order, key)
 			}
-			layers[n] = append(layers[n], strconv.Itoa(run.layer))
+			groups[key].add(words, run.layer)
 		}
 	}
-	for i, n := range list {
-		if in := layers[n]; len(in) < len(r.runs) {
-			list[i] = fmt.Sprintf("%s (layer %s)", n, strings.Join(in, ", "))
+	for _, key := range order {
+		text := groups[key].text()
+		if in := groups[key].layers; len(in) < len(r.runs) {
+			text = fmt.Sprintf("%s (layer %s)", text, strings.Join(in, ", "))
 		}
+		list = append(list, text)
+	}
+	return list
+}
+
+// layerNote is a note of several layers, word by word with the lowest and the highest numbers.
+type layerNote struct{ low, high, layers []string }
+
+func (n *layerNote) add(words []string, layer int) {
+	for i, w := range words {
+		v, ok := numberOf(w)
+		if low, _ := numberOf(n.low[i]); ok && v < low {
+			n.low[i] = w
+		}
+		if high, _ := numberOf(n.high[i]); ok && v > high {
+			n.high[i] = w
+		}
+	}
+	n.layers = append(n.layers, strconv.Itoa(layer))
+}
+
+func (n *layerNote) text() string {
+	words := slices.Clone(n.low)
+	for i, high := range n.high {
+		if high != words[i] {
+			words[i] = strings.TrimRight(words[i], marks) + " to " + strings.TrimLeft(high, "(")
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+const marks = ",.;:)%" // that may follow a number
+
+// numberOf reads a word that is a number, as the values in a strategy's name are not.
+func numberOf(word string) (float64, bool) {
+	v, err := strconv.ParseFloat(strings.TrimRight(strings.TrimPrefix(word, "("), marks), 64)
+	return v, err == nil
+}
+
+// withoutNumbers has what is around a number in its place.
+func withoutNumbers(words []string) (list []string) {
+	for _, w := range words {
+		if _, ok := numberOf(w); ok {
+			w = strings.Map(func(c rune) rune {
+				if strings.ContainsRune("("+marks, c) && c != '.' {
+					return c
+				}
+				return -1
+			}, w) + "#"
+		}
+		list = append(list, w)
 	}
 	return list
 }

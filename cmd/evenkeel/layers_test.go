@@ -17,26 +17,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"evenkeel/internal/npz"
+	"evenkeel/sim"
 )
 
-// logitsOf is a trace of random logits, [layers][64][8], whose experts differ more from layer to layer.
-func logitsOf(t *testing.T, layers int) string {
+// logitsOf is a trace of random logits, [layers][tokens][8], whose experts differ more from layer to layer.
+func logitsOf(t *testing.T, layers, tokens int, name string) string {
 	r := rand.New(rand.NewPCG(3, 0))
 	var data []byte
 	for l := range layers {
-		for range 64 {
+		for range tokens {
 			for e := range 8 {
 				z := r.NormFloat64() + float64(e*l)/8
 				data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(z)))
 			}
 		}
 	}
-	return npzOf(t, npz.Array{Name: "logits", DType: npz.Float32, Shape: []int{layers, 64, 8}, Data: data})
+	return npzOf(t, npz.Array{Name: name, DType: npz.Float32, Shape: []int{layers, tokens, 8}, Data: data})
 }
 
 // Every layer is what a run of that layer alone gives, and the table sums them up.
 func TestCompareLayers(t *testing.T) {
-	args := []string{"compare", "--scenario", "trace:" + logitsOf(t, 3), "--set", "topk=2", "--steps", "8", "--seeds", "2", "-s", "none", "-s", "loss-free"}
+	args := []string{"compare", "--scenario", "trace:" + logitsOf(t, 3, 64, "logits"), "--set", "topk=2", "--steps", "8", "--seeds", "2", "-s", "none", "-s", "loss-free"}
 	dir := filepath.Join(t.TempDir(), "out")
 	code, out, stderr := evenkeel(t, append(args, "--layers", "2, 0", "--json", "--out", dir)...)
 	if code != 0 || stderr != "" {
@@ -85,7 +86,7 @@ func TestCompareLayers(t *testing.T) {
 }
 
 func TestLayersTable(t *testing.T) {
-	args := []string{"compare", "--scenario", "trace:" + logitsOf(t, 12), "--set", "topk=2", "--steps", "4", "--seeds", "1", "-s", "none", "-s", "loss-free", "--layers", "all"}
+	args := []string{"compare", "--scenario", "trace:" + logitsOf(t, 12, 64, "logits"), "--set", "topk=2", "--steps", "4", "--seeds", "1", "-s", "none", "-s", "loss-free", "--layers", "all"}
 	for width, shown := range map[int]bool{80: false, 150: true} {
 		t.Setenv("COLUMNS", strconv.Itoa(width))
 		code, out, stderr := evenkeel(t, args...)
@@ -117,11 +118,29 @@ func TestInterruptedLayers(t *testing.T) {
 	stop()
 	dir := filepath.Join(t.TempDir(), "out")
 	var out, errs bytes.Buffer
-	code := run(ctx, []string{"compare", "--scenario", "trace:" + logitsOf(t, 2), "--set", "topk=2", "--layers", "all", "--out", dir}, &out, &errs)
+	code := run(ctx, []string{"compare", "--scenario", "trace:" + logitsOf(t, 2, 64, "logits"), "--set", "topk=2", "--layers", "all", "--out", dir}, &out, &errs)
 	if code != exitInterrupted || !strings.Contains(errs.String(), "nothing was written") {
 		t.Errorf("exit %d: %s%s", code, errs.String(), out.String())
 	}
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("an empty folder is left behind")
+	}
+}
+
+// Notes that differ in numbers alone are one, but not those of two strategies, nor two of one layer.
+func TestLayerNotes(t *testing.T) {
+	var r layersReport
+	for layer, notes := range [][]string{
+		{"chosen leave 0.62 of 1, which cut off 0.01", "a:rate=1: of 3 seeds, 2", "a:rate=2: of 3 seeds, 1", "at step 3", "at step 9"},
+		{"chosen leave 0.5 of 1, which cut off 0.2", "a:rate=1: of 3 seeds, 1"},
+		{"chosen leave 0.7 of 1, which cut off 0.002"},
+	} {
+		r.runs = append(r.runs, layerRun{layer: layer, result: &sim.Result{Warnings: notes}})
+	}
+	got := r.notes(func(x *sim.Result) []string { return x.Warnings })
+	want := []string{"chosen leave 0.5 to 0.7 of 1, which cut off 0.002 to 0.2", "a:rate=1: of 3 seeds, 1 to 2 (layer 0, 1)", "a:rate=2: of 3 seeds, 1 (layer 0)",
+		"at step 3 (layer 0)", "at step 9 (layer 0)"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
 	}
 }

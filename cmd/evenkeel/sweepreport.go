@@ -70,7 +70,7 @@ func writeReasons(w io.Writer, r *sweep.Results, width int) error {
 		several := map[int]bool{}
 		for _, reason := range reasons {
 			for line := range strings.SplitSeq(reason.Text, "\n") {
-				key := numbers.ReplaceAllString(line, "#")
+				key := anyNumber.ReplaceAllString(line, "#")
 				i, ok := at[key]
 				if !ok {
 					i = len(kinds)
@@ -93,4 +93,4 @@ func writeReasons(w io.Writer, r *sweep.Results, width int) error {
 	return nil
 }
 
-var numbers = regexp.MustCompile(`[0-9.]+(e[-+]?[0-9]+)?`)
+var anyNumber = regexp.MustCompile(`[0-9.]+(e[-+]?[0-9]+)?`)

@@ -12,6 +12,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/klauspost/compress/flate"
 )
 
 // chunkSize is the bytes decoded at a time, a multiple of every element size.
@@ -64,6 +66,7 @@ func NewReader(r io.ReaderAt, size int64, name string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: not an .npz archive as np.savez writes it, or cut off: %w", name, err)
 	}
+	zr.RegisterDecompressor(zip.Deflate, flate.NewReader) // of the same bytes, in about 0.7 of compress/flate's time
 	f := &File{name: name, entries: make(map[string]*entry)}
 	for _, z := range zr.File {
 		array, ok := strings.CutSuffix(z.Name, ".npy")

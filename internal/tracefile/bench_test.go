@@ -96,12 +96,15 @@ func BenchmarkRoutes(b *testing.B)   { benchmarkText(b, func(w io.Writer) { rout
 func BenchmarkMegatron(b *testing.B) { benchmarkText(b, func(w io.Writer) { batches(w, 120) }) }
 func BenchmarkCSV(b *testing.B)      { benchmarkText(b, func(w io.Writer) { table(w, 8000) }) }
 
-// scores is 64 MiB of numbers as a model yields them.
+// scores is 64 MiB of logits, near to normal with mean −1, as float32 or in two bytes.
 func scores(size int) []byte {
 	var r random
 	out := make([]byte, 0, 64<<20)
 	for len(out) < 64<<20 {
-		v := float32(r.next(1<<16)-1<<15) / (1 << 13)
+		v := float32(-5)
+		for range 4 {
+			v += float32(r.next(1<<24)) / (1 << 23)
+		}
 		if size == 4 {
 			out = binary.LittleEndian.AppendUint32(out, math.Float32bits(v))
 		} else { // as bfloat16
@@ -168,3 +171,15 @@ func stored(w io.Writer, a npz.Array) error {
 func BenchmarkNpzStored(b *testing.B)   { benchmarkNpz(b, npz.Float32, scores(4), stored) }
 func BenchmarkNpzFloat16(b *testing.B)  { benchmarkNpz(b, npz.Float16, scores(2), stored) }
 func BenchmarkNpzDeflated(b *testing.B) { benchmarkNpz(b, npz.Float32, scores(4), deflated) }
+
+func BenchmarkNpzDeflatedFloat16(b *testing.B) { benchmarkNpz(b, npz.Float16, scores(2), deflated) }
+
+// Ids shrink by half, logits hardly.
+func BenchmarkNpzDeflatedIDs(b *testing.B) {
+	var r random
+	ids := make([]byte, 64<<20)
+	for i := 0; i < len(ids); i += 2 {
+		ids[i] = byte(i/2%8*16 + r.next(16))
+	}
+	benchmarkNpz(b, npz.Int16, ids, deflated)
+}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"evenkeel/internal/npz"
 )
 
 // seeds adds the files of testdata whose names end so.
@@ -44,6 +46,7 @@ func FuzzAny(f *testing.F) {
 
 func FuzzNumpy(f *testing.F) {
 	seeds(f, ".npy", ".npz")
+	f.Add(archive(f, ints("topk_ids", npz.Int32, []int{2, 4, 2, 2}, rl(0)...), ints("attention_mask", npz.Bool, []int{2, 4}, 1, 1, 1, 0, 0, 1, 1, 1)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := readNpy(bytes.NewReader(text), int64(len(text)), "fuzz")
 		accept(t, s, err)

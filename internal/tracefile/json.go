@@ -267,7 +267,7 @@ func (j *jsonText) readList(n *numbers, float bool, depth int) error {
 	c := j.peek()
 	if c == '[' {
 		if depth == 3 {
-			return errors.New("lists are more than three deep")
+			return errors.New("lists are more than three deep: write a record for each request, its ids as [tokens][layers][k]")
 		}
 		for {
 			if j.peek() != '[' {

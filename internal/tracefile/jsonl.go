@@ -226,9 +226,12 @@ func (x *jsonReader) field(j *jsonText, column int, key string) error {
 		if key == "top_indices" {
 			x.megatron.seen = true
 		}
-		if j.peek() == '"' {
+		switch {
+		case j.peek() == '"':
 			err = x.packed(j)
-		} else {
+		case j.pair():
+			err = r.ids.shaped(j)
+		default:
 			err = j.readNumbers(&r.ids, false)
 		}
 	case colWeights:

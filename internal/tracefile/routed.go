@@ -43,13 +43,18 @@ func (n *numbers) unpack(text []byte, o Options) error {
 	if bad := dtype.Int32s(values, data); bad >= 0 {
 		return fmt.Errorf("id %d of the routed experts is outside int32", bad)
 	}
+	return n.fill(values, shape)
+}
+
+// fill takes ids of shape [tokens][layers][k].
+func (n *numbers) fill(values []int32, shape []int) error {
+	if shape[2] == 0 || shape[1] == 0 {
+		return fmt.Errorf("routed experts have shape %v: no dimension may be 0", shape)
+	}
 	n.reset()
 	n.depth = 3
 	for _, v := range values {
 		n.ints = append(n.ints, int64(v))
-	}
-	if shape[2] == 0 || shape[1] == 0 {
-		return fmt.Errorf("routed experts have shape %v: no dimension may be 0", shape)
 	}
 	for i := range shape[0] * shape[1] {
 		n.ends = append(n.ends, (i+1)*shape[2])
@@ -58,6 +63,72 @@ func (n *numbers) unpack(text []byte, o Options) error {
 		n.groups = append(n.groups, (t+1)*shape[1])
 	}
 	return nil
+}
+
+// pair reports whether here is a list that may be a shape and base64, as rllm writes it: its first element is a
+// list, in quotes or not, and the second a string.
+func (j *jsonText) pair() bool {
+	k := jsonText{text: j.text, at: j.at}
+	if !k.accept('[') {
+		return false
+	}
+	if c := k.peek(); c != '"' && c != '[' {
+		return false
+	}
+	if k.peek() == '[' {
+		for k.at++; k.at < len(k.text) && bytes.IndexByte([]byte("0123456789, \t\r\n"), k.text[k.at]) >= 0; k.at++ {
+		}
+		if !k.accept(']') {
+			return false
+		}
+	} else if raw, err := k.rawString(); err != nil || !bytes.HasPrefix(raw, []byte("[")) {
+		return false
+	}
+	return k.accept(',') && k.peek() == '"'
+}
+
+// shaped reads a shape [tokens, layers, k], as a list or in quotes, and base64 of ids, whose type follows from their size.
+func (n *numbers) shaped(j *jsonText) error {
+	j.accept('[')
+	inner := j
+	if j.peek() == '"' {
+		raw, err := j.rawString()
+		if err != nil {
+			return err
+		}
+		inner = &jsonText{text: raw}
+	}
+	shape, err := inner.integers()
+	if err != nil {
+		return err
+	}
+	j.accept(',')
+	raw, err := j.rawString()
+	if err != nil {
+		return err
+	}
+	if !j.accept(']') {
+		return j.want("the end of the list of a shape and base64")
+	}
+	raw = bytes.ReplaceAll(raw, []byte(`\/`), []byte("/"))
+	data := make([]byte, base64.StdEncoding.DecodedLen(len(raw)))
+	size, err := base64.StdEncoding.Decode(data, raw)
+	if err != nil {
+		return fmt.Errorf("%s is no base64: want that of raw ids of shape %v", clip(string(raw)), clipped(shape))
+	}
+	count, ok := elements(shape, 8)
+	var dtype npz.DType
+	if ok && count > 0 && size%count == 0 {
+		dtype = map[int]npz.DType{1: npz.Uint8, 2: npz.Int16, 4: npz.Int32, 8: npz.Int64}[size/count]
+	}
+	if len(shape) != 3 || dtype == 0 {
+		return fmt.Errorf("routed experts of shape %v and %d bytes: want [tokens, layers, k] ids of 1, 2, 4 or 8 bytes", clipped(shape), size)
+	}
+	values := make([]int32, count)
+	if bad := dtype.Int32s(values, data[:size]); bad >= 0 {
+		return fmt.Errorf("id %d of the routed experts is outside int32", bad)
+	}
+	return n.fill(values, shape)
 }
 
 // isBase64 reports whether a line is base64 and nothing else.

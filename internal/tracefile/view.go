@@ -100,9 +100,37 @@ func (s *arrays) rename(o Options) error {
 		}
 		delete(s.list, "arr_0")
 		s.list[known] = a
-		s.note("the single array, of shape %v, was read as %s; --map NAME=arr_0 says otherwise", a.shape, known)
+		if known == "topk_ids" && len(a.shape) == 2 && o.Layers > 0 {
+			return s.columnsAreLayers(o.Layers)
+		}
+		otherwise := "--map NAME=arr_0 says otherwise"
+		if known == "topk_ids" && len(a.shape) == 2 {
+			otherwise += fmt.Sprintf(", and --set layers=%d that its columns are layers, of one expert each", a.shape[1])
+		}
+		s.note("the single array, of shape %v, was read as %s; %s", a.shape, known, otherwise)
+	}
+	if a := s.list["topk_ids"]; a != nil && len(a.shape) == 4 {
+		if err := s.unpad(o); err != nil {
+			return err
+		}
+	}
+	for _, leading := range []string{"logits", "scores", "topk_ids"} {
+		if a := s.list[leading]; a != nil && o.Layers > 0 && len(a.shape) == 3 && a.shape[0] != o.Layers {
+			return s.errorf(leading, "shape is %v, of %d layers, and layers is %d: leave layers out", a.shape, a.shape[0], o.Layers)
+		}
 	}
 	return nil
+}
+
+// columnsAreLayers turns topk_ids [tokens, layers] of one expert per token, as ExFlow writes them, into [layers, tokens, 1].
+func (s *arrays) columnsAreLayers(layers int) error {
+	a := s.list["topk_ids"]
+	if a.shape[1] != layers {
+		return s.errorf("topk_ids", "shape is %v: --set layers=%d says that its columns are layers, of which it has %d", a.shape, layers, a.shape[1])
+	}
+	s.note("the single array, of shape %v, was read as topk_ids [tokens, layers], one expert each", a.shape)
+	s.list["topk_ids"] = &array{[]int{a.shape[0], layers, 1}, a.dtype, a.segments}
+	return s.transpose("topk_ids")
 }
 
 // layerMark stands for the number of a layer in the names of arrays that a file has one of for each layer.
