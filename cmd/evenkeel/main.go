@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -38,7 +39,7 @@ func failed(err error) error { return failure{exitFailed, err} }
 var errInterrupted = errors.New("interrupted")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // the latter is how schedulers stop a job
 	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -63,7 +64,7 @@ expert load is and what routing quality it cost.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(compareCommand(stdout, stderr), frontierCommand(stdout, stderr), sweepCommand(os.Stdin, stdout, stderr), runCommand(stdout, stderr), collectCommand(stdout, stderr), tableCommand(stdout), plotCommand(stdout), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout), convertCommand(stdout), fitCommand(stdout), benchCommand(stdout))
+	root.AddCommand(compareCommand(stdout, stderr), frontierCommand(stdout, stderr), sweepCommand(os.Stdin, stdout, stderr), runCommand(stdout, stderr), collectCommand(stdout, stderr), clusterCommand(stdout, stderr), tableCommand(stdout), plotCommand(stdout), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout), convertCommand(stdout), fitCommand(stdout), benchCommand(stdout))
 	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 3
 	err := root.ExecuteContext(ctx)
