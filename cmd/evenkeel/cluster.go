@@ -165,13 +165,8 @@ when the jobs in the queue are over.`,
 			if s.Sweep, err = q.open(args[0]); err != nil {
 				return err
 			}
-			if s.Concurrent < 0 {
-				return fmt.Errorf("--concurrent is %d: it must be at least 1", s.Concurrent)
-			}
-			for _, a := range s.Arguments {
-				if !strings.HasPrefix(a, "-") {
-					return fmt.Errorf("--sbatch %q: want one argument of sbatch with its value, such as --sbatch=--mem=8G", a)
-				}
+			if err := s.Check(); err != nil {
+				return err
 			}
 			recut := cmd.Flags().Changed("shards") || cmd.Flags().Changed("minutes") || cmd.Flags().Changed("cpus")
 			return submit(cmd.Context(), &q, &s, args[0], recut, dryRun, stdout)

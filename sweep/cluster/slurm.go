@@ -146,8 +146,7 @@ func (s *Slurm) Commands(shards []int, array string) (submit, collect []string) 
 	if s.Concurrent > 0 {
 		list += fmt.Sprint("%", s.Concurrent)
 	}
-	// Paths of logs start in --chdir, which unlike them may hold a percent sign.
-	logs := "--output=" + slurmFolder + "/" + logsFolder + "/"
+	logs := "--output=" + strings.ReplaceAll(filepath.Join(s.Dir, slurmFolder, logsFolder), "%", "%%") + "/"
 	return s.sbatch(shardsScript, fmt.Sprint("--cpus-per-task=", s.Workers), logs+"%A_%a.log", "--array="+list),
 		s.sbatch(collectScript, "--cpus-per-task=1", logs+"%j.log", "--dependency=afterany:"+array)
 }
@@ -222,6 +221,22 @@ func (last *Submitted) Queued(ctx context.Context) (list []string, err error) {
 		}
 	}
 	return list, nil
+}
+
+// Check says what Slurm would refuse.
+func (s *Slurm) Check() error {
+	switch {
+	case strings.Contains(s.Dir, `\`):
+		return fmt.Errorf("%s: Slurm writes no logs where a path has a backslash: use another folder", s.Dir)
+	case s.Concurrent < 0:
+		return fmt.Errorf("--concurrent is %d: it must be at least 1", s.Concurrent)
+	}
+	for _, a := range s.Arguments {
+		if !strings.HasPrefix(a, "-") {
+			return fmt.Errorf("--sbatch %q: want one argument of sbatch with its value, such as --sbatch=--mem=8G", a)
+		}
+	}
+	return nil
 }
 
 // Write writes the scripts into the folder.
