@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -146,5 +148,19 @@ func TestClusterRefuses(t *testing.T) {
 		if code != exitRequest || !strings.Contains(stderr, want) {
 			t.Errorf("%q: exit %d: %s, want %s", args, code, stderr, want)
 		}
+	}
+}
+
+// A shard that is stopped, as schedulers do by a signal, asks for another try, which goes on from there.
+func TestStoppedShardAsksForAnotherTry(t *testing.T) {
+	dir := plannedSweep(t)
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	var out, stderr bytes.Buffer
+	if code := run(ctx, []string{"run", "--plan", filepath.Join(dir, "plan.json"), "--out", dir}, &out, &stderr); code != exitAgain {
+		t.Errorf("exit %d: %s", code, stderr.String())
+	}
+	if code, out, _ := evenkeel(t, "run", "--plan", filepath.Join(dir, "plan.json"), "--out", dir); code != 0 || !strings.Contains(out, "of which 8 ran now") {
+		t.Errorf("exit %d: %s", code, out)
 	}
 }

@@ -85,6 +85,8 @@ expert load is and what routing quality it cost.`,
 	var f failure
 	var path *fs.PathError
 	switch {
+	case errors.As(err, &f) && f.code == exitAgain: // also of a shard that was stopped
+		return f.code
 	case errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.As(err, &f):

@@ -5,7 +5,6 @@
 package cluster
 
 import (
-	"fmt"
 	"math"
 	"path/filepath"
 	"strings"
@@ -58,12 +57,4 @@ func Quote(words ...string) string {
 		}
 	}
 	return strings.Join(quoted, " ")
-}
-
-// plural is 1 shard, 2 shards.
-func plural(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
 }

@@ -62,7 +62,7 @@ func (k Kubernetes) Check() error {
 	case k.Claim == "":
 		return errors.New("--claim is missing: name the PersistentVolumeClaim that shall hold the results")
 	case len(k.Claim) > 253 || !domain.MatchString(k.Claim):
-		return fmt.Errorf("--claim %q: want the name of a PersistentVolumeClaim, of lower-case letters, digits, - and .", k.Claim)
+		return fmt.Errorf("--claim %q: want the name of a PersistentVolumeClaim, such as sweeps or team.sweeps", k.Claim)
 	case len(k.Title()) > 50 || !label.MatchString(k.Title()):
 		return fmt.Errorf("--name %q: want at most 50 lower-case letters, digits and hyphens", k.Name)
 	case !quantity.MatchString(k.Memory):

@@ -237,7 +237,7 @@ func TestSlurmLosesANode(t *testing.T) {
 	}
 	plan := func(dir string, more ...string) {
 		evenkeel(append([]string{"sweep", "-s", "none", "-s", "loss-free", "--vary", "loss-free.rate=1e-4,1e-3,1e-2", "--vary", "tokens=1024,2048", "--seeds", "4",
-			"--record-steps", "3", "--record-loads", "--steps", "600", "--out", dir}, more...)...)
+			"--record-steps", "3", "--record-loads", "--steps", "400", "--out", dir}, more...)...)
 	}
 	local := filepath.Join(s.dir, "local")
 	begin := time.Now()
