@@ -25,7 +25,8 @@ func clusterCommand(stdout, stderr io.Writer) *cobra.Command {
 		Long: `Cluster hands the plan in a sweep's folder to a scheduler that is there already. It cuts the plan
 into shards of some minutes each, by a measured sample; each is one evenkeel run, which may be
 repeated and goes on where it was, and evenkeel collect makes the tables at the end: the same
-bytes as by evenkeel sweep on one machine. The folder must be on a disk that all machines share.`,
+bytes as by evenkeel sweep on one machine. The folder must be on a disk that all machines share,
+and so must a trace that is replayed.`,
 		Example: `  evenkeel sweep --vary loss-free.rate=log:1e-4..1e-1:13 --seeds 8 --out rates --plan-only
   evenkeel cluster slurm rates --partition short --time 30
   evenkeel cluster kubernetes rates --image registry.example/evenkeel:1 --claim sweeps
@@ -55,10 +56,10 @@ type cut struct {
 	sweep.Estimate
 }
 
-func (q *cut) flags(f *pflag.FlagSet, workers string) {
+func (q *cut) flags(f *pflag.FlagSet, minutes float64, workers string) {
 	f.SortFlags = false
 	f.IntVar(&q.shards, "shards", 0, "cut the plan into so many shards (default: by --minutes)")
-	f.Float64Var(&q.minutes, "minutes", 5, "how long a shard shall take, by a sample that is measured here")
+	f.Float64Var(&q.minutes, "minutes", minutes, "how long a shard shall take, by a sample that is measured here")
 	f.IntVar(&q.workers, "cpus", 1, workers)
 }
 
@@ -173,7 +174,7 @@ when the jobs in the queue are over.`,
 		},
 	}
 	f := c.Flags()
-	q.flags(f, "processors of a shard, which runs as many cells at once")
+	q.flags(f, 5, "processors of a shard, which runs as many cells at once")
 	f.StringVarP(&s.Partition, "partition", "p", "", "partition of the jobs (default: the site's)")
 	f.StringVarP(&s.Time, "time", "t", "", "limit of a shard's time, as sbatch reads it: 30 for minutes, 2:00:00 (default: the partition's)")
 	f.IntVar(&s.Concurrent, "concurrent", 0, "run at most so many shards at once")
@@ -285,7 +286,7 @@ and a node that goes away does not count. Kubernetes 1.33 or later does all of t
 	f.StringVar(&k.Image, "image", "", "image with evenkeel on its PATH, and a shell")
 	f.StringVar(&k.Claim, "claim", "", "PersistentVolumeClaim that holds the results")
 	f.StringVar(&k.Name, "name", "", "of the Jobs, and of the folder in the claim (default: after DIR)")
-	q.flags(f, "processors of a shard, which runs as many cells at once")
+	q.flags(f, 5, "processors of a shard, which runs as many cells at once")
 	f.StringVar(&k.Memory, "memory", "2Gi", "memory of a shard")
 	f.IntVar(&k.Concurrent, "concurrent", 0, "run at most so many shards at once")
 	f.SetOutput(stderr)
@@ -349,7 +350,7 @@ printed command may be repeated: it runs what failed or was not reached.`,
 		},
 	}
 	f := c.Flags()
-	q.flags(f, "processors of a shard, which runs as many cells at once; GNU parallel runs a shard on every processor unless told by --jobs")
+	q.flags(f, 0.2, "processors of a shard, which runs as many cells at once; GNU parallel runs a shard on every processor unless told by --jobs")
 	q.programFlag(f)
 	f.SetOutput(stderr)
 	return c

@@ -87,7 +87,7 @@ func command(ctx context.Context, words ...string) ([]byte, error) {
 	out, err := c.Output()
 	if err != nil {
 		if text := strings.TrimSpace(complaint.String()); text != "" {
-			return nil, fmt.Errorf("%s: %s", words[0], strings.ReplaceAll(text, "\n", "; "))
+			return nil, fmt.Errorf("%s: %s", words[0], strings.ReplaceAll(strings.TrimPrefix(text, words[0]+": "), "\n", "; "))
 		}
 		return nil, fmt.Errorf("%s failed: %w", Quote(words...), err)
 	}
