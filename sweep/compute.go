@@ -2,10 +2,12 @@ package sweep
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"evenkeel/experiment"
 	"evenkeel/moe"
@@ -56,7 +58,7 @@ func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error)
 }
 
 // Compute runs cells of one variant and seed side by side and returns their records. What cannot act there has a record that
-// says why. The error is ctx's.
+// says why. The error is ctx's, or that of a file which this machine cannot read.
 func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error) {
 	records := make([]*Record, len(cells))
 	fail := func(err error) ([]*Record, error) {
@@ -68,6 +70,9 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 		return records, nil
 	}
 	config, at, err := c.config(cells, records)
+	if machine := syscall.Errno(0); errors.As(err, &machine) {
+		return nil, err // a file that is not here may be elsewhere
+	}
 	if err != nil {
 		return fail(err)
 	}

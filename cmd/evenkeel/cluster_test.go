@@ -164,3 +164,33 @@ func TestStoppedShardAsksForAnotherTry(t *testing.T) {
 		t.Errorf("exit %d: %s", code, out)
 	}
 }
+
+// A trace that is not on this machine may be on another: nothing is stored, and another try is asked for.
+func TestShardWithoutItsTraceAsksForAnotherTry(t *testing.T) {
+	dir := t.TempDir()
+	trace := filepath.Join(dir, "trace.npz")
+	text, err := os.ReadFile(filepath.Join("..", "..", "scenarios", "shipped", "tinymoe.npz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(trace, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "out")
+	if code, _, stderr := evenkeel(t, "sweep", "--scenario", "trace:"+trace, "-s", "none", "--seeds", "1", "--steps", "2", "--set", "topk=2", "--out", out, "--plan-only"); code != 0 {
+		t.Fatal(stderr)
+	}
+	shard := []string{"run", "--plan", filepath.Join(out, "plan.json"), "--out", out}
+	if err := os.Remove(trace); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := evenkeel(t, shard...); code != exitAgain || !strings.Contains(stderr, trace) {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if err := os.WriteFile(trace, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code, printed, stderr := evenkeel(t, shard...); code != 0 || !strings.Contains(printed, "of which 1 ran now") {
+		t.Errorf("exit %d: %s%s", code, printed, stderr)
+	}
+}
