@@ -77,7 +77,7 @@ expert load is and what routing quality it cost.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(compareCommand(stdout, stderr), frontierCommand(stdout, stderr), sweepCommand(os.Stdin, stdout, stderr), runCommand(stdout, stderr), collectCommand(stdout, stderr), tableCommand(stdout), plotCommand(stdout), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout), convertCommand(stdout), fitCommand(stdout), benchCommand(stdout))
+	root.AddCommand(compareCommand(stdout, stderr), frontierCommand(stdout, stderr), sweepCommand(os.Stdin, stdout, stderr), runCommand(stdout, stderr), collectCommand(stdout, stderr), clusterCommand(stdout, stderr), tableCommand(stdout), plotCommand(stdout), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout), convertCommand(stdout), fitCommand(stdout), benchCommand(stdout))
 	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 3
 	err := root.ExecuteContext(ctx)

@@ -106,7 +106,7 @@ func collectCommand(stdout, stderr io.Writer) *cobra.Command {
 order of the plan: the same bytes, whoever ran what, and when. Of several folders of the same
 plan, those of machines that share no disk, the results of the others are first copied into the
 first. Cells that are not finished are counted as missing, and exit code 75 says that there are
-some.`,
+some, or that shards still run.`,
 		Example: `  evenkeel collect rates
   evenkeel collect rates node1/rates node2/rates`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -131,7 +131,7 @@ func collect(ctx context.Context, dir string, others []string, csv bool, stdout,
 	}
 	folder, err := sweep.Hold(dir, p, sweep.Keep, false)
 	if err != nil {
-		return err
+		return failure{exitAgain, err} // shards that still run
 	}
 	defer folder.Release()
 	if err := sweep.Gather(dir, p, others); err != nil {
