@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"sweep":              {"moe", "scenarios", "strategies", "sim", "sim/stat", "experiment", "sweep/design", "internal/nearest"},
 	"sweep/design":       {"internal/rng"},
 	"sim/stat":           {"internal/rng"},
+	"sweep/fleet":        {"sweep"},
 	"experiment":         {"moe", "scenarios", "strategies", "sim"},
 	"plots":              {"moe", "metrics", "sim", "scenarios/fit"},
 	"bench":              {"moe", "internal/vec", "internal/rng"},

@@ -40,6 +40,7 @@ type header struct {
 	Format  int    `json:"format"`
 	Program string `json:"program"`
 	Worker  string `json:"worker"`
+	Attempt uint64 `json:"attempt"` // how often the task had been given out
 	Object  string `json:"object,omitempty"`
 }
 
