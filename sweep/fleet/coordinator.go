@@ -136,7 +136,7 @@ func newCoordinator(nc *nats.Conn, p *sweep.Plan, s *sweep.Store, o Options) (*c
 }
 
 func (c *coordinator) run(ctx context.Context) (err error) {
-	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(2*window)); err != nil {
+	if c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(2*window)); err != nil {
 		return err
 	}
 	if err := c.alone(); err != nil {
@@ -473,7 +473,7 @@ func (c *coordinator) put(ctx context.Context, msg jetstream.Msg) (unit int, obj
 			return unit, "", &garbage{fmt.Errorf("%s sent object %s, which is no result of the unit", h.Worker, printable(h.Object))}
 		}
 		if lines, err = fetchObject(ctx, c.objects, h.Object, maxResult); err != nil {
-			if !final(err) && !errors.Is(err, jetstream.ErrDigestMismatch) && !errors.Is(err, jetstream.ErrObjectNotFound) {
+			if !final(err) {
 				return unit, "", err
 			}
 			return unit, h.Object, &garbage{fmt.Errorf("%s sent an object that cannot be had: %w", h.Worker, err)}
