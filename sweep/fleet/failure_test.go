@@ -80,6 +80,7 @@ func working(t testing.TB, nc *nats.Conn, o WorkOptions) {
 }
 
 func TestTheLeaderIsStoppedInTheMiddle(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 40, 12)
 	want := local(t, p)
 	servers, urls := cluster(t)
@@ -99,7 +100,7 @@ func TestTheLeaderIsStoppedInTheMiddle(t *testing.T) {
 		}
 		for _, s := range servers {
 			if s.Name() == info.CachedInfo().Cluster.Leader {
-				go s.Shutdown()
+				s.Shutdown()
 				return
 			}
 		}
@@ -135,6 +136,7 @@ func first(n int64, otherwise compute) compute {
 }
 
 func TestAWorkerHangs(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 20, 3)
 	release := make(chan struct{})
 	defer close(release)
@@ -167,6 +169,7 @@ func TestAWorkerHangs(t *testing.T) {
 
 // A process that stops altogether sends no heartbeat: what it holds goes to another when the wait is over.
 func TestATakenTaskComesBack(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 20, 3)
 	nc := connected(t)
 	f := open(t, t.TempDir(), p)
@@ -224,6 +227,7 @@ func liar(ctx context.Context, t testing.TB, nc *nats.Conn, p *sweep.Plan, times
 }
 
 func TestGarbageIsRunAgain(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 20, 3)
 	wire, err := sweep.NewWire(p)
 	if err != nil {
@@ -296,6 +300,7 @@ func TestGarbageIsRunAgain(t *testing.T) {
 }
 
 func TestAfterItsAttemptsAUnitIsGivenUpByName(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 20, 3)
 	poison := p.Of(p.Units()[1])[0].Index
 	nc := connected(t)
@@ -338,6 +343,7 @@ func TestAfterItsAttemptsAUnitIsGivenUpByName(t *testing.T) {
 }
 
 func TestGarbageIsGivenUpInTheEnd(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 1, 1)
 	nc := connected(t)
 	f := open(t, t.TempDir(), p)
@@ -354,6 +360,7 @@ func TestGarbageIsGivenUpInTheEnd(t *testing.T) {
 }
 
 func TestAnotherProgramIsRefusedByName(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 2, 1)
 	nc := connected(t)
 	f := open(t, t.TempDir(), p)
@@ -377,6 +384,7 @@ func TestAnotherProgramIsRefusedByName(t *testing.T) {
 }
 
 func TestAnotherPlanUnderTheSameNameIsRefused(t *testing.T) {
+	t.Parallel()
 	p, other := plan(t, 2, 1), plan(t, 3, 1)
 	nc := connected(t)
 	f := open(t, t.TempDir(), p)
@@ -415,6 +423,7 @@ func TestAnotherPlanUnderTheSameNameIsRefused(t *testing.T) {
 }
 
 func TestACoordinatorThatStopsGoesOn(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 40, 6)
 	want := local(t, p)
 	nc := connected(t)
@@ -446,6 +455,7 @@ func TestACoordinatorThatStopsGoesOn(t *testing.T) {
 }
 
 func TestTwoCoordinators(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 1, 1)
 	nc := connected(t)
 	dir := t.TempDir()
@@ -474,6 +484,7 @@ func TestTwoCoordinators(t *testing.T) {
 }
 
 func TestDrainFinishesWhatRuns(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 20, 3)
 	nc := connected(t)
 	f := open(t, t.TempDir(), p)
@@ -505,6 +516,7 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 }
 
 func TestLargeResultsGoThroughTheObjectStore(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 2, 1)
 	nc := connected(t)
 	f := open(t, t.TempDir(), p)
@@ -522,6 +534,7 @@ func TestLargeResultsGoThroughTheObjectStore(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 20, 3)
 	nc := connected(t)
 	f := open(t, t.TempDir(), p)

@@ -166,6 +166,7 @@ func quick(o Options) Options {
 }
 
 func TestTheEngineIsTheLocalPool(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 20, 3) // units of 16 cells and of 6
 	want := local(t, p)
 	for _, workers := range []int{1, 4} {
@@ -184,6 +185,7 @@ func TestTheEngineIsTheLocalPool(t *testing.T) {
 }
 
 func TestNothingIsLeftOnTheServers(t *testing.T) {
+	t.Parallel()
 	p := plan(t, 1, 1)
 	nc := connected(t)
 	f := open(t, t.TempDir(), p)

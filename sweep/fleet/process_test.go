@@ -1,0 +1,94 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// TestMain is also the servers and workers that tests start as processes of their own.
+func TestMain(m *testing.M) {
+	switch os.Getenv("EVENKEEL_FLEET_TEST") {
+	case "":
+		os.Exit(m.Run())
+	case "server":
+		if _, err := Serve(os.Args[1], os.Args[2], Access{}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		select {}
+	case "worker":
+		nc, err := Connect(os.Args[1], Access{}, true)
+		if err == nil {
+			err = Work(context.Background(), nc, WorkOptions{Workers: 1, Program: program})
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// process starts this binary in another role. It ends with the test at the latest.
+func process(t *testing.T, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	c := exec.Command(os.Args[0], args...)
+	c.Env = append(os.Environ(), "EVENKEEL_FLEET_TEST="+role)
+	c.Stderr = os.Stderr
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kill(c) })
+	return c
+}
+
+// kill is kill -9.
+func kill(c *exec.Cmd) {
+	c.Process.Kill()
+	c.Wait()
+}
+
+func TestProcessesAreKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts and kills processes")
+	}
+	t.Parallel()
+	p := plan(t, 40, 20)
+	want := local(t, p)
+	dir, address := t.TempDir(), fmt.Sprint("127.0.0.1:", ports(t, 1)[0])
+	server := process(t, "server", dir, address)
+	workers := []*exec.Cmd{process(t, "worker", address), process(t, "worker", address), process(t, "worker", address)}
+	nc, err := Connect(address, Access{}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	for begin := time.Now(); !nc.IsConnected(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("the server does not answer")
+		}
+	}
+	f := open(t, t.TempDir(), p)
+	killed := 0
+	out, err := Run(deadline(t), nc, p, f.store, quick(Options{AckWait: time.Second, MaxDeliver: 20, Progress: func(done, total int) {
+		if done*4 < (killed+1)*total {
+			return
+		}
+		switch killed++; killed {
+		case 1, 3:
+			kill(workers[killed/2])
+		case 2:
+			kill(server)
+			server = process(t, "server", dir, address)
+		}
+	}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if killed < 3 || out.Ran != p.Cells() || out.Garbage+len(out.Dead) > 0 {
+		t.Errorf("%d kills, %+v", killed, out)
+	}
+	same(t, f.files(t), want)
+	f.once(t)
+}
