@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"plots":              {"moe", "metrics", "sim", "scenarios/fit"},
 	"bench":              {"moe", "internal/vec", "internal/rng"},
 	"cmd/evenkeel":       {"experiment", "sweep", "sweep/design", "sim/stat", "bench", "internal/npz", "internal/tracefile", "moe", "scenarios", "scenarios/fit", "strategies", "metrics", "sim", "plots", "internal/vec", "internal/nearest"},
+	"cmd/evenkeel-fleet": {"sweep", "sweep/fleet"},
 	"internal/vec":       {"internal/rng"},
 	"internal/vec/gen":   {},
 	"internal/rng":       {},

@@ -220,24 +220,21 @@ func (c *coordinator) alone() error {
 func (c *coordinator) set(ctx context.Context) error {
 	plan, name := c.card.Plan, stream(c.card.Plan)
 	text := c.p.Encode()
-	if err := again(ctx, func(context.Context) (err error) {
-		within, cancel := context.WithTimeout(ctx, 10*time.Minute)
-		defer cancel()
-		if c.objects, err = c.js.CreateOrUpdateObjectStore(within, jetstream.ObjectStoreConfig{Bucket: name, Description: "plan of a sweep of evenkeel", Replicas: c.o.Replicas}); err != nil {
-			return err
-		}
-		if info, err := c.objects.GetInfo(within, planObject); err == nil && info.Size == uint64(len(text)) {
-			sum := sha256.Sum256(text)
-			if _, digest, _ := strings.Cut(info.Digest, "="); digest == urlBase64(sum[:]) {
-				return nil
-			}
-		}
-		_, err = c.objects.PutBytes(within, planObject, text)
+	if err := again(ctx, func(ctx context.Context) (err error) {
+		c.objects, err = c.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: name, Description: "plan of a sweep of evenkeel", Replicas: c.o.Replicas})
 		return err
 	}); err != nil {
 		return err
 	}
+	if err := storeObject(ctx, c.objects, planObject, text); err != nil {
+		return err
+	}
 	return again(ctx, func(ctx context.Context) (err error) {
+		defer func() {
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				err = fmt.Errorf("the stream is not there yet: %v", err) // which another attempt may find
+			}
+		}()
 		if c.stream, err = c.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: name, Description: "tasks and results of a sweep of evenkeel", Subjects: []string{subject(plan, taskKind, "*"), subject(plan, resultKind, "*"), subject(plan, deadKind, "*")},
 			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: c.o.Replicas, Duplicates: 10 * time.Minute,

@@ -3,7 +3,6 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"slices"
 	"time"
 
@@ -160,5 +159,3 @@ func (w *worker) report() *WorkerReport {
 	}
 	return r
 }
-
-func urlBase64(b []byte) string { return base64.URLEncoding.EncodeToString(b) }

@@ -1,14 +1,12 @@
 package fleet
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -42,6 +40,7 @@ func (e *RefusedError) Error() string { return e.Reason }
 // worker is one process. Its slots run a unit each.
 type worker struct {
 	WorkOptions
+	ctx  context.Context // of Work
 	nc   *nats.Conn
 	js   jetstream.JetStream
 	name string
@@ -68,10 +67,17 @@ type serving struct {
 	tasks   jetstream.Consumer
 	objects jetstream.ObjectStore
 	typical atomic.Int64 // nanoseconds that the last unit took
+	absent  int          // looks in a row that did not find it
+	ctx     context.Context
+	cancel  context.CancelFunc // when it is over
 }
 
-// looking is how often a worker asks which sweeps there are.
-const looking = time.Second
+// looking is how often a worker asks which sweeps there are. One that so many answers in a row do not name is over: servers that
+// elect a leader leave out some.
+const (
+	looking = time.Second
+	gone    = 3
+)
 
 // Work takes tasks of every sweep that the servers have, until ctx ends or it is drained. If there are sweeps, and none that this
 // program may run, the error is a RefusedError that names both programs. What ctx interrupts is given back at once.
@@ -87,7 +93,7 @@ func Work(ctx context.Context, nc *nats.Conn, o WorkOptions) error {
 	host, _ := os.Hostname()
 	var id [3]byte
 	rand.Read(id[:])
-	w := &worker{WorkOptions: o, nc: nc, js: js, name: printable(fmt.Sprintf("%s-%d-%s", cmp.Or(host, "worker"), os.Getpid(), hex.EncodeToString(id[:]))),
+	w := &worker{WorkOptions: o, ctx: ctx, nc: nc, js: js, name: printable(fmt.Sprintf("%s-%d-%s", cmp.Or(host, "worker"), os.Getpid(), hex.EncodeToString(id[:]))),
 		serving: map[string]*serving{}, refused: map[string]string{}, changed: make(chan struct{}), begin: time.Now()}
 	if o.Log == nil {
 		w.Log = func(string) {}
@@ -108,7 +114,7 @@ func Work(ctx context.Context, nc *nats.Conn, o WorkOptions) error {
 	}()
 	var group sync.WaitGroup
 	for i := range o.Workers {
-		group.Go(func() { w.slot(ctx, stop, i) })
+		group.Go(func() { w.slot(stop, i) })
 	}
 	for stop.Err() == nil {
 		if err := w.look(stop); err != nil {
@@ -153,23 +159,19 @@ func (w *worker) look(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for plan, s := range w.serving {
-		if !there[plan] {
-			w.leave(s)
+		if s.absent++; there[plan] {
+			s.absent = 0
+		}
+		if s.absent == gone {
+			delete(w.serving, plan)
+			s.cancel()
+			w.list()
 		}
 	}
 	if refusal != nil && len(w.serving) == 0 {
 		return refusal
 	}
 	return nil
-}
-
-// leave forgets a sweep that is over. The lock is held.
-func (w *worker) leave(s *serving) {
-	if w.serving[s.Plan] != s {
-		return
-	}
-	delete(w.serving, s.Plan)
-	w.list()
 }
 
 // list puts what is served in an order, and wakes the slots. The lock is held.
@@ -213,6 +215,7 @@ func (w *worker) join(ctx context.Context, c card) error {
 			c.Plan, c.Program, c.Format, w.Program, sweep.Format)}
 	}
 	s = &serving{card: c}
+	s.ctx, s.cancel = context.WithCancel(w.ctx)
 	if err := again(ctx, func(ctx context.Context) (err error) {
 		if s.objects, err = w.js.ObjectStore(ctx, stream(c.Plan)); err == nil {
 			s.tasks, err = w.js.Consumer(ctx, stream(c.Plan), takers)
@@ -254,34 +257,6 @@ func (w *worker) join(ctx context.Context, c card) error {
 	return nil
 }
 
-// fetchObject reads an object of a size that is bounded before it is read. The library checks its digest.
-func fetchObject(ctx context.Context, objects jetstream.ObjectStore, name string, most uint64) (text []byte, err error) {
-	err = again(ctx, func(context.Context) error {
-		within, cancel := context.WithTimeout(ctx, 10*time.Minute)
-		defer cancel()
-		o, err := objects.Get(within, name)
-		if err != nil {
-			return err
-		}
-		defer o.Close()
-		info, err := o.Info()
-		if err != nil {
-			return err
-		}
-		if info.Size > most {
-			return &jetstream.APIError{Code: 413, Description: fmt.Sprintf("object %s has %d bytes: at most %d are allowed", printable(name), info.Size, most)}
-		}
-		var b bytes.Buffer
-		n, err := io.Copy(&b, io.LimitReader(o, int64(most)))
-		if err == nil && uint64(n) != info.Size {
-			err = io.ErrUnexpectedEOF
-		}
-		text = b.Bytes()
-		return err
-	})
-	return text, err
-}
-
 // next is the sweep whose turn it is for a slot, or none.
 func (w *worker) next(turn int) (s *serving, several bool, changed <-chan struct{}) {
 	w.mu.Lock()
@@ -298,8 +273,8 @@ const (
 	mostTaken  = 32
 )
 
-// slot runs one unit at a time. When stop ends it takes no more; when ctx ends it also drops what runs.
-func (w *worker) slot(ctx, stop context.Context, turn int) {
+// slot runs one unit at a time, and takes no more when stop ends.
+func (w *worker) slot(stop context.Context, turn int) {
 	for ; stop.Err() == nil; turn++ {
 		s, several, changed := w.next(turn)
 		if s == nil {
@@ -318,8 +293,8 @@ func (w *worker) slot(ctx, stop context.Context, turn int) {
 			most = int(shortBatch / typical)
 		}
 		for _, msg := range take(s.tasks, wait, most) {
-			if ctx.Err() == nil {
-				w.handle(ctx, s, msg)
+			if s.ctx.Err() == nil {
+				w.handle(s, msg)
 			} else {
 				msg.Nak()
 			}
@@ -348,7 +323,8 @@ func take(c jetstream.Consumer, wait time.Duration, most int) (list []jetstream.
 
 // handle runs the unit of a task and sends its result. Until that is on disk the task is held by heartbeats, whose end sends it to
 // another worker.
-func (w *worker) handle(ctx context.Context, s *serving, msg jetstream.Msg) {
+func (w *worker) handle(s *serving, msg jetstream.Msg) {
+	ctx := s.ctx
 	t, err := decodeTask(msg.Data())
 	meta, bad := msg.Metadata()
 	switch {
@@ -452,13 +428,8 @@ func (w *worker) send(ctx context.Context, s *serving, t task, delivery uint64, 
 	h := header{Plan: t.Plan, Unit: t.Unit, Format: sweep.Format, Program: w.Program, Worker: w.name, Attempt: delivery}
 	if int64(len(lines)) > w.nc.MaxPayload()-maxHeader-maxHeader { // headers of the message too
 		h.Object = fmt.Sprintf("%s-%d-%d-%s", resultKind, t.Unit, delivery, w.name)
-		if err := again(ctx, func(context.Context) error {
-			within, cancel := context.WithTimeout(ctx, 10*time.Minute)
-			defer cancel()
-			_, err := s.objects.PutBytes(within, h.Object, lines)
-			return err
-		}); err != nil {
-			return err
+		if err := storeObject(ctx, s.objects, h.Object, lines); err != nil {
+			return fmt.Errorf("its result cannot be sent: %w", err)
 		}
 		lines = nil
 	}
