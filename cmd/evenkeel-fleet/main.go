@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +65,7 @@ Exit codes: 0 fine, 1 it failed or units were given up, 2 the request was wrong,
   evenkeel-fleet status --nats-url nats://127.0.0.1:4222     how far it is`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version:       version(),
+		Version:       build(),
 	}
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -102,17 +104,47 @@ Exit codes: 0 fine, 1 it failed or units were given up, 2 the request was wrong,
 	return exitRequest
 }
 
-// version is the module's version and commit, as far as the build knows them. Who takes part in a sweep must have the same.
-func version() string {
+// version is the module's version and commit, as far as the build knows them, and whether the commit says all.
+func version() (text string, exact bool) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return "unknown", false
 	}
 	v := info.Main.Version
+	revision, modified := "", false
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && !strings.Contains(v, s.Value[:min(12, len(s.Value))]) {
-			v += " " + s.Value[:min(12, len(s.Value))]
+		switch s.Key {
+		case "vcs.revision":
+			revision = s.Value[:min(12, len(s.Value))]
+		case "vcs.modified":
+			modified = s.Value == "true"
 		}
 	}
-	return v
+	if !strings.Contains(v, revision) {
+		v += " " + revision
+	}
+	return v, revision != "" && !modified
+}
+
+// build names this program for those that it works with: who takes part in a sweep must have the same. Where no commit says what
+// the program is made of, its own hash does.
+func build() string {
+	v, exact := version()
+	if exact {
+		return v
+	}
+	name, err := os.Executable()
+	if err != nil {
+		return v
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return v
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return v
+	}
+	return v + " build " + hex.EncodeToString(sum.Sum(nil)[:6])
 }

@@ -90,7 +90,7 @@ func (q *runRequest) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if err := q.read(); err != nil {
 		return err
 	}
-	if err := q.check(); err != nil {
+	if err := errors.Join(q.check(), q.options.Check()); err != nil {
 		return err
 	}
 	p, err := sweep.ReadPlan(filepath.Join(q.dir, sweep.PlanFile))
@@ -141,7 +141,7 @@ func (q *runRequest) engine(ctx context.Context, p *sweep.Plan, stderr io.Writer
 	}()
 	line := newLine(stderr, q.quiet || q.json)
 	defer line.clear()
-	q.options.Program, q.options.Progress, q.options.Log = version(), line.progress, line.say
+	q.options.Program, q.options.Progress, q.options.Log = build(), line.progress, line.say
 	var nc *nats.Conn
 	if q.url != "" {
 		if nc, err = fleet.Connect(q.url, q.Access, false); err != nil {

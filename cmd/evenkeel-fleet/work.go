@@ -39,13 +39,13 @@ checked.`,
 			line := newLine(stderr, quiet)
 			drain := cmd.Context()
 			context.AfterFunc(drain, func() { line.say("finishing what runs; once more to end at once") })
-			err = fleet.Work(context.WithoutCancel(drain), nc, fleet.WorkOptions{Workers: workers, Program: version(), Drain: drain.Done(), Log: line.say})
+			err = fleet.Work(context.WithoutCancel(drain), nc, fleet.WorkOptions{Workers: workers, Program: build(), Drain: drain.Done(), Log: line.say})
 			nc.FlushTimeout(flushing)
 			var refused *fleet.RefusedError
-			if err != nil && !errors.As(err, &refused) {
-				return failure{exitFailed, err}
+			if errors.As(err, &refused) {
+				return err
 			}
-			return err
+			return failedUnless(err)
 		},
 	}
 	f := c.Flags()

@@ -46,6 +46,10 @@ const (
 	maxHeader = 1 << 10 // of a result
 	maxResult = 1 << 28 // lines of a unit
 	maxPlan   = 1 << 30
+
+	leastTime       = 10 * time.Millisecond
+	mostAckWait     = 24 * time.Hour
+	mostUnitTimeout = 365 * 24 * time.Hour
 )
 
 // Defaults of Options.

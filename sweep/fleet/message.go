@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 	"unicode"
 
 	"evenkeel/sweep"
@@ -85,8 +86,10 @@ func decodeCard(text string) (c card, err error) {
 	if c, err = decode[card]([]byte(text), maxCard); err != nil {
 		return c, err
 	}
-	const day = 24 * 3600 * 1000
-	if !isHash(c.Plan) || c.Units < 1 || c.Cells < c.Units || c.AckWait < 10 || c.AckWait > day || c.UnitTimeout < 10 || c.UnitTimeout > 365*day || c.MaxDeliver < 1 {
+	within := func(ms int64, most time.Duration) bool {
+		return ms >= leastTime.Milliseconds() && ms <= most.Milliseconds()
+	}
+	if !isHash(c.Plan) || c.Units < 1 || c.Cells < c.Units || !within(c.AckWait, mostAckWait) || !within(c.UnitTimeout, mostUnitTimeout) || c.MaxDeliver < 1 {
 		return c, errors.New("the card of the sweep has values out of range")
 	}
 	c.Program = printable(c.Program)

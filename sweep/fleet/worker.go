@@ -117,7 +117,11 @@ func Work(ctx context.Context, nc *nats.Conn, o WorkOptions) error {
 		group.Go(func() { w.slot(stop, i) })
 	}
 	for stop.Err() == nil {
-		if err := w.look(stop); err != nil {
+		err := w.look(stop)
+		if nc.IsClosed() && stop.Err() == nil { // credentials that are no longer taken
+			err = errors.Join(ErrAway, nc.LastError())
+		}
+		if err != nil {
 			cancel()
 			group.Wait()
 			return err
