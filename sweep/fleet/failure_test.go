@@ -522,7 +522,7 @@ func TestLargeResultsGoThroughTheObjectStore(t *testing.T) {
 	f := open(t, t.TempDir(), p)
 	large := func(_ context.Context, cells []sweep.Cell) (records []*sweep.Record, err error) {
 		for range cells {
-			records = append(records, &sweep.Record{Warnings: []string{strings.Repeat("long ", payload/4)}})
+			records = append(records, &sweep.Record{Warnings: []string{strings.Repeat("long ", payload/16)}})
 		}
 		return records, nil
 	}

@@ -45,6 +45,7 @@ func plan(t testing.TB, rates, seeds int) *sweep.Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Hash() // which the plan remembers: tests ask for it beside the coordinator
 	return p
 }
 

@@ -370,7 +370,7 @@ func (w *worker) handle(s *serving, msg jetstream.Msg) {
 	case err != nil:
 		w.note(s.Plan, t.Unit, err.Error())
 		w.Log(fmt.Sprintf("unit %d of sweep %s: %s", t.Unit, s.Plan, err))
-		msg.NakWithDelay(min(time.Duration(meta.NumDelivered)*time.Second/2, 30*time.Second))
+		msg.NakWithDelay(time.Duration(min(meta.NumDelivered, 60)*uint64(s.AckWait)/60) * time.Millisecond)
 	default:
 		msg.Ack()
 		w.cells.Add(int64(len(cells)))
