@@ -1,12 +1,16 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"evenkeel/sweep"
 )
 
 // TestMain is also the servers and workers that tests start as processes of their own.
@@ -27,7 +31,39 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	case "coordinator":
+		fmt.Fprintln(os.Stderr, coordinate(os.Args[1]))
+		os.Exit(1)
 	}
+}
+
+// coordinate runs the sweep of a folder with a server of its own, slowly.
+func coordinate(dir string) error {
+	p, err := sweep.ReadPlan(filepath.Join(dir, sweep.PlanFile))
+	if err != nil {
+		return err
+	}
+	if _, err := sweep.Hold(dir, p, sweep.Keep, false); err != nil {
+		return err
+	}
+	store, err := sweep.Open(dir, p, sweep.Shard{})
+	if err != nil {
+		return err
+	}
+	s, err := Serve(dir, "", Access{})
+	if err != nil {
+		return err
+	}
+	nc, err := s.Connect()
+	if err != nil {
+		return err
+	}
+	computer := sweep.NewComputer(p)
+	_, err = Run(context.Background(), nc, p, store, Options{Workers: 2, Program: program, compute: func(ctx context.Context, cells []sweep.Cell) ([]*sweep.Record, error) {
+		time.Sleep(50 * time.Millisecond)
+		return computer.Compute(ctx, cells)
+	}})
+	return err
 }
 
 // process starts this binary in another role. It ends with the test at the latest.
@@ -91,4 +127,47 @@ func TestProcessesAreKilled(t *testing.T) {
 	}
 	same(t, f.files(t), want)
 	f.once(t)
+}
+
+func TestTheCoordinatorIsKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts and kills processes")
+	}
+	t.Parallel()
+	p := plan(t, 40, 20)
+	want := local(t, p)
+	dir := t.TempDir()
+	open(t, dir, p).close()
+	lines := func() int {
+		text, _ := os.ReadFile(filepath.Join(dir, "results", "shard-1-of-1.cells"))
+		return bytes.Count(text, []byte{'\n'})
+	}
+	for range 4 {
+		c := process(t, "coordinator", dir)
+		before := lines()
+		for begin := time.Now(); lines() < before+100; time.Sleep(5 * time.Millisecond) {
+			if time.Since(begin) > time.Minute {
+				t.Fatal("the coordinator stores nothing")
+			}
+		}
+		kill(c)
+	}
+	if n := lines(); n < 400 || n >= p.Cells() {
+		t.Fatalf("%d cells of %d were stored when it was killed for the last time", n, p.Cells())
+	}
+	f := open(t, dir, p)
+	s, err := Serve(dir, "", Access{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(true)
+	nc, err := s.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if out, err := Run(deadline(t), nc, p, f.store, quick(Options{Workers: 2})); err != nil || len(out.Dead) > 0 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	same(t, f.files(t), want)
 }
