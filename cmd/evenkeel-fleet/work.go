@@ -37,6 +37,9 @@ checked.`,
 			}
 			defer nc.Close()
 			line := newLine(stderr, quiet)
+			if !nc.IsConnected() {
+				line.say("no server answers yet: waiting for one")
+			}
 			drain := cmd.Context()
 			context.AfterFunc(drain, func() { line.say("finishing what runs; once more to end at once") })
 			err = fleet.Work(context.WithoutCancel(drain), nc, fleet.WorkOptions{Workers: workers, Program: build(), Drain: drain.Done(), Log: line.say})

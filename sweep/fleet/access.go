@@ -102,10 +102,15 @@ func Connect(urls string, a Access, wait bool) (*nats.Conn, error) {
 	if !strings.Contains(urls, "tls://") && a.CA == "" {
 		options = append(options, nats.IgnoreDiscoveredServers()) // which may be beyond this machine
 	}
-	nc, err := nats.Connect(urls, append(options, nats.RetryOnFailedConnect(wait))...)
+	nc, err := nats.Connect(urls, options...)
+	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired):
 		return nil, fmt.Errorf("the server does not take these credentials (%w): ask who runs it", err)
+	case errors.As(err, &certificate):
+		return nil, fmt.Errorf("the server's certificate is not trusted (%w): give the one that vouches for it by --tls-ca FILE", certificate.Err)
+	case err != nil && wait:
+		return nats.Connect(urls, append(options, nats.RetryOnFailedConnect(true))...)
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"evenkeel/sweep"
 )
 
@@ -23,17 +25,27 @@ func alone(b *testing.B, n int) *sweep.Plan {
 	return p
 }
 
-// Trivial cells show what the engine takes for itself, flushing included: units of one cell, and of 16.
+// Trivial cells show what the engine takes for itself, flushing included: units of one cell and of 16, with the embedded server and
+// with three servers that each keep everything.
 func BenchmarkTrivialCells(b *testing.B) {
+	ones, sixteens := alone(b, 4000), plan(b, 30, 250)
 	for _, bench := range []struct {
-		name string
-		p    *sweep.Plan
-	}{{"alone", alone(b, 4000)}, {"by16", plan(b, 30, 250)}} {
+		name     string
+		p        *sweep.Plan
+		replicas int
+	}{{"alone", ones, 1}, {"by16", sixteens, 1}, {"alone3", ones, 3}, {"by16x3", sixteens, 3}} {
 		b.Run(bench.name, func(b *testing.B) {
 			for range b.N {
-				f, nc := open(b, b.TempDir(), bench.p), connected(b)
+				f := open(b, b.TempDir(), bench.p)
+				var nc *nats.Conn
+				if bench.replicas > 1 {
+					_, urls := cluster(b)
+					nc = connect(b, urls)
+				} else {
+					nc = connected(b)
+				}
 				begin := time.Now()
-				out, err := Run(context.Background(), nc, bench.p, f.store, Options{Workers: 2, Program: program, compute: stub})
+				out, err := Run(context.Background(), nc, bench.p, f.store, Options{Workers: 2, Replicas: bench.replicas, Program: program, compute: stub})
 				if err != nil || out.Ran != bench.p.Cells() {
 					b.Fatal(out, err)
 				}

@@ -57,6 +57,12 @@ func cluster(t testing.TB) (servers []*server.Server, urls string) {
 		}
 		list = append(list, s.ClientURL())
 	}
+	leads := func(s *server.Server) bool { return s.JetStreamIsLeader() }
+	for begin := time.Now(); !slices.ContainsFunc(servers, leads); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > time.Minute {
+			t.Fatal("the cluster elects no leader")
+		}
+	}
 	return servers, strings.Join(list, ",")
 }
 
