@@ -96,7 +96,7 @@ Exit codes: 0 fine, 1 it failed or units were given up, 2 the request was wrong,
 		return f.code
 	case errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, fleet.ErrAway):
+	case errors.Is(err, fleet.ErrAway) || errors.Is(err, fleet.ErrInUse):
 		return exitAgain
 	case errors.As(err, &path) && path.Op == "write": // of standard output
 		return exitFailed

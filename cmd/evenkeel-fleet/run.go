@@ -172,7 +172,7 @@ func (q *runRequest) engine(ctx context.Context, p *sweep.Plan, stderr io.Writer
 
 // failedUnless is the failure of a run, but for errors that have exit codes of their own.
 func failedUnless(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, fleet.ErrAway) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, fleet.ErrAway) || errors.Is(err, fleet.ErrInUse) {
 		return err
 	}
 	return failure{exitFailed, err}

@@ -223,7 +223,7 @@ func (c *coordinator) alone() error {
 			c.fresh = false
 		}
 		if r.Sweep != nil && r.Sweep.Plan == c.card.Plan {
-			return fmt.Errorf("%w: the plan %s is being run with these servers already, by %s: wait for it, or start workers for it by evenkeel-fleet work", ErrAway, c.card.Plan, r.Sweep.Host)
+			return fmt.Errorf("the plan %s is being run with these servers already, by %s: %w", c.card.Plan, r.Sweep.Host, ErrInUse)
 		}
 	}
 	return nil
@@ -321,10 +321,27 @@ func (c *coordinator) heard(n note) {
 // window is how many publications are under way at once.
 const window = 256
 
-// publishAll publishes the tasks of all open units, in order. Those that the stream has already stay what they are.
+// publishAll publishes the tasks of all open units, in order, but for those of which the stream has a task or a result already.
 func (c *coordinator) publishAll(ctx context.Context) error {
+	there := map[int]bool{}
+	for _, kind := range []string{taskKind, resultKind} { // in this order: a result is there before its task goes
+		if err := again(ctx, func(ctx context.Context) error {
+			info, err := c.stream.Info(ctx, jetstream.WithSubjectFilter(subject(c.card.Plan, kind, "*")))
+			if err != nil {
+				return err
+			}
+			for s := range info.State.Subjects {
+				if unit, err := strconv.Atoi(s[strings.LastIndexByte(s, '.')+1:]); err == nil {
+					there[unit] = true
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
 	c.mu.Lock()
-	list := slices.Sorted(maps.Keys(c.open))
+	list := slices.DeleteFunc(slices.Sorted(maps.Keys(c.open)), func(unit int) bool { return there[unit] })
 	c.mu.Unlock()
 	for chunk := range slices.Chunk(list, window) {
 		futures := make([]jetstream.PubAckFuture, len(chunk))

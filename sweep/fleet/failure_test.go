@@ -460,6 +460,50 @@ func TestACoordinatorThatStopsGoesOn(t *testing.T) {
 	}
 }
 
+// Workers need no coordinator for what it has published: their results wait for it.
+func TestWorkersGoOnWithoutTheCoordinator(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 20, 3)
+	nc := connected(t)
+	dir := t.TempDir()
+	f := open(t, dir, p)
+	ctx, cancel := context.WithCancel(deadline(t))
+	defer cancel()
+	var units atomic.Int64
+	published := make(chan struct{})
+	go func() {
+		defer cancel() // the coordinator
+		for ctx.Err() == nil {
+			if s, err := Ask(ctx, nc); err == nil && len(s.Sweeps) > 0 && s.Sweeps[0].Waiting == len(p.Units()) {
+				close(published)
+				return
+			}
+		}
+	}()
+	if _, err := Run(ctx, nc, p, f.store, quick(Options{})); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	<-published
+	working(t, nc, WorkOptions{Workers: 2, Program: program, compute: func(ctx context.Context, cells []sweep.Cell) ([]*sweep.Record, error) {
+		units.Add(1)
+		return stub(ctx, cells)
+	}})
+	for ctx := deadline(t); ; {
+		s, err := Ask(ctx, nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Sweeps) == 1 && s.Sweeps[0].Results == len(p.Units()) && s.Sweeps[0].Host == "" {
+			break
+		}
+	}
+	out, err := Run(deadline(t), nc, p, f.store, quick(Options{}))
+	if err != nil || out.Ran != p.Cells() || units.Load() != int64(len(p.Units())) {
+		t.Errorf("%+v, %v: %d units were computed, of %d", out, err, units.Load(), len(p.Units()))
+	}
+	f.once(t)
+}
+
 func TestTwoCoordinators(t *testing.T) {
 	t.Parallel()
 	p := plan(t, 1, 1)
@@ -484,7 +528,7 @@ func TestTwoCoordinators(t *testing.T) {
 		}
 	}
 	g := open(t, t.TempDir(), p)
-	if _, err := Run(ctx, nc, p, g.store, quick(Options{})); !errors.Is(err, ErrAway) || !strings.Contains(err.Error(), p.Hash()) {
+	if _, err := Run(ctx, nc, p, g.store, quick(Options{})); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), p.Hash()) {
 		t.Errorf("a second one of the same plan: %v", err)
 	}
 }

@@ -63,6 +63,9 @@ const (
 // what is stored.
 var ErrAway = errors.New("the NATS servers cannot be reached")
 
+// ErrInUse is that another coordinator runs the same plan.
+var ErrInUse = errors.New("wait for it, or help it by evenkeel-fleet work")
+
 // patience is how long servers may be away: electing a leader takes seconds.
 const patience = 2 * time.Minute
 
