@@ -53,12 +53,12 @@ func (o Options) Check() error {
 
 // Outcome is what a sweep came to.
 type Outcome struct {
-	Cells       int      // of the plan
-	Ran         int      // of those, now
-	Redelivered int      // results of tasks that had been given out before
-	Garbage     int      // results that were none
-	Dead        []Letter // units that were given up
-	Refused     []string // workers that were not let in, and why
+	Cells       int      `json:"cells"`       // of the plan
+	Ran         int      `json:"ran"`         // of those, now
+	Redelivered int      `json:"redelivered"` // results of tasks that had been given out before
+	Garbage     int      `json:"garbage"`     // results that were none
+	Dead        []Letter `json:"dead"`        // units that were given up
+	Refused     []string `json:"refused"`     // workers that were not let in, and why
 }
 
 // coordinator is a sweep in the process that holds its folder.

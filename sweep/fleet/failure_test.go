@@ -409,6 +409,12 @@ func TestAnotherPlanUnderTheSameNameIsRefused(t *testing.T) {
 			c.card.Fingerprint = "0000"
 			return c.set(ctx)
 		},
+		"a card of the future": func() error {
+			config := c.stream.CachedInfo().Config
+			config.Metadata = map[string]string{cardKey: `{"plan":"` + p.Hash() + `","format":2,"news":true}`}
+			_, err := c.js.UpdateStream(ctx, config)
+			return err
+		},
 	} {
 		if err := c.set(ctx); err != nil {
 			t.Fatal(err)

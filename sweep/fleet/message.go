@@ -106,6 +106,9 @@ func decodeTask(text []byte) (task, error) {
 
 // decodeResult returns the header of a result and the lines behind it.
 func decodeResult(text []byte) (h header, lines []byte, err error) {
+	if len(text) > maxHeader+maxResult {
+		return h, nil, fmt.Errorf("the result has %d bytes: at most %d are allowed", len(text), maxHeader+maxResult)
+	}
 	first, lines, ok := bytes.Cut(text, []byte{'\n'})
 	if !ok {
 		return h, nil, errors.New("the result has no header")

@@ -12,8 +12,8 @@ import (
 
 // Status is what the servers, the coordinators and the workers say of what goes on.
 type Status struct {
-	Sweeps  []SweepReport
-	Workers []WorkerReport
+	Sweeps  []SweepReport  `json:"sweeps"`
+	Workers []WorkerReport `json:"workers"`
 }
 
 // SweepReport is how far a sweep is.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,18 +142,26 @@ func (w *worker) look(ctx context.Context) error {
 	defer cancel()
 	list := w.js.ListStreams(within, jetstream.WithStreamListSubject(root+".>"))
 	there := map[string]bool{}
-	offered := 0
 	var refusal *RefusedError
 	for info := range list.Info() {
 		text, ok := info.Config.Metadata[cardKey]
 		if !ok {
 			continue
 		}
-		c, err := decodeCard(text)
-		if err != nil || stream(c.Plan) != info.Config.Name || w.plan != "" && c.Plan != w.plan {
+		plan, ok := strings.CutPrefix(info.Config.Name, streamPrefix)
+		if !ok || !isHash(plan) || w.plan != "" && plan != w.plan {
 			continue
 		}
-		there[c.Plan], offered = true, offered+1
+		c, err := decodeCard(text)
+		if err == nil && c.Plan != plan {
+			err = errors.New("it is of another plan")
+		}
+		if err != nil {
+			refusal = &RefusedError{fmt.Sprintf("sweep %s was begun by another evenkeel-fleet than this, %s, which cannot read what it asks for (%s): start the worker from the same build", plan, w.Program, err)}
+			w.refuse(card{Plan: plan}, refusal)
+			continue
+		}
+		there[plan] = true
 		if err := w.join(ctx, c); errors.As(err, &refusal) {
 			w.refuse(c, refusal)
 		}
