@@ -142,6 +142,7 @@ func (q *runRequest) engine(ctx context.Context, p *sweep.Plan, stderr io.Writer
 	line := newLine(stderr, q.quiet || q.json)
 	defer line.clear()
 	q.options.Program, q.options.Progress, q.options.Log = build(), line.progress, line.say
+	q.options.Private = q.listen == "" && q.url == ""
 	var nc *nats.Conn
 	if q.url != "" {
 		if nc, err = fleet.Connect(q.url, q.Access, false); err != nil {

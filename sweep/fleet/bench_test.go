@@ -67,7 +67,7 @@ func BenchmarkOverhead(b *testing.B) {
 			for range b.N {
 				f, nc := open(b, b.TempDir(), p), connected(b)
 				begin := time.Now()
-				if _, err := Run(context.Background(), nc, p, f.store, Options{Workers: workers, Program: program, compute: asleep}); err != nil {
+				if _, err := Run(context.Background(), nc, p, f.store, Options{Workers: workers, Private: true, Program: program, compute: asleep}); err != nil {
 					b.Fatal(err)
 				}
 				ideal := time.Duration(p.Cells()) * 100 * time.Millisecond / time.Duration(workers) // what a pool without any cost takes

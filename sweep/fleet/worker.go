@@ -315,7 +315,10 @@ func (w *worker) slot(stop context.Context, turn int) {
 	}
 }
 
-// take waits for a message, and takes up to so many with it if they are there. A fetch of more would wait for all of them.
+// moment is how long a fetch of several messages may wait for the last of them.
+const moment = 5 * time.Millisecond
+
+// take waits for a message, and takes up to so many with it if they are there.
 func take(c jetstream.Consumer, wait time.Duration, most int) (list []jetstream.Msg) {
 	begin := time.Now()
 	msg, err := c.Next(jetstream.FetchMaxWait(wait))
@@ -325,7 +328,7 @@ func take(c jetstream.Consumer, wait time.Duration, most int) (list []jetstream.
 	}
 	list = append(list, msg)
 	if most = min(most, mostTaken); most > 1 {
-		if batch, err := c.FetchNoWait(most - 1); err == nil {
+		if batch, err := c.Fetch(most-1, jetstream.FetchMaxWait(moment)); err == nil {
 			for msg := range batch.Messages() {
 				list = append(list, msg)
 			}
