@@ -284,10 +284,18 @@ func (w *worker) next(turn int) (s *serving, several bool, changed <-chan struct
 const (
 	shortBatch = 50 * time.Millisecond
 	mostTaken  = 32
+
+	mostSending = 4 // results of a slot on their way
 )
 
 // slot runs one unit at a time, and takes no more when stop ends.
 func (w *worker) slot(stop context.Context, turn int) {
+	sending := make(chan struct{}, mostSending)
+	defer func() {
+		for range mostSending {
+			sending <- struct{}{} // waits for all
+		}
+	}()
 	for ; stop.Err() == nil; turn++ {
 		s, several, changed := w.next(turn)
 		if s == nil {
@@ -307,7 +315,7 @@ func (w *worker) slot(stop context.Context, turn int) {
 		}
 		for _, msg := range take(s.tasks, wait, most) {
 			if s.ctx.Err() == nil {
-				w.handle(s, msg)
+				w.handle(s, msg, sending)
 			} else {
 				msg.Nak()
 			}
@@ -339,7 +347,7 @@ func take(c jetstream.Consumer, wait time.Duration, most int) (list []jetstream.
 
 // handle runs the unit of a task and sends its result. Until that is on disk the task is held by heartbeats, whose end sends it to
 // another worker.
-func (w *worker) handle(s *serving, msg jetstream.Msg) {
+func (w *worker) handle(s *serving, msg jetstream.Msg, sending chan struct{}) {
 	ctx := s.ctx
 	t, err := decodeTask(msg.Data())
 	meta, bad := msg.Metadata()
@@ -356,37 +364,33 @@ func (w *worker) handle(s *serving, msg jetstream.Msg) {
 		msg.NakWithDelay(time.Second)
 		return
 	}
-	w.running.Add(1)
-	defer w.running.Add(-1)
 	beating, cancel := context.WithCancel(ctx)
-	defer cancel()
 	go beat(beating, msg, time.Duration(s.AckWait)*time.Millisecond/3)
 	begin := time.Now()
 	cells := s.p.Of(s.units[t.Unit])
+	w.running.Add(1)
 	records, err := w.run(ctx, s, cells)
-	var lines []byte
-	if err == nil {
-		lines, err = s.wire.EncodeRecords(cells, records)
-	}
-	if err == nil && len(lines) > maxResult {
-		err = fmt.Errorf("the records of its %d cells have %d bytes, and at most %d can be sent: record fewer steps by --record-steps", len(cells), len(lines), maxResult)
-	}
-	if err == nil {
-		s.typical.Store(int64(time.Since(begin)))
-		err = w.send(ctx, s, t, meta.NumDelivered, lines)
-	}
-	cancel()
-	switch {
-	case ctx.Err() != nil:
-		msg.Nak()
-	case err != nil:
-		w.note(s.Plan, t.Unit, err.Error())
-		w.Log(fmt.Sprintf("unit %d of sweep %s: %s", t.Unit, s.Plan, err))
-		msg.NakWithDelay(time.Duration(min(meta.NumDelivered, 60)*uint64(s.AckWait)/60) * time.Millisecond)
-	default:
-		msg.Ack()
-		w.cells.Add(int64(len(cells)))
-	}
+	w.running.Add(-1)
+	s.typical.Store(int64(time.Since(begin)))
+	sending <- struct{}{}
+	go func() { // while the slot computes its next unit
+		defer func() { <-sending }()
+		if err == nil {
+			err = w.send(ctx, s, t, meta.NumDelivered, cells, records)
+		}
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			msg.Nak()
+		case err != nil:
+			w.note(s.Plan, t.Unit, err.Error())
+			w.Log(fmt.Sprintf("unit %d of sweep %s: %s", t.Unit, s.Plan, err))
+			msg.NakWithDelay(time.Duration(min(meta.NumDelivered, 60)*uint64(s.AckWait)/60) * time.Millisecond)
+		default:
+			msg.Ack()
+			w.cells.Add(int64(len(cells)))
+		}
+	}()
 }
 
 func beat(ctx context.Context, msg jetstream.Msg, every time.Duration) {
@@ -440,7 +444,14 @@ func (w *worker) run(ctx context.Context, s *serving, cells []sweep.Cell) ([]*sw
 }
 
 // send publishes a result, by way of an object if it is too large for a message. A result of the unit that waits already is as good.
-func (w *worker) send(ctx context.Context, s *serving, t task, delivery uint64, lines []byte) error {
+func (w *worker) send(ctx context.Context, s *serving, t task, delivery uint64, cells []sweep.Cell, records []*sweep.Record) error {
+	lines, err := s.wire.EncodeRecords(cells, records)
+	if err != nil {
+		return err
+	}
+	if len(lines) > maxResult {
+		return fmt.Errorf("the records of its %d cells have %d bytes, and at most %d can be sent: record fewer steps by --record-steps", len(cells), len(lines), maxResult)
+	}
 	h := header{Plan: t.Plan, Unit: t.Unit, Format: sweep.Format, Program: w.Program, Worker: w.name, Attempt: delivery}
 	if int64(len(lines)) > w.nc.MaxPayload()-maxHeader-maxHeader { // headers of the message too
 		h.Object = fmt.Sprintf("%s-%d-%d-%s", resultKind, t.Unit, delivery, w.name)
@@ -454,7 +465,7 @@ func (w *worker) send(ctx context.Context, s *serving, t task, delivery uint64, 
 	var id [8]byte
 	rand.Read(id[:])
 	m.Header.Set(jetstream.MsgIDHeader, hex.EncodeToString(id[:])) // of this attempt to send
-	err := again(ctx, func(ctx context.Context) error {
+	err = again(ctx, func(ctx context.Context) error {
 		_, err := w.js.PublishMsg(ctx, m)
 		if exists(err) {
 			return nil
