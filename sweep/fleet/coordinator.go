@@ -206,8 +206,8 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("the servers do not offer JetStream to this account: start them with it (nats-server -js), or leave out --nats-url and use the embedded one: %w", err)
-	case errors.As(err, &api) && strings.Contains(api.Description, "replicas"):
-		return fmt.Errorf("the servers cannot keep so many copies: give --replicas 1, or a cluster of at least as many servers: %w", err)
+	case errors.As(err, &api) && (api.ErrorCode == noReplicas || api.ErrorCode == noPeers):
+		return fmt.Errorf("the servers cannot keep so many copies: give --replicas 1, or a cluster of at least as many servers (%w)", api)
 	}
 	return err
 }

@@ -510,6 +510,15 @@ func TestWorkersGoOnWithoutTheCoordinator(t *testing.T) {
 	f.once(t)
 }
 
+func TestOneServerKeepsNoThreeCopies(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 1, 1)
+	f := open(t, t.TempDir(), p)
+	if _, err := Run(deadline(t), connected(t), p, f.store, quick(Options{Replicas: 3})); err == nil || errors.Is(err, ErrAway) || !strings.Contains(err.Error(), "--replicas 1") {
+		t.Error(err)
+	}
+}
+
 func TestTwoCoordinators(t *testing.T) {
 	t.Parallel()
 	p := plan(t, 1, 1)

@@ -100,9 +100,23 @@ func again(ctx context.Context, f func(context.Context) error) error {
 	}
 }
 
+// Errors of the servers about copies of a stream: none of the others is up yet, and there are no others.
+const (
+	noPeers    = 10005
+	noReplicas = 10074
+)
+
 // final reports whether an error of the servers will stay: not that there is no leader now, or nobody who answers.
 func final(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && api.Code >= 400 && api.Code < 500 && api.Code != 408 && api.Code != 429 ||
-		errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) || errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrDigestMismatch)
+	if errors.As(err, &api) {
+		switch {
+		case api.ErrorCode == noPeers:
+			return false
+		case api.ErrorCode == noReplicas || api.ErrorCode == jetstream.JSErrCodeJetStreamNotEnabledForAccount:
+			return true
+		}
+		return api.Code >= 400 && api.Code < 500 && api.Code != 408 && api.Code != 429
+	}
+	return errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrDigestMismatch)
 }
