@@ -305,6 +305,16 @@ func (s *Store) sync() {
 	s.synced = time.Now()
 }
 
+// Sync has the disk keep all that was put.
+func (s *Store) Sync() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != nil {
+		s.sync()
+	}
+	return s.err
+}
+
 // Failed is the number of cells that hold a reason instead of figures.
 func (s *Store) Failed() int {
 	s.mu.Lock()
