@@ -152,11 +152,8 @@ func (d *sweptPictures) multiples(metric, x, over string) (plots.Named, error) {
 	}
 	last := len(t.Rows) - 1
 	f := plots.Multiples{Sweep: d.about, Metric: plots.MetricOf(metric), Over: plots.Parameter{Name: over}}
-	var everywhere []int // rows without the other parameter
-	for i, l := range t.RowLabels {
-		if l[last] == "" {
-			everywhere = append(everywhere, i)
-		} else if !slices.Contains(f.Over.Values, l[last]) {
+	for _, l := range t.RowLabels {
+		if l[last] != "" && !slices.Contains(f.Over.Values, l[last]) {
 			f.Over.Values = append(f.Over.Values, l[last])
 		}
 	}

@@ -156,7 +156,7 @@ func joinLabels(names, values []string, kind string) string {
 		case names[i] == "strategy" || names[i] == "spec":
 			list = append(list, v)
 		default:
-			list = append(list, short[i]+"="+v)
+			list = append(list, short[i]+"="+brief(v))
 		}
 	}
 	s := cmp.Or(strings.Join(list, " "), "all")
@@ -168,6 +168,14 @@ func joinLabels(names, values []string, kind string) string {
 
 // lastWord is a knob without its strategy.
 func lastWord(name string) string { return name[strings.LastIndexByte(name, '.')+1:] }
+
+// brief is a number of few enough digits to read; what it stands for is in the other formats.
+func brief(label string) string {
+	if x, err := strconv.ParseFloat(label, 64); err == nil && len(label) > 8 {
+		return strconv.FormatFloat(x, 'g', 5, 64)
+	}
+	return label
+}
 
 // shortNames are the names of columns, knobs without their strategy where that leaves no doubt.
 func shortNames(names []string) []string {
@@ -412,7 +420,7 @@ func (t *sweptTable) part(from, to int, markdown bool) string {
 			if (t.Rows[k] == "strategy" || t.Rows[k] == "spec") && t.RowKinds[i] != "" {
 				v += " (" + t.RowKinds[i] + ")"
 			}
-			row = append(row, v)
+			row = append(row, brief(v))
 		}
 		if len(t.Rows) == 0 {
 			row = append(row, "all")

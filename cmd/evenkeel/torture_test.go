@@ -288,7 +288,7 @@ func TestTwoInOneFolder(t *testing.T) {
 	}{
 		{slowSweep(dir), exitRequest},
 		{slowSweep(dir, "--extend"), exitRequest},
-		{[]string{"collect", dir}, exitRequest},
+		{[]string{"collect", dir}, exitAgain},
 		{[]string{"run", "--plan", filepath.Join(dir, "plan.json"), "--out", dir}, exitAgain},
 	} {
 		if code, said := end(t, process(x.args...)); code != x.code || !strings.Contains(said, dir+" is in use by another sweep") {
@@ -320,7 +320,7 @@ func TestTwoInOneFolder(t *testing.T) {
 	if code, said := end(t, process(shard("2/2")...)); code != 0 {
 		t.Errorf("the other shard beside it: exit %d: %s", code, said)
 	}
-	if code, said := end(t, process("collect", dir)); code != exitRequest || !strings.Contains(said, "in use") {
+	if code, said := end(t, process("collect", dir)); code != exitAgain || !strings.Contains(said, "in use") {
 		t.Errorf("collect while a shard runs: exit %d: %s", code, said)
 	}
 	first.Process.Signal(syscall.SIGCONT)
