@@ -112,8 +112,16 @@ func (s *Slurm) Scripts() (shard, collect []byte) {
 # evenkeel cluster slurm wrote this. A task of the array is a shard of the sweep; exit code 75 asks for another try.
 program=%s
 dir=%s
-"$program" run --plan "$dir/%s" --shard "$SLURM_ARRAY_TASK_ID/%d" --out "$dir" --workers "${SLURM_CPUS_PER_TASK:-1}"
+"$program" run --plan "$dir/%s" --shard "$SLURM_ARRAY_TASK_ID/%d" --out "$dir" --workers "${SLURM_CPUS_PER_TASK:-1}" &
+child=$!
+late=
+trap 'late=yes; kill -TERM "$child"' USR1 # the limit of time is near
+wait "$child"
 code=$?
+if [ "$late" ]; then
+	wait "$child" # the signal ended the first wait
+	code=$?
+fi
 if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt %d ]; then
 	scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 fi
@@ -147,7 +155,7 @@ func (s *Slurm) Commands(shards []int, array string) (submit, collect []string) 
 		list += fmt.Sprint("%", s.Concurrent)
 	}
 	logs := "--output=" + strings.ReplaceAll(filepath.Join(s.Dir, slurmFolder, logsFolder), "%", "%%") + "/"
-	return s.sbatch(shardsScript, fmt.Sprint("--cpus-per-task=", s.Workers), logs+"%A_%a.log", "--array="+list),
+	return s.sbatch(shardsScript, fmt.Sprint("--cpus-per-task=", s.Workers), "--signal=B:USR1@60", logs+"%A_%a.log", "--array="+list),
 		s.sbatch(collectScript, "--cpus-per-task=1", logs+"%j.log", "--dependency=afterany:"+array)
 }
 
