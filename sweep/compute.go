@@ -46,7 +46,7 @@ func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error)
 	defer c.mu.Unlock()
 	at := slices.IndexFunc(c.loaded, func(v variant) bool { return v.index == index })
 	if at < 0 {
-		s, err := c.p.Scenario.LoadPinned(append(slices.Concat(c.p.Settings, c.p.settings(index)), "seeds=["+strconv.FormatUint(seed, 10)+"]"))
+		s, err := c.p.Scenario.LoadPinned(append(slices.Concat(c.p.Settings, c.p.VariantSettings(index)), "seeds=["+strconv.FormatUint(seed, 10)+"]"))
 		if len(c.loaded) == remembered {
 			c.loaded = c.loaded[:remembered-1]
 		}

@@ -290,7 +290,7 @@ func (p *Plan) settle(b Base) error {
 	}
 	specs, err := p.able(s)
 	if err != nil {
-		return fmt.Errorf("with %s nothing can run: %w", cmp.Or(strings.Join(p.settings(variant), " "), "these settings"), err)
+		return fmt.Errorf("with %s nothing can run: %w", cmp.Or(strings.Join(p.VariantSettings(variant), " "), "these settings"), err)
 	}
 	if s.Router.Mode != "auto" {
 		return nil
@@ -356,7 +356,7 @@ func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
 			continue
 		}
 		tries++
-		s, err := p.Scenario.Load(slices.Concat(p.Settings, p.settings(i)), layer)
+		s, err := p.Scenario.Load(slices.Concat(p.Settings, p.VariantSettings(i)), layer)
 		if err != nil {
 			wrong = cmp.Or(wrong, err)
 		} else if first == nil {

@@ -29,7 +29,7 @@ const traceFile = "trace.file=" // begins a setting
 func (p *Plan) names() (*names, error) {
 	n := &names{}
 	for i := range p.Variants {
-		all := slices.DeleteFunc(slices.Concat(p.Settings, p.settings(i)), func(s string) bool { return strings.HasPrefix(s, traceFile) })
+		all := slices.DeleteFunc(slices.Concat(p.Settings, p.VariantSettings(i)), func(s string) bool { return strings.HasPrefix(s, traceFile) })
 		text, _ := json.Marshal([]any{Format, p.Scenario.Name, p.Scenario.YAML, all, p.Steps, p.Loads}) // plain values only
 		n.variants = append(n.variants, sha256.Sum256(text))
 	}

@@ -373,8 +373,8 @@ func (p *Plan) spec(i int) (strategies.Spec, error) {
 	return strategies.Parse(text, p.defined...)
 }
 
-// settings are those of a variant beside the plan's own.
-func (p *Plan) settings(variant int) []string {
+// VariantSettings are those of a variant beside the plan's own.
+func (p *Plan) VariantSettings(variant int) []string {
 	list := make([]string, len(p.Axes))
 	for a, n := range p.Variants[variant] {
 		list[a] = p.Axes[a].Name + "=" + p.Axes[a].Values[n]
@@ -433,6 +433,9 @@ func (p *Plan) Hash() string {
 
 // Cells is the number of cells.
 func (p *Plan) Cells() int { return p.before[len(p.Pairs)] }
+
+// First is the number of the first cell of a pair; of the pair behind the last one it is the number of all cells.
+func (p *Plan) First(pair int) int { return p.before[pair] }
 
 // Cell is one cell of a plan. Cells are numbered in the order of pairs, and within a pair of seeds.
 type Cell struct {

@@ -269,6 +269,9 @@ func tableNames(m *sweep.Manifest) string {
 	return strings.Join(list, ", ")
 }
 
+// listedPairs is how many settings a dry run lists.
+const listedPairs = 24
+
 // describe prints what a plan would run, and what that needs.
 func (q *sweepRequest) describe(ctx context.Context, p *sweep.Plan, stdout io.Writer) error {
 	fmt.Fprintf(stdout, "%s: %s: %s of the scenario, %s, %s.\n", p.Scenario.Name, plural(p.Cells(), "cell"), plural(len(p.Variants), "variant"),
@@ -284,9 +287,17 @@ func (q *sweepRequest) describe(ctx context.Context, p *sweep.Plan, stdout io.Wr
 		}
 	}
 	fmt.Fprintf(stdout, "  strategies: %s\n", shorten(short, 12))
+	for i, pair := range p.Pairs {
+		if i == listedPairs {
+			fmt.Fprintf(stdout, "  ... and %d more\n", len(p.Pairs)-i)
+			break
+		}
+		words := append(p.VariantSettings(int(pair[0])), short[pair[1]])
+		fmt.Fprintf(stdout, "  cells %d to %d: %s\n", p.First(i), p.First(i+1)-1, strings.Join(words, " "))
+	}
 	e, err := p.Estimate(ctx, q.workers)
 	if err != nil {
-		return stopped(err, "memory")
+		return failure{exitInterrupted, errInterrupted}
 	}
 	fmt.Fprintf(stdout, "About %s and %s of disk, measured on a few steps of %d of %s.\n", duration(e.Time), bytesText(e.Bytes), e.Cells, plural(p.Cells(), "cell"))
 	if e.Failed > 0 {
