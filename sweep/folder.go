@@ -34,6 +34,14 @@ var ErrOtherPlan = errors.New("name another folder")
 // PlanFile is the plan in a sweep's folder.
 const PlanFile = "plan.json"
 
+// errHeld is that another process holds a lock.
+var errHeld = errors.New("held by another process")
+
+// noLock is that a file system does not lock files.
+func noLock(dir string, err error) error {
+	return fmt.Errorf("files in %s cannot be locked (%w), so that two sweeps would not see each other: %w on another file system", dir, err, ErrOtherPlan)
+}
+
 // Hold makes the folder of a plan, or takes one: for this process alone, or shared with others that run shards of it.
 func Hold(dir string, p *Plan, change Change, shared bool) (*Folder, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -43,8 +51,11 @@ func Hold(dir string, p *Plan, change Change, shared bool) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the folder of the sweep cannot be written: %w; name another", whole.Located(err))
 	}
-	if lock(f, !shared) != nil {
+	if err := lock(f, !shared); err != nil {
 		f.Close()
+		if !errors.Is(err, errHeld) {
+			return nil, noLock(dir, err)
+		}
 		return nil, fmt.Errorf("%s is in use by another sweep: wait for it, or name another folder", dir)
 	}
 	h := &Folder{dir, f}

@@ -1,9 +1,11 @@
-// Package sweep runs many experiments: a plan of cells, each a scenario with settings, a strategy and a seed; a store of what
-// finished; shards that any engine may run; and the tables that are made of them.
+// Package sweep runs many experiments and keeps what they found. A plan lists cells, each a scenario with settings, a strategy and a
+// seed. A cell is independent and deterministic, and its name is the hash of all that decides its result, so that it does not
+// matter who runs it, when, how often, or beside which others.
 //
-// A cell is independent and deterministic, and its name is the hash of what it computes, so that it does not matter who runs
-// it, when, how often, or beside which others: the reading order is plan → shard → store → tables. What values a plan tries is
-// decided in package design, what a cell computes in packages experiment and sim, what tables mean in package stat.
+// The reading order is plan (and make, which builds it) → name → compute → store and folder → run → collect → project and
+// effects. Search runs plans that grow by what they found. Which values are tried is decided in package design, what a cell
+// computes in packages experiment and sim, what differences mean in package stat. Engines that are more than this process,
+// in packages cluster and fleet, fill the same store: by the command run, or by Computer and Store.
 package sweep
 
 import (

@@ -35,6 +35,7 @@ type Projection struct {
 	RowLabels     [][]string // a label for each of the names, of every row in order
 	ColumnLabels  [][]string
 	RowKinds      []string   // what a reader must know of the strategies of a row, such as bound; empty where they differ
+	ColumnKinds   []string   // the same of a column
 	Groups        [][]*Group // [row][column]; nil where there are no cells
 	Floors        []float64  // of the metric, by column; NaN where there is none or they differ
 	Varied        []string   // everything that the sweep varied, but for the seed
@@ -421,7 +422,7 @@ func (r *Results) group(p *Projection, kept []bool, values []float64) error {
 	if err := r.mixed(p, kept, rowOf, columnOf); err != nil {
 		return err
 	}
-	if err := r.kinds(p, kept, rowOf); err != nil {
+	if err := r.kinds(p, kept, rowOf, columnOf); err != nil {
 		return err
 	}
 	return r.floors(p, kept, columnOf)
@@ -510,26 +511,28 @@ func (r *Results) mixed(p *Projection, kept []bool, rowOf, columnOf []int32) err
 	return nil
 }
 
-// kinds finds out what a reader must know of the strategies of every row.
-func (r *Results) kinds(p *Projection, kept []bool, rowOf []int32) error {
-	p.RowKinds = make([]string, len(p.RowLabels))
+// kinds finds out what a reader must know of the strategies of every row and column.
+func (r *Results) kinds(p *Projection, kept []bool, rowOf, columnOf []int32) error {
 	index, words, err := r.cells.Texts("kind")
 	if err != nil {
 		return err
 	}
-	seen := make([]bool, len(p.RowKinds))
-	for i, n := range index {
-		if !kept[i] {
-			continue
+	common := func(of []int32, groups int) []string {
+		list, seen := make([]string, groups), make([]bool, groups)
+		for i, n := range index {
+			if !kept[i] {
+				continue
+			}
+			switch g := of[i]; {
+			case !seen[g]:
+				list[g], seen[g] = words[n], true
+			case list[g] != words[n]:
+				list[g] = ""
+			}
 		}
-		k := &p.RowKinds[rowOf[i]]
-		switch {
-		case !seen[rowOf[i]]:
-			*k, seen[rowOf[i]] = words[n], true
-		case *k != words[n]:
-			*k = ""
-		}
+		return list
 	}
+	p.RowKinds, p.ColumnKinds = common(rowOf, len(p.RowLabels)), common(columnOf, len(p.ColumnLabels))
 	return nil
 }
 

@@ -188,6 +188,9 @@ func Open(dir string, p *Plan, shard Shard) (*Store, error) {
 	}
 	if err := lock(f, true); err != nil {
 		f.Close()
+		if !errors.Is(err, errHeld) {
+			return nil, noLock(dir, err)
+		}
 		return nil, fmt.Errorf("%s is being written by another process: wait for it, two may not run the same shard of a sweep at once", name)
 	}
 	s.f = f

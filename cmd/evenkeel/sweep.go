@@ -61,7 +61,12 @@ Exit codes: 0 fine, 1 the run failed, 2 the request was wrong, 130 interrupted.`
   evenkeel sweep -s none -s loss-free -s smebu --vary experts=64,128,256 --dry-run
   evenkeel sweep --vary aux-loss.coeff=log:1e-4..1 --design nsga2:20x10 --objective maxvio_global --objective affinity_kept --out front
   evenkeel table rates --row strategy,loss-free.rate --col tokens --metric maxvio_global`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("sweep reads one file of flags, and %d are named: put all into one", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if err := readFlags(args[0], cmd.Flags()); err != nil {
@@ -235,17 +240,25 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 	if err != nil {
 		return failed(err)
 	}
-	if q.json {
-		return encode(stdout, m)
+	switch {
+	case q.json:
+		err = encode(stdout, m)
+	case !q.quiet:
+		err = q.report(m, out, found, wall, files, left, stdout)
 	}
-	if q.quiet {
-		return nil
+	if err == nil && m.Failed == m.Cells {
+		err = failed(fmt.Errorf("no cell could run: the column failed of %s says why", filepath.Join(q.out, sweep.CellsTable)))
 	}
+	return err
+}
+
+// report prints what a sweep did and found.
+func (q *sweepRequest) report(m *sweep.Manifest, out sweep.Outcome, found sweep.Found, wall time.Duration, files, left []string, stdout io.Writer) error {
 	lost := ""
 	if n := found.Damaged + found.Torn; n > 0 && out.Ran > 0 {
 		lost = fmt.Sprintf(" (%s found damaged or unfinished before)", plural(n, "record"))
 	}
-	fmt.Fprintf(stdout, "%s: %s, of which %d ran now%s, in %s.\n", p.Scenario.Name, plural(m.Cells, "cell"), out.Ran, lost, duration(wall))
+	fmt.Fprintf(stdout, "%s: %s, of which %d ran now%s, in %s.\n", m.Scenario, plural(m.Cells, "cell"), out.Ran, lost, duration(wall))
 	if err := writeSweepReport(stdout, q.out, terminalWidth(stdout)); err != nil {
 		return failed(err)
 	}
@@ -256,7 +269,7 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 	if len(files) > 0 {
 		pictures = fmt.Sprintf(", and %s in plots", plural(len(files)/2, "picture"))
 	}
-	_, err = fmt.Fprintf(stdout, "\nWritten to %s: %s, %s, %s%s.\nevenkeel table %s and evenkeel plot %s show any part of it.\n",
+	_, err := fmt.Fprintf(stdout, "\nWritten to %s: %s, %s, %s%s.\nevenkeel table %s and evenkeel plot %s show any part of it.\n",
 		q.out, sweep.ManifestFile, sweep.PlanFile, tableNames(m), pictures, q.out, q.out)
 	return err
 }

@@ -144,7 +144,13 @@ type pairVerdict struct {
 func (t *sweptTable) rowLabel(i int) string { return joinLabels(t.Rows, t.RowLabels[i], t.RowKinds[i]) }
 
 // columnLabel is a column in words.
-func (t *sweptTable) columnLabel(i int) string { return joinLabels(t.Columns, t.ColumnLabels[i], "") }
+func (t *sweptTable) columnLabel(i int) string {
+	kind := ""
+	if slices.Contains(t.Columns, "strategy") || slices.Contains(t.Columns, "spec") {
+		kind = t.ColumnKinds[i]
+	}
+	return joinLabels(t.Columns, t.ColumnLabels[i], kind)
+}
 
 // joinLabels is what values of columns say: words alone where they speak for themselves, else name=value.
 func joinLabels(names, values []string, kind string) string {
