@@ -329,6 +329,9 @@ func (r *Results) metric(p *Projection) ([]float64, error) {
 	if key, ok := strings.CutPrefix(p.Metric, "steps."); ok {
 		return r.steady(p, key)
 	}
+	if len(r.Measured()) == 0 {
+		return nil, errors.New("the sweep measured nothing: no cell could run, and the column failed of its table of cells says why")
+	}
 	if !slices.Contains(r.cells.Names, p.Metric) || !slices.Contains(sim.MetricKeys(), p.Metric) {
 		return nil, fmt.Errorf("the sweep has no metric %q%s: it measured %s", p.Metric, nearest.Hint(p.Metric, r.Measured()), strings.Join(r.Measured(), ", "))
 	}
