@@ -70,6 +70,9 @@ func ParseLimits(config []byte) (l Limits, err error) {
 func ReadLimits(ctx context.Context) (l Limits, err error) {
 	config, err := command(ctx, "scontrol", "show", "config")
 	if err != nil {
+		if _, missing := exec.LookPath("scontrol"); missing == nil {
+			err = fmt.Errorf("Slurm does not say its limits, so run this on a login node of a cluster that works: %w", err)
+		}
 		return l, err
 	}
 	return ParseLimits(config)
