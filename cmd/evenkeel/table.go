@@ -137,7 +137,14 @@ type sweptTable struct {
 // pairVerdict compares two rows in one column.
 type pairVerdict struct {
 	a, b, column int
+	a12          float64
 	stat.Verdict
+}
+
+// effect is the size of a difference: in standard deviations of the differences, and as the chance that a value of the first is
+// above one of the second.
+func (p *pairVerdict) effect() string {
+	return fmt.Sprintf("d_z %.2g, A12 %.2f", p.DZ, p.a12)
 }
 
 // rowLabel is a row in words.
@@ -257,7 +264,8 @@ func (t *sweptTable) compare(pairs bool) error {
 					return err
 				}
 				if v != nil {
-					t.pairs = append(t.pairs, pairVerdict{a: a, b: b, column: j, Verdict: *v})
+					x, y := sweep.Pair(t.Groups[a][j], t.Groups[b][j])
+					t.pairs = append(t.pairs, pairVerdict{a: a, b: b, column: j, a12: stat.A12(x, y), Verdict: *v})
 				}
 			}
 		}
@@ -334,6 +342,8 @@ func versusText(v *stat.Verdict) string {
 		return ""
 	case !v.Significant:
 		return fmt.Sprintf("~ p=%.2g", v.Corrected)
+	case !v.Directed():
+		return fmt.Sprintf("differs, p=%.2g", v.Corrected) // its mean says one thing, its ranks another
 	case v.MeanB == 0:
 		return fmt.Sprintf("%+.3g p=%.2g", v.Difference.Estimate, v.Corrected)
 	}
@@ -353,7 +363,7 @@ func writeTables(w io.Writer, m *sweep.Manifest, list []*sweptTable, markdown bo
 			b.WriteString(wrap(note, width) + "\n")
 		}
 		for _, p := range t.pairs {
-			b.WriteString(wrap("- "+prefixed(t.columnLabel(p.column), p.String())+".", width) + "\n")
+			b.WriteString(wrap("- "+prefixed(t.columnLabel(p.column), p.String())+"; "+p.effect()+".", width) + "\n")
 		}
 		if t.effects != nil {
 			b.WriteString("\n" + effectsText(t.effects, t.Metric, width))
@@ -602,6 +612,7 @@ type versusJSON struct {
 	Significant bool     `json:"significant"`
 	DZ          *float64 `json:"d_z"`
 	RankBi      *float64 `json:"rank_biserial"`
+	A12         *float64 `json:"a12,omitempty"`
 	Needed      int      `json:"seeds_needed,omitempty"`
 }
 
@@ -645,7 +656,9 @@ func writeTablesJSON(w io.Writer, m *sweep.Manifest, list []*sweptTable) error {
 			}
 		}
 		for i := range t.pairs {
-			j.Pairs = append(j.Pairs, *newVersus(&t.pairs[i].Verdict, t.columnLabel(t.pairs[i].column)))
+			v := newVersus(&t.pairs[i].Verdict, t.columnLabel(t.pairs[i].column))
+			v.A12 = finite(t.pairs[i].a12)
+			j.Pairs = append(j.Pairs, *v)
 		}
 		if t.effects != nil {
 			j.Effects = t.effects

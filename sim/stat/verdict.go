@@ -129,7 +129,7 @@ func (v Verdict) String() string {
 		return fmt.Sprintf("no difference of %s and %s%s: they are equal over %s", a, b, in, seeds)
 	case !v.Significant:
 		return fmt.Sprintf("no difference of %s and %s%s shown over %s (%s): %s", a, b, in, seeds, v.p(), v.lack())
-	case up != (v.Test.Plus > v.Test.Minus):
+	case !v.Directed():
 		return fmt.Sprintf("%s and %s differ%s over %s (%s), but few large differences turn the mean against the ranks: "+
 			"no direction is shown", a, b, in, seeds, v.p())
 	case up:
@@ -139,11 +139,21 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("%s is below %s%s by %s (%s, %s)", a, b, in, v.size(Interval{-d.Estimate, -d.High, -d.Low}, b), seeds, v.p())
 }
 
+// Directed reports whether mean and ranks say the same of which one is larger.
+func (v *Verdict) Directed() bool {
+	return (v.Difference.Estimate > 0) == (v.Test.Plus > v.Test.Minus)
+}
+
 // size writes a positive difference with its interval and, where the means have one sign, its share of B's.
 func (v *Verdict) size(d Interval, b string) string {
 	s := fmt.Sprintf("%.3g, %.3g %% interval %.3g to %.3g", d.Estimate, 100*v.Level, d.Low, d.High)
 	if v.MeanA*v.MeanB > 0 {
-		s += fmt.Sprintf(", %.2g %% of %s's mean", 100*d.Estimate/math.Abs(v.MeanB), b)
+		share := 100 * d.Estimate / math.Abs(v.MeanB)
+		format := ", %.2g %% of %s's mean"
+		if share >= 100 {
+			format = ", %.0f %% of %s's mean"
+		}
+		s += fmt.Sprintf(format, share, b)
 	}
 	return s
 }
