@@ -141,10 +141,13 @@ type pairVerdict struct {
 	stat.Verdict
 }
 
-// effect is the size of a difference: in standard deviations of the differences, and as the chance that a value of the first is
-// above one of the second.
+// effect is the size of a difference that is shown: in standard deviations of the differences, and as the chance that a value of
+// the first is above one of the second. Of few seeds both are too large.
 func (p *pairVerdict) effect() string {
-	return fmt.Sprintf("d_z %.2g, A12 %.2f", p.DZ, p.a12)
+	if !p.Significant {
+		return ""
+	}
+	return fmt.Sprintf("; d_z %.2g, A12 %.2f", p.DZ, p.a12)
 }
 
 // rowLabel is a row in words.
@@ -363,7 +366,7 @@ func writeTables(w io.Writer, m *sweep.Manifest, list []*sweptTable, markdown bo
 			b.WriteString(wrap(note, width) + "\n")
 		}
 		for _, p := range t.pairs {
-			b.WriteString(wrap("- "+prefixed(t.columnLabel(p.column), p.String())+"; "+p.effect()+".", width) + "\n")
+			b.WriteString(wrap("- "+prefixed(t.columnLabel(p.column), p.String()+p.effect())+".", width) + "\n")
 		}
 		if t.effects != nil {
 			b.WriteString("\n" + effectsText(t.effects, t.Metric, width))
