@@ -47,6 +47,9 @@ func (c *Computer) scenario(index int, seed uint64) (*scenarios.Scenario, error)
 	at := slices.IndexFunc(c.loaded, func(v variant) bool { return v.index == index })
 	if at < 0 {
 		s, err := c.p.Scenario.LoadPinned(append(slices.Concat(c.p.Settings, c.p.VariantSettings(index)), "seeds=["+strconv.FormatUint(seed, 10)+"]"))
+		if elsewhere(err) {
+			return nil, err // and may be mended
+		}
 		if len(c.loaded) == remembered {
 			c.loaded = c.loaded[:remembered-1]
 		}
@@ -85,8 +88,18 @@ func (c *Computer) Compute(ctx context.Context, cells []Cell) ([]*Record, error)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if err != nil {
+	if err != nil && len(at) == 1 {
 		return fail(err)
+	}
+	if err != nil { // of one of them: the others must not know
+		for _, i := range at {
+			alone, err := c.Compute(ctx, cells[i:i+1])
+			if err != nil {
+				return nil, err
+			}
+			records[i] = alone[0]
+		}
+		return records, nil
 	}
 	for n, i := range at {
 		records[i] = c.p.record(r.Strategies[n])
