@@ -92,6 +92,9 @@ func (h *Folder) enter(p *Plan, change Change) error {
 		return fmt.Errorf("%s holds the results of another plan (%s, not %s): %w, or give it this plan, and keep the cells that both have, by sweep --extend", h.Dir, old.Hash(), p.Hash(), ErrOtherPlan)
 	case errors.Is(err, fs.ErrNotExist):
 		if err := h.fresh(); err != nil {
+			if _, gone := os.Stat(name); gone == nil { // another shard wrote the plan meanwhile
+				return h.enter(p, change)
+			}
 			return err
 		}
 	case err != nil && change != Extend:

@@ -9,9 +9,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,11 +88,19 @@ type place struct {
 	file   int32
 }
 
-// resultFiles lists the result files of a folder.
-func resultFiles(dir string) ([]string, error) {
-	files, err := filepath.Glob(filepath.Join(dir, resultsFolder, "*"+resultsSuffix))
-	slices.Sort(files)
-	return files, err
+// resultFiles lists the result files of a folder, sorted. A folder may have none yet.
+func resultFiles(dir string) (files []string, err error) {
+	folder := filepath.Join(dir, resultsFolder)
+	entries, err := os.ReadDir(folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, whole.Located(err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), resultsSuffix) {
+			files = append(files, filepath.Join(folder, e.Name()))
+		}
+	}
+	return files, nil
 }
 
 // scan calls f for every whole line of every result file of a folder. f must not keep the record.
