@@ -113,7 +113,7 @@ func (q *cut) count(ctx context.Context, limit int) (int, error) {
 	}
 	e, err := q.plan.Estimate(ctx, 1)
 	if err != nil {
-		return 0, stopped(err, "memory")
+		return 0, failure{exitInterrupted, fmt.Errorf("%w: nothing was written or submitted", errInterrupted)}
 	}
 	q.Estimate = *e
 	return cluster.Shards(e.Time, time.Duration(q.minutes*float64(time.Minute)), q.workers, units, limit), nil

@@ -130,7 +130,9 @@ func collect(ctx context.Context, dir string, others []string, csv bool, stdout,
 		return err
 	}
 	folder, err := sweep.Hold(dir, p, sweep.Keep, false)
-	if err != nil {
+	if errors.Is(err, sweep.ErrOtherPlan) {
+		return err
+	} else if err != nil {
 		return failure{exitAgain, err} // shards that still run
 	}
 	defer folder.Release()
