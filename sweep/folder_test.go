@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -45,5 +46,31 @@ func TestShardsBeginAtOnce(t *testing.T) {
 			})
 		}
 		group.Wait()
+	}
+}
+
+// TestFolderOfTheScenarioDoesNotMatter plans one file by two paths, with a cell that cannot run and says why.
+func TestFolderOfTheScenarioDoesNotMatter(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "own.yaml")
+	if err := os.WriteFile(name, []byte("experts: 8\ntopk: 2\ntokens: 64\nsteps: 4\nevaluation_tokens: 128\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Dir(name))
+	var plans, reasons []string
+	for _, path := range []string{name, "own.yaml"} {
+		b := small(t, "none")
+		b.Scenario, b.Settings = path, nil
+		p, err := New(b, []string{"experts", "topk"}, "grid", grid([]string{"8", "16"}, []string{"2", "12"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		records, err := NewComputer(p).Compute(context.Background(), p.Of(p.Units()[len(p.Seeds)])) // 12 of 8 experts
+		if err != nil || records[0].Failed == "" {
+			t.Fatalf("%v, %+v", err, records)
+		}
+		plans, reasons = append(plans, string(p.Encode())), append(reasons, records[0].Failed)
+	}
+	if plans[0] != plans[1] || reasons[0] != reasons[1] {
+		t.Errorf("by its full path\n%s%s\nby its name\n%s%s", plans[0], reasons[0], plans[1], reasons[1])
 	}
 }

@@ -280,6 +280,9 @@ func (p *Plan) settle(b Base) error {
 			}
 		}
 	}
+	if !slices.ContainsFunc(p.Axes, func(a Axis) bool { return a.Name == "trace.file" }) { // whose values may be relative to that folder
+		p.Scenario.File = filepath.Base(p.Scenario.File)
+	}
 	if len(b.Seeds) == 0 {
 		p.Seeds = s.Seeds
 		for i := range p.Pairs {
