@@ -227,8 +227,8 @@ func (w *worker) join(ctx context.Context, c card) error {
 		return &RefusedError{fmt.Sprintf("sweep %s was begun by evenkeel-fleet %s with format %d, and this worker is %s with format %d: figures of two programs are not mixed; start the worker from the same build",
 			c.Plan, c.Program, c.Format, w.Program, sweep.Format)}
 	}
+	old := s
 	s = &serving{card: c}
-	s.ctx, s.cancel = context.WithCancel(w.ctx)
 	if err := again(ctx, func(ctx context.Context) (err error) {
 		if s.objects, err = w.js.ObjectStore(ctx, stream(c.Plan)); err == nil {
 			s.tasks, err = w.js.Consumer(ctx, stream(c.Plan), takers)
@@ -262,6 +262,11 @@ func (w *worker) join(ctx context.Context, c card) error {
 	s.compute = w.compute
 	if s.compute == nil {
 		s.compute = computer.Compute
+	}
+	if old != nil { // the same sweep by a new card: what runs goes on, and ends with it
+		s.ctx, s.cancel = old.ctx, old.cancel
+	} else {
+		s.ctx, s.cancel = context.WithCancel(w.ctx)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
