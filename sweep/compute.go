@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -116,6 +117,33 @@ func elsewhere(err error) bool {
 
 // errMemory is that cells need more memory than there is, which says nothing about the cells.
 var errMemory = errors.New("take fewer --workers, or a larger machine")
+
+// Reachable says why this machine cannot run a plan that others can: the file of its trace is not here, or not the same.
+func (c *Computer) Reachable() error {
+	p := c.p
+	reads := func(s string) bool { return strings.HasPrefix(s, traceFile) }
+	named := false
+	for _, s := range p.Settings {
+		named = named || reads(s)
+	}
+	for _, a := range p.Axes {
+		named = named || reads(a.Name+"=")
+	}
+	if !named {
+		return nil
+	}
+	var first error
+	for i := range min(len(p.Variants), checked) {
+		_, err := c.scenario(i, p.Seeds[0])
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return first
+}
 
 // config makes the configuration of those cells that can act on their variant, and lists them; of the others it fills the records.
 func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, at []int, err error) {

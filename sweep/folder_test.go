@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -72,5 +73,27 @@ func TestFolderOfTheScenarioDoesNotMatter(t *testing.T) {
 	}
 	if plans[0] != plans[1] || reasons[0] != reasons[1] {
 		t.Errorf("by its full path\n%s%s\nby its name\n%s%s", plans[0], reasons[0], plans[1], reasons[1])
+	}
+}
+
+func TestTracesThatVaryNeedTheirChecksums(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "scenarios", "shipped", "tinymoe.npz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, name := range []string{"a.npz", "b.npz"} {
+		files = append(files, filepath.Join(t.TempDir(), name))
+		if err := os.WriteFile(files[len(files)-1], text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := small(t, "none")
+	b.Scenario, b.Settings = "trace:"+files[0], nil
+	if _, err := New(b, []string{"trace.file"}, "grid", grid(files)); err == nil || !strings.Contains(err.Error(), "--vary trace.sha256") {
+		t.Errorf("files without checksums: %v", err)
+	}
+	if _, err := New(b, []string{"trace.file"}, "grid", grid(files[:1])); err != nil {
+		t.Errorf("one file: %v", err)
 	}
 }

@@ -265,6 +265,12 @@ func (p *Plan) settle(b Base) error {
 	if err != nil {
 		return err
 	}
+	varies := func(key string) bool {
+		return slices.ContainsFunc(p.Axes, func(a Axis) bool { return a.Name == key && len(a.Values) > 1 })
+	}
+	if varies("trace.file") && !varies("trace.sha256") {
+		return errors.New("--vary trace.file: files are told apart by their checksums: add --vary trace.sha256=... with as many values, and --design zip")
+	}
 	if s.Trace != nil {
 		p.Settings = append(p.Settings, "trace.layer="+strconv.Itoa(s.Trace.Layer), "trace.sha256="+s.Trace.SHA256)
 		if !s.Trace.Embedded() {

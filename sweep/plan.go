@@ -2,10 +2,11 @@
 // seed. A cell is independent and deterministic, and its name is the hash of all that decides its result, so that it does not
 // matter who runs it, when, how often, or beside which others.
 //
-// The reading order is plan (and make, which builds it) → name → compute → store and folder → run → collect → project and
-// effects. Search runs plans that grow by what they found. Which values are tried is decided in package design, what a cell
-// computes in packages experiment and sim, what differences mean in package stat. Engines that are more than this process,
-// in packages cluster and fleet, fill the same store: by the command run, or by Computer and Store.
+// The reading order is plan (and make, which builds it), which is cut into units of work → name → compute, a unit at a time →
+// store and folder → run → collect (and gather, lacking, parquet, csv) → project and effects. Estimate measures a plan beforehand,
+// wire carries results between machines, and search runs plans that grow by what they found. Which values are tried is decided in
+// package design, what a cell computes in packages experiment and sim, what differences mean in package stat. Engines that are
+// more than this process, in packages cluster and fleet, fill the same store: by the command run, or by Computer and Store.
 package sweep
 
 import (
@@ -30,7 +31,10 @@ import (
 	"evenkeel/sweep/design"
 )
 
-// Format is the version of plans and results. Results of another one are never mixed with this one's.
+// Format is the version of plans and results. Results of another one are never mixed with this one's. It is raised when a plan or
+// a record is written otherwise, and when a cell of the same name computes other figures: by a change of streams, metrics, the
+// simulation or its random numbers, or of the default of a scenario's key. A change of one strategy
+// raises its revision instead, and the text of a shipped scenario is in the plan.
 const Format = 1
 
 // Plan is everything that a sweep computes.

@@ -83,30 +83,3 @@ func (w *Wire) DecodeRecords(cells []Cell, lines []byte) ([]*Record, error) {
 	}
 	return records, nil
 }
-
-// Reachable says why this machine cannot run a plan that others can: the file of its trace is not here, or not the same.
-func (c *Computer) Reachable() error {
-	p := c.p
-	reads := func(s string) bool { return strings.HasPrefix(s, traceFile) }
-	named := false
-	for _, s := range p.Settings {
-		named = named || reads(s)
-	}
-	for _, a := range p.Axes {
-		named = named || reads(a.Name+"=")
-	}
-	if !named {
-		return nil
-	}
-	var first error
-	for i := range min(len(p.Variants), checked) {
-		_, err := c.scenario(i, p.Seeds[0])
-		if err == nil {
-			return nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return first
-}
