@@ -628,3 +628,36 @@ func TestStatus(t *testing.T) {
 		t.Errorf("workers: %+v", s.Workers)
 	}
 }
+
+// A slot that took several units because the last was short does not hold the others while a long one runs.
+func TestShortUnitsBeforeLongOnes(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 20, 3) // 12 units
+	nc := connected(t)
+	f := open(t, t.TempDir(), p)
+	var calls atomic.Int64
+	ran := map[int]int{}
+	var mu sync.Mutex
+	out, err := Run(deadline(t), nc, p, f.store, quick(Options{Workers: 2, AckWait: 500 * time.Millisecond,
+		compute: func(ctx context.Context, cells []sweep.Cell) ([]*sweep.Record, error) {
+			mu.Lock()
+			ran[cells[0].Index]++
+			mu.Unlock()
+			if calls.Add(1) > 2 {
+				time.Sleep(700 * time.Millisecond)
+			}
+			return stub(ctx, cells)
+		}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out.Dead) > 0 || out.Ran != p.Cells() {
+		t.Errorf("%+v", out)
+	}
+	for cell, n := range ran {
+		if n > 1 {
+			t.Errorf("the unit of cell %d was run %d times", cell, n)
+		}
+	}
+	f.once(t)
+}

@@ -67,7 +67,7 @@ type serving struct {
 	compute compute
 	tasks   jetstream.Consumer
 	objects jetstream.ObjectStore
-	typical atomic.Int64 // nanoseconds that the last unit took
+	typical atomic.Int64 // nanoseconds that the last units took
 	absent  int          // looks in a row that did not find it
 	ctx     context.Context
 	cancel  context.CancelFunc // when it is over
@@ -318,13 +318,26 @@ func (w *worker) slot(stop context.Context, turn int) {
 		if typical := time.Duration(s.typical.Load()); typical > 0 {
 			most = int(shortBatch / typical)
 		}
-		for _, msg := range take(s.tasks, wait, most) {
+		list := take(s.tasks, wait, most)
+		waiting := make(chan jetstream.Msg, len(list))
+		for _, msg := range list {
+			waiting <- msg
+		}
+		close(waiting)
+		// Those behind a unit that turns out to be long have no heartbeat: they go back in time.
+		late := time.AfterFunc(time.Duration(s.AckWait)*time.Millisecond/3, func() {
+			for msg := range waiting {
+				msg.Nak()
+			}
+		})
+		for msg := range waiting {
 			if s.ctx.Err() == nil {
 				w.handle(s, msg, sending)
 			} else {
 				msg.Nak()
 			}
 		}
+		late.Stop()
 	}
 }
 
@@ -376,7 +389,7 @@ func (w *worker) handle(s *serving, msg jetstream.Msg, sending chan struct{}) {
 	w.running.Add(1)
 	records, err := w.run(ctx, s, cells)
 	w.running.Add(-1)
-	s.typical.Store(int64(time.Since(begin)))
+	s.typical.Store(max(int64(time.Since(begin)), s.typical.Load()/2)) // one short unit after a long one promises nothing
 	sending <- struct{}{}
 	go func() { // while the slot computes its next unit
 		defer func() { <-sending }()
