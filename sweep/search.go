@@ -58,6 +58,7 @@ type Session struct {
 	Options Options
 
 	Plan *Plan // of all points so far
+	Ran  int   // cells that were not stored before
 
 	dir    string
 	folder *Folder
@@ -131,7 +132,8 @@ func (s *Session) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = Run(ctx, s.Plan, store, s.Options)
+	out, err := Run(ctx, s.Plan, store, s.Options)
+	s.Ran += out.Ran
 	if closing := store.Close(); err == nil {
 		err = closing
 	}

@@ -73,7 +73,7 @@ func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Ax
 	if err != nil {
 		return stopped(err, q.out)
 	}
-	return q.finish(ctx, run.Plan, sweep.Outcome{Cells: run.Plan.Cells(), Ran: run.Plan.Cells()}, sweep.Found{}, time.Since(begin), stdout, stderr)
+	return q.finish(ctx, run.Plan, sweep.Outcome{Cells: run.Plan.Cells(), Ran: run.Ran}, sweep.Found{}, time.Since(begin), stdout, stderr)
 }
 
 // search makes that of --design.

@@ -222,6 +222,9 @@ func TestEveryDesignRuns(t *testing.T) {
 		if code, _, said := evenkeel(t, "table", dir); code != 0 {
 			t.Errorf("%v: table: exit %d: %s", x.args, code, said)
 		}
+		if _, out, said := evenkeel(t, append(sweeping(dir, x.args...), "--quiet=false")...); !strings.Contains(out, "of which 0 ran now") {
+			t.Errorf("%v: the same again does not say that nothing ran: %s%s", x.args, out, said)
+		}
 	}
 }
 
