@@ -11,6 +11,7 @@ type Config struct {
 	MicroBatches int
 	Ranks        int
 	Steps        int
+	Shots        []int // rising; steps whose loads are kept beside the evenly spaced ones
 	Seeds        []uint64
 	WorldSeed    uint64 // draws the task of experts that learn, for all seeds; 0: each seed draws its own
 	Router       RouterConfig

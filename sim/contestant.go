@@ -3,6 +3,7 @@ package sim
 import (
 	"math"
 	"math/bits"
+	"slices"
 
 	"evenkeel/internal/vec"
 	"evenkeel/metrics"
@@ -20,7 +21,8 @@ type contestant struct {
 	solvable bool     // the optimum is known
 	sized    bool     // the task takes its gates as they are, undivided
 	layer    moe.Layer
-	real     int // experts that compute, the first ones of the layer
+	real     int   // experts that compute, the first ones of the layer
+	shots    []int // Config.Shots
 
 	scores        []float32 // [tile][E][64]; the oracle's own where shared
 	logits        []float32 // the same of logits, where the strategy asks for them and its router learns
@@ -49,7 +51,7 @@ type contestant struct {
 
 func newContestant(c *Config, s moe.Strategy, seed uint64, o *oracle, weights []float32) *contestant {
 	t := s.Traits()
-	x := &contestant{strategy: s, traits: t, layer: c.Layer, real: c.Layer.Experts - t.Idle,
+	x := &contestant{strategy: s, traits: t, layer: c.Layer, real: c.Layer.Experts - t.Idle, shots: c.Shots,
 		assigned: moe.NewAssignment(c.Layer, c.places(), t), run: &Run{Seed: seed, Values: map[string]float64{}}}
 	x.start = append(x.start, s.Bias()...)
 	if c.Router.Mode != Frozen && !t.Oracle {
@@ -228,7 +230,8 @@ func (x *contestant) record(b *moe.Batch, o *oracle, steps int) {
 	}
 	x.run.Steps = append(x.run.Steps, x.row)
 	every := (steps + shots - 1) / shots
-	if x.traits.Oracle || step%every == 0 || step == steps-1 {
+	_, asked := slices.BinarySearch(x.shots, step)
+	if asked || x.traits.Oracle || step%every == 0 || step == steps-1 {
 		x.shoot(step)
 	}
 	if step >= steps-window(steps) {

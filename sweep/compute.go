@@ -183,6 +183,9 @@ func (c *Computer) config(cells []Cell, records []*Record) (config *sim.Config, 
 	if err := c.p.tooLong(config); err != nil {
 		return nil, nil, err
 	}
+	if c.p.Loads {
+		config.Shots = c.p.recorded(config.Steps)
+	}
 	all, list := at, config.Strategies
 	at, config.Strategies = nil, nil
 	for n, i := range all {
@@ -208,6 +211,15 @@ func (p *Plan) tooLong(c *sim.Config) error {
 	return nil
 }
 
+// recorded are the indices of the steps that are kept of a run of n.
+func (p *Plan) recorded(n int) []int {
+	list := make([]int, min(p.Steps, n))
+	for i := range list {
+		list[i] = (i+1)*n/len(list) - 1
+	}
+	return list
+}
+
 // record keeps what a plan asks for of a run.
 func (p *Plan) record(s *sim.StrategyResult) *Record {
 	run := s.Runs[0]
@@ -224,15 +236,12 @@ func (p *Plan) record(s *sim.StrategyResult) *Record {
 		return r
 	}
 	shots := run.Shots
-	n := len(run.Steps)
-	for i := range min(p.Steps, n) {
-		row := &run.Steps[(i+1)*n/min(p.Steps, n)-1]
+	for _, i := range p.recorded(len(run.Steps)) {
+		row := &run.Steps[i]
 		s := StepOfCell{Step: row.Step, Values: finite(stepValues(row))}
 		if p.Loads {
 			if j, ok := slices.BinarySearchFunc(shots, row.Step, func(s sim.Shot, step int) int { return s.Step - step }); ok {
 				s.Loads = shots[j].Load
-			} else if j > 0 {
-				s.Loads = shots[j-1].Load
 			}
 		}
 		r.Steps = append(r.Steps, s)
