@@ -33,8 +33,8 @@ import (
 
 // Format is the version of plans and results. Results of another one are never mixed with this one's. It is raised when a plan or
 // a record is written otherwise, and when a cell of the same name computes other figures: by a change of streams, metrics, the
-// simulation or its random numbers, or of the default of a scenario's key. A change of one strategy
-// raises its revision instead, and the text of a shipped scenario is in the plan.
+// simulation, its random numbers or the default of a scenario's key. A change of one strategy raises its revision instead, and
+// the text of a shipped scenario is in the plan.
 const Format = 1
 
 // Plan is everything that a sweep computes.
