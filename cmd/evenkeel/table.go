@@ -315,7 +315,7 @@ func cellText(g *sweep.Group) string {
 	case g == nil:
 		return ""
 	case math.IsNaN(m):
-		return "cannot run"
+		return "no figure"
 	}
 	s := strconv.FormatFloat(m, 'g', 4, 64)
 	if !math.IsNaN(half) {
@@ -333,7 +333,7 @@ func cellText(g *sweep.Group) string {
 		s += " !"
 	}
 	if g.Failed > 0 {
-		s += fmt.Sprintf(" (%d failed)", g.Failed)
+		s += fmt.Sprintf(" (%d without)", g.Failed)
 	}
 	return s
 }
@@ -494,14 +494,19 @@ func (t *sweptTable) numericRow(k int) bool {
 // notes say what a reader must know of a table.
 func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 	var mixed []string
-	failed, single, seeds := 0, 0, 0
+	failed, single, seeds, fewest := 0, 0, 0, math.MaxInt
 	for _, row := range t.Groups {
 		for _, g := range row {
 			if g == nil {
 				continue
 			}
 			failed += g.Failed
-			seeds = max(seeds, len(g.Seeds))
+			if len(g.Mixed) == 0 {
+				seeds = max(seeds, len(g.Seeds))
+				if len(g.Seeds) > 1 {
+					fewest = min(fewest, len(g.Seeds))
+				}
+			}
 			if len(g.Values) == 1 {
 				single++
 			}
@@ -515,17 +520,22 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 	if len(mixed) > 0 {
 		list = append(list, fmt.Sprintf("WARNING: what is marked ! mixes settings: %s varies within it, so that there is no interval over seeds. Add it to --row or --col, or pick one value by --filter.", strings.Join(mixed, " and ")))
 	}
-	if seeds > 1 && len(mixed) == 0 {
-		list = append(list, fmt.Sprintf("± is half of the 95 %% t-interval over %d seeds.", seeds))
+	if seeds > 1 {
+		over := strconv.Itoa(seeds)
+		if fewest < seeds {
+			over = fmt.Sprintf("%d to %d", fewest, seeds)
+		}
+		list = append(list, fmt.Sprintf("± is half of the 95 %% t-interval over %s seeds.", over))
 	}
 	if single > 0 && seeds == 1 {
 		list = append(list, "WARNING: one seed gives no interval: nothing can be said of differences. Sweep again with --seeds 8 and --extend.")
 	}
-	if failed > 0 {
-		list = append(list, fmt.Sprintf("%d cells have no figure: the column failed of %s says why, or the metric does not apply to them.", failed, sweep.CellsTable))
+	if failed -= t.Uncut; failed > 0 { // what has no end of its transient has a note of its own
+		list = append(list, fmt.Sprintf("%s without this figure: a mean says nothing of such. Either the column failed of %s says why, or the metric does not apply, or a run never came to it, as one that does not settle.",
+			plural(failed, "cell"), sweep.CellsTable))
 	}
 	if t.Uncut > 0 {
-		list = append(list, fmt.Sprintf("%d cells are left out: MSER-5 found no end of their transient. Run more steps, or record more of them.", t.Uncut))
+		list = append(list, fmt.Sprintf("%s left out: MSER-5 found no end of the transient. Run more steps, or record more of them.", plural(t.Uncut, "cell")))
 	}
 	var family []*stat.Verdict
 	for _, row := range t.versus {
@@ -534,6 +544,9 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 				family = append(family, v)
 			}
 		}
+	}
+	if t.base >= 0 && len(family) == 0 && len(t.RowLabels) > 1 {
+		list = append(list, fmt.Sprintf("WARNING: no row was compared with %s: no column has figures of both under the same seeds, without mixed settings.", t.rowLabel(t.base)))
 	}
 	if len(family) > 0 {
 		least, most := family[0].Least, 0
