@@ -136,6 +136,7 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{[]string{"table", swept, "--filter", "strategy<none"}, 2, "strategy holds words, which are compared by = or !="},
 		{[]string{"table", swept, "--filter", "strategy=nonne"}, 2, `no cell has strategy "nonne"; did you mean none?`},
 		{[]string{"table", swept, "--base", "nope"}, 2, "--base nope: there is no such row: the rows are none, loss-free"},
+		{[]string{"table", swept, "--format", "csv", "--pairs"}, 2, "--format csv has no place for --pairs and --effects"},
 		{[]string{"table", swept, "--format", "xml"}, 2, `--format is "xml"`},
 	} {
 		code, printed, said := evenkeel(t, x.args...)
@@ -214,6 +215,8 @@ func TestTablesSayWhatTheyLack(t *testing.T) {
 		{[]string{"--metric", "steps.maxvio", "--filter", "strategy=none"}, "3 cells left out: MSER-5", "cannot run"},
 		{[]string{"--row", "strategy", "--base", "none"}, "WARNING: no row was compared with none", "vs loss-free"},
 		{[]string{"--row", "strategy"}, "t-interval over 3 seeds", "over 6 seeds"},
+		{[]string{"--filter", "maxvio_global>=0"}, "WARNING: --filter chooses cells by what they found, maxvio_global", "no figure"},
+		{[]string{"--filter", "rate<0.01"}, "t-interval over 3 seeds", "chooses cells by"},
 	} {
 		code, out, said := evenkeel(t, append([]string{"table", dir}, x.args...)...)
 		if code != 0 || !strings.Contains(strings.ReplaceAll(out, "\n", " "), x.say) || strings.Contains(out, x.hide) {

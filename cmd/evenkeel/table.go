@@ -83,6 +83,9 @@ func (q *tableRequest) run(dir string, stdout io.Writer) error {
 	if !slices.Contains([]string{"text", "markdown", "csv", "json", "bench"}, q.format) {
 		return fmt.Errorf("--format is %q: it must be text, markdown, csv, json or bench", q.format)
 	}
+	if (q.pairs || q.effects) && (q.format == "csv" || q.format == "bench") {
+		return fmt.Errorf("--format %s has no place for --pairs and --effects: take text, markdown or json", q.format)
+	}
 	r, err := sweep.OpenResults(dir)
 	if err != nil {
 		return err
@@ -97,7 +100,7 @@ func (q *tableRequest) run(dir string, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		t := &sweptTable{Projection: p}
+		t := &sweptTable{Projection: p, chosen: outcomes(r, q.filters)}
 		if t.base, err = t.row(q.base); err != nil {
 			return err
 		}
@@ -125,6 +128,18 @@ func (q *tableRequest) run(dir string, stdout io.Writer) error {
 	return writeTables(stdout, r.Manifest, list, q.format == "markdown", terminalWidth(stdout))
 }
 
+// outcomes are the metrics that filters choose cells by.
+func outcomes(r *sweep.Results, filters []string) (list []string) {
+	for _, f := range filters {
+		if end := strings.IndexAny(f, "=!<>"); end > 0 {
+			if name := strings.TrimSpace(f[:end]); slices.Contains(r.Measured(), name) && !slices.Contains(list, name) {
+				list = append(list, name)
+			}
+		}
+	}
+	return list
+}
+
 // sweptTable is a projection with what the seeds say about its rows.
 type sweptTable struct {
 	*sweep.Projection
@@ -132,6 +147,7 @@ type sweptTable struct {
 	versus  [][]*stat.Verdict // [row][column], of the row less the base; nil where they cannot be compared
 	pairs   []pairVerdict
 	effects *sweep.Effects
+	chosen  []string // metrics that a filter chose the cells by
 }
 
 // pairVerdict compares two rows in one column.
@@ -545,6 +561,9 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 			}
 		}
 	}
+	if len(t.chosen) > 0 {
+		list = append(list, fmt.Sprintf("WARNING: --filter chooses cells by what they found, %s: means, intervals and p are of the chosen seeds and not of the strategy.", strings.Join(t.chosen, " and ")))
+	}
 	if t.base >= 0 && len(family) == 0 && len(t.RowLabels) > 1 {
 		list = append(list, fmt.Sprintf("WARNING: no row was compared with %s: no column has figures of both under the same seeds, without mixed settings.", t.rowLabel(t.base)))
 	}
@@ -574,12 +593,15 @@ func effectsText(e *sweep.Effects, metric string, width int) string {
 	w.Style().Format.Header = text.FormatDefault
 	w.SetColumnConfigs([]table.ColumnConfig{{Number: 2, Align: text.AlignRight, AlignHeader: text.AlignRight}, {Number: 3, Align: text.AlignRight, AlignHeader: text.AlignRight}, {Number: 4, Align: text.AlignRight, AlignHeader: text.AlignRight}})
 	w.AppendHeader(table.Row{"what varies " + metric, "share, %", "degrees of freedom", "F"})
-	for _, term := range e.Terms {
-		f := ""
+	for i, term := range e.Terms {
+		name, f := term.Name, ""
+		if i == len(e.Terms)-1 && name == "seeds" {
+			name = "seeds and what is left" // seeds are no block here: it holds what they do with the parameters
+		}
 		if term.F > 0 {
 			f = strconv.FormatFloat(term.F, 'g', 3, 64)
 		}
-		w.AppendRow(table.Row{term.Name, fmt.Sprintf("%.1f", 100*term.Share), term.DF, f})
+		w.AppendRow(table.Row{name, fmt.Sprintf("%.1f", 100*term.Share), term.DF, f})
 	}
 	var b strings.Builder
 	for line := range strings.Lines(w.Render()) {
