@@ -210,8 +210,12 @@ func (h HeatMap) draw(panels []HeatPanel, t tally, colours scale, said []string)
 		if n > 1 {
 			floor += " to " + rounded(t.floors[n-1], 3)
 		}
-		floor += fmt.Sprintf("; the interval, or the mean where there is none, reaches it in %s, so "+
-			"that what is left there may be noise", plural(near, "cell"))
+		if near > 0 {
+			floor += fmt.Sprintf("; the interval, or the mean where there is none, reaches it in %s, so "+
+				"that what is left there may be noise", plural(near, "cell"))
+		} else {
+			floor += "; no interval, nor a mean where there is none, reaches it"
+		}
 		if near > 0 && !fine {
 			floor += " (dot in the corner)"
 		}

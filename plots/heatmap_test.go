@@ -68,6 +68,13 @@ func TestHeatMap(t *testing.T) {
 		pictures[name] = checkPicture(t, "heatmap", name, h.Picture)
 	}
 	says(t, "usual", pictures["usual"], "MaxVio global over rate and tokens", "loss-free", "momentum", "65,536", "reaches it in 1 cell", "±, the longer side: 95 %", "MaxVio global (log scale)")
+	far := heatMaps()["one"]
+	for _, row := range far.Panels[0].Cells {
+		for i := range row {
+			row[i].Floor = row[i].Low / 10
+		}
+	}
+	says(t, "far", checkPicture(t, "heatmap", "far", far.Picture), "no interval, nor a mean where there is none, reaches it")
 	says(t, "gaps", pictures["gaps"], "Hatched: 1 cell not run", "Crossed: 1 cell run without a value", "1 cell has the lowest colour", "by construction: balanced-optimum (bound)")
 	says(t, "negative", pictures["negative"], "Linear colours")
 	says(t, "names", pictures["names"], "1 = a schedule with a very long name <&>")

@@ -37,7 +37,7 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 		return nil, err
 	}
 	p := &Projection{Metric: q.Metric}
-	values, err := r.metric(p)
+	values, err := r.metric(p, kept)
 	if err != nil {
 		return nil, err
 	}

@@ -146,7 +146,7 @@ func (m *maker) role(name string) (role, error) {
 					return role{}, fmt.Errorf("--vary %s: it is no key of a scenario, and %w", name, err)
 				}
 			}
-			return role{}, fmt.Errorf("--vary %s: it is neither a key of a scenario%s nor a knob of a strategy, such as loss-free.rate", name, nearest.Hint(key, known))
+			return role{}, fmt.Errorf("--vary %s: it is neither a key of a scenario nor a knob of a strategy, such as loss-free.rate%s", name, nearest.Hint(key, known))
 		}
 		m.plan.Axes = append(m.plan.Axes, Axis{Name: name})
 		m.values = append(m.values, map[string]int32{})

@@ -317,7 +317,7 @@ func (r *Results) Project(q Query) (*Projection, error) {
 	if err != nil {
 		return nil, err
 	}
-	values, err := r.metric(p)
+	values, err := r.metric(p, kept)
 	if err != nil {
 		return nil, err
 	}
@@ -325,9 +325,9 @@ func (r *Results) Project(q Query) (*Projection, error) {
 }
 
 // metric reads the metric of every cell.
-func (r *Results) metric(p *Projection) ([]float64, error) {
+func (r *Results) metric(p *Projection, kept []bool) ([]float64, error) {
 	if key, ok := strings.CutPrefix(p.Metric, "steps."); ok {
-		return r.steady(p, key)
+		return r.steady(p, key, kept)
 	}
 	if len(r.Measured()) == 0 {
 		return nil, errors.New("the sweep measured nothing: no cell could run, and the column failed of its table of cells says why")
@@ -339,7 +339,7 @@ func (r *Results) metric(p *Projection) ([]float64, error) {
 }
 
 // steady is the mean of a step's metric over the recorded steps of every cell that MSER-5 keeps.
-func (r *Results) steady(p *Projection, key string) ([]float64, error) {
+func (r *Results) steady(p *Projection, key string, kept []bool) ([]float64, error) {
 	if !slices.Contains(stepColumns, key) {
 		return nil, fmt.Errorf("steps have no metric %q%s: they have %s", key, nearest.Hint(key, stepColumns), strings.Join(stepColumns, ", "))
 	}
@@ -378,7 +378,9 @@ func (r *Results) steady(p *Projection, key string) ([]float64, error) {
 		first, err := stat.MSER5(series)
 		if err != nil {
 			values[i] = math.NaN()
-			p.Uncut++
+			if kept[i] && len(series) > 0 {
+				p.Uncut++
+			}
 			continue
 		}
 		values[i] = stat.Mean(series[first:])

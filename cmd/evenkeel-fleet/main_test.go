@@ -17,11 +17,17 @@ import (
 // planned makes the folder of a small sweep, as evenkeel sweep --plan-only does.
 func planned(t *testing.T) (dir string, p *sweep.Plan) {
 	t.Helper()
-	spec, err := strategies.Parse("loss-free")
+	return plannedOf(t, "loss-free")
+}
+
+// plannedOf is planned for a strategy and further settings.
+func plannedOf(t *testing.T, strategy string, settings ...string) (dir string, p *sweep.Plan) {
+	t.Helper()
+	spec, err := strategies.Parse(strategy)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err = sweep.New(sweep.Base{Scenario: "uniform", Settings: []string{"experts=8", "topk=2", "tokens=64", "steps=4", "evaluation_tokens=128"}, Layer: -1,
+	p, err = sweep.New(sweep.Base{Scenario: "uniform", Settings: append([]string{"experts=8", "topk=2", "tokens=64", "steps=4", "evaluation_tokens=128"}, settings...), Layer: -1,
 		Strategies: []strategies.Spec{spec}, Seeds: []uint64{1, 2}}, nil, "grid", func(yield func(sweep.Point) bool) { yield(sweep.Point{}) })
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +64,13 @@ func TestRun(t *testing.T) {
 	var s summary
 	if err := json.Unmarshal([]byte(stdout), &s); code != 0 || err != nil || stderr != "" || s.Cells != 2 || s.Ran != 0 || s.Missing != 0 {
 		t.Errorf("exit %d, %v\n%s%s", code, err, stdout, stderr)
+	}
+}
+
+func TestASweepWithoutFiguresFails(t *testing.T) {
+	dir, _ := plannedOf(t, "aux-loss", "router.mode=frozen")
+	if code, stdout, stderr := command("run", dir); code != exitFailed || !strings.Contains(stderr, "no cell could run") {
+		t.Errorf("exit %d: %s%s", code, stdout, stderr)
 	}
 }
 

@@ -212,6 +212,9 @@ func (q *runRequest) finish(ctx context.Context, p *sweep.Plan, out fleet.Outcom
 	if len(out.Dead) > 0 {
 		return failure{exitFailed, fmt.Errorf("%s given up, and the tables lack %s: the same command tries them again", plural(len(out.Dead), "unit was", "units were"), plural(m.Missing, "cell", "cells"))}
 	}
+	if m.Failed == m.Cells {
+		return failure{exitFailed, fmt.Errorf("no cell could run: the column failed of %s says why", filepath.Join(q.dir, sweep.CellsTable))}
+	}
 	return nil
 }
 

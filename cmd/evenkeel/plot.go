@@ -76,8 +76,11 @@ func (q *plotRequest) run(dir string, stdout io.Writer) error {
 		return err
 	}
 	defer r.Close()
+	if len(r.Measured()) == 0 {
+		return fmt.Errorf("%s: no cell could run, so that there is nothing to draw: the column failed of %s says why", dir, sweep.CellsTable)
+	}
 	if q.x == "" && q.against == "" {
-		return fmt.Errorf("--x is missing: the sweep varied %s", strings.Join(r.Varied(), ", "))
+		return fmt.Errorf("--x is missing: name a parameter along the axis, or two metrics by --metric and --against; the sweep varied %s", strings.Join(r.Varied(), ", "))
 	}
 	d := newSweptPictures(r, q.filters)
 	for _, p := range []*string{&q.x, &q.y, &q.over} {

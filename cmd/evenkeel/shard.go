@@ -106,7 +106,7 @@ func collectCommand(stdout, stderr io.Writer) *cobra.Command {
 order of the plan: the same bytes, whoever ran what, and when. Of several folders of the same
 plan, those of machines that share no disk, the results of the others are first copied into the
 first. Cells that are not finished are counted as missing, and exit code 75 says that there are
-some, or that shards still run.`,
+some, or that shards still run; 1 that no cell could run.`,
 		Example: `  evenkeel collect rates
   evenkeel collect rates node1/rates node2/rates`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -147,6 +147,9 @@ func collect(ctx context.Context, dir string, others []string, csv bool, stdout,
 		return failure{exitAgain, fmt.Errorf("%d of %d cells of %s are missing: run their shards, or the whole by evenkeel run --plan %s --out %s", m.Missing, m.Cells, dir, filepath.Join(dir, sweep.PlanFile), dir)}
 	}
 	_, err = fmt.Fprintf(stdout, "%s: %s, %d of them without figures, collected into %s\n", p.Scenario.Name, plural(m.Cells, "cell"), m.Failed, dir)
+	if err == nil {
+		err = nothingRan(m, dir)
+	}
 	return err
 }
 

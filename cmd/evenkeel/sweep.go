@@ -246,10 +246,18 @@ func (q *sweepRequest) finish(ctx context.Context, p *sweep.Plan, out sweep.Outc
 	case !q.quiet:
 		err = q.report(m, out, found, wall, files, left, stdout)
 	}
-	if err == nil && m.Failed == m.Cells {
-		err = failed(fmt.Errorf("no cell could run: the column failed of %s says why", filepath.Join(q.out, sweep.CellsTable)))
+	if err == nil {
+		err = nothingRan(m, q.out)
 	}
 	return err
+}
+
+// nothingRan is the failure of a sweep none of whose cells has figures.
+func nothingRan(m *sweep.Manifest, dir string) error {
+	if m.Failed < m.Cells {
+		return nil
+	}
+	return failed(fmt.Errorf("no cell could run: the column failed of %s says why", filepath.Join(dir, sweep.CellsTable)))
 }
 
 // report prints what a sweep did and found.
@@ -264,6 +272,10 @@ func (q *sweepRequest) report(m *sweep.Manifest, out sweep.Outcome, found sweep.
 	}
 	for _, reason := range left {
 		fmt.Fprintln(stdout, wrap("Not drawn: "+reason+".", terminalWidth(stdout)))
+	}
+	if m.Failed == m.Cells {
+		_, err := fmt.Fprintf(stdout, "\nWritten to %s: %s, %s, %s.\n", q.out, sweep.ManifestFile, sweep.PlanFile, tableNames(m))
+		return err
 	}
 	pictures := ""
 	if len(files) > 0 {

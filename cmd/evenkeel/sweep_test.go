@@ -80,7 +80,7 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{s("-s", "none", "--vary", "name=a,b"), 2, "only describes a scenario"},
 		{s("-s", "none", "--vary", "tokens=1,2", "--vary", "width=1,2,3", "--design", "zip"), 2, "zip"},
 		{s("-s", "none", "--design", "lhs"), 2, "lhs:N"},
-		{s("-s", "none", "--design", "foo"), 2, `"foo" is none of grid`},
+		{s("-s", "none", "--design", "foo"), 2, "nor a search: halving:N, cma-es:N, nsga2:PxG or ask"},
 		{s("-s", "none", "--objective", "maxvio_global"), 2, "--objective is for searches"},
 		{s("-s", "none", "--vary", "tokens=32,64", "--design", "cma-es:4"), 2, "needs something to make better"},
 		{s("-s", "none", "--vary", "tokens=32,64", "--design", "cma-es:x", "--objective", "maxvio_global"), 2, "want cma-es:N"},
@@ -136,6 +136,7 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{[]string{"table", swept, "--filter", "strategy<none"}, 2, "strategy holds words, which are compared by = or !="},
 		{[]string{"table", swept, "--filter", "strategy=nonne"}, 2, `no cell has strategy "nonne"; did you mean none?`},
 		{[]string{"table", swept, "--base", "nope"}, 2, "--base nope: there is no such row: the rows are none, loss-free"},
+		{[]string{"table", swept, "--format", "csv", "--pairs"}, 2, "--format csv has no place for --pairs and --effects"},
 		{[]string{"table", swept, "--format", "xml"}, 2, `--format is "xml"`},
 	} {
 		code, printed, said := evenkeel(t, x.args...)
@@ -181,6 +182,45 @@ func TestGoldenTablesOfSweeps(t *testing.T) {
 			if columns == "80" {
 				golden(t, name, out)
 			}
+		}
+	}
+}
+
+// A sweep none of whose cells can run fails, whatever runs it, and offers no table or picture of it.
+func TestASweepWithoutFiguresFails(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "frozen")
+	code, out, said := evenkeel(t, sweeping(dir, "-s", "aux-loss", "--router", "frozen")...)
+	if code != 1 || !strings.Contains(said, "no cell could run") || strings.Contains(out, "evenkeel table") {
+		t.Errorf("sweep: exit %d: %s%s", code, said, out)
+	}
+	if code, _, said := evenkeel(t, "collect", dir); code != 1 || !strings.Contains(said, "no cell could run") {
+		t.Errorf("collect: exit %d: %s", code, said)
+	}
+	if code, _, said := evenkeel(t, "plot", dir, "--out", filepath.Join(dir, "a.png")); code != 2 || !strings.Contains(said, "nothing to draw") {
+		t.Errorf("plot: exit %d: %s", code, said)
+	}
+}
+
+// Cells without a figure are not said to have failed where they ran, and a comparison that cannot be made is said to be none.
+func TestTablesSayWhatTheyLack(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "short")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "loss-free.rate=1e-3,0.1", "--record-steps", "3")...); code != 0 {
+		t.Fatal(said)
+	}
+	for _, x := range []struct {
+		args      []string
+		say, hide string
+	}{
+		{[]string{"--metric", "steps.maxvio"}, "9 cells left out: MSER-5", "the column failed"},
+		{[]string{"--metric", "steps.maxvio", "--filter", "strategy=none"}, "3 cells left out: MSER-5", "cannot run"},
+		{[]string{"--row", "strategy", "--base", "none"}, "WARNING: no row was compared with none", "vs loss-free"},
+		{[]string{"--row", "strategy"}, "t-interval over 3 seeds", "over 6 seeds"},
+		{[]string{"--filter", "maxvio_global>=0"}, "WARNING: --filter chooses cells by what they found, maxvio_global", "no figure"},
+		{[]string{"--filter", "rate<0.01"}, "t-interval over 3 seeds", "chooses cells by"},
+	} {
+		code, out, said := evenkeel(t, append([]string{"table", dir}, x.args...)...)
+		if code != 0 || !strings.Contains(strings.ReplaceAll(out, "\n", " "), x.say) || strings.Contains(out, x.hide) {
+			t.Errorf("%v: exit %d, want %q and no %q: %s%s", x.args, code, x.say, x.hide, said, out)
 		}
 	}
 }

@@ -83,6 +83,9 @@ func (q *tableRequest) run(dir string, stdout io.Writer) error {
 	if !slices.Contains([]string{"text", "markdown", "csv", "json", "bench"}, q.format) {
 		return fmt.Errorf("--format is %q: it must be text, markdown, csv, json or bench", q.format)
 	}
+	if (q.pairs || q.effects) && (q.format == "csv" || q.format == "bench") {
+		return fmt.Errorf("--format %s has no place for --pairs and --effects: take text, markdown or json", q.format)
+	}
 	r, err := sweep.OpenResults(dir)
 	if err != nil {
 		return err
@@ -97,7 +100,7 @@ func (q *tableRequest) run(dir string, stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
-		t := &sweptTable{Projection: p}
+		t := &sweptTable{Projection: p, chosen: outcomes(r, q.filters)}
 		if t.base, err = t.row(q.base); err != nil {
 			return err
 		}
@@ -125,6 +128,18 @@ func (q *tableRequest) run(dir string, stdout io.Writer) error {
 	return writeTables(stdout, r.Manifest, list, q.format == "markdown", terminalWidth(stdout))
 }
 
+// outcomes are the metrics that filters choose cells by.
+func outcomes(r *sweep.Results, filters []string) (list []string) {
+	for _, f := range filters {
+		if end := strings.IndexAny(f, "=!<>"); end > 0 {
+			if name := strings.TrimSpace(f[:end]); slices.Contains(r.Measured(), name) && !slices.Contains(list, name) {
+				list = append(list, name)
+			}
+		}
+	}
+	return list
+}
+
 // sweptTable is a projection with what the seeds say about its rows.
 type sweptTable struct {
 	*sweep.Projection
@@ -132,6 +147,7 @@ type sweptTable struct {
 	versus  [][]*stat.Verdict // [row][column], of the row less the base; nil where they cannot be compared
 	pairs   []pairVerdict
 	effects *sweep.Effects
+	chosen  []string // metrics that a filter chose the cells by
 }
 
 // pairVerdict compares two rows in one column.
@@ -315,7 +331,7 @@ func cellText(g *sweep.Group) string {
 	case g == nil:
 		return ""
 	case math.IsNaN(m):
-		return "cannot run"
+		return "no figure"
 	}
 	s := strconv.FormatFloat(m, 'g', 4, 64)
 	if !math.IsNaN(half) {
@@ -333,7 +349,7 @@ func cellText(g *sweep.Group) string {
 		s += " !"
 	}
 	if g.Failed > 0 {
-		s += fmt.Sprintf(" (%d failed)", g.Failed)
+		s += fmt.Sprintf(" (%d without)", g.Failed)
 	}
 	return s
 }
@@ -494,14 +510,19 @@ func (t *sweptTable) numericRow(k int) bool {
 // notes say what a reader must know of a table.
 func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 	var mixed []string
-	failed, single, seeds := 0, 0, 0
+	failed, single, seeds, fewest := 0, 0, 0, math.MaxInt
 	for _, row := range t.Groups {
 		for _, g := range row {
 			if g == nil {
 				continue
 			}
 			failed += g.Failed
-			seeds = max(seeds, len(g.Seeds))
+			if len(g.Mixed) == 0 {
+				seeds = max(seeds, len(g.Seeds))
+				if len(g.Seeds) > 1 {
+					fewest = min(fewest, len(g.Seeds))
+				}
+			}
 			if len(g.Values) == 1 {
 				single++
 			}
@@ -515,17 +536,22 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 	if len(mixed) > 0 {
 		list = append(list, fmt.Sprintf("WARNING: what is marked ! mixes settings: %s varies within it, so that there is no interval over seeds. Add it to --row or --col, or pick one value by --filter.", strings.Join(mixed, " and ")))
 	}
-	if seeds > 1 && len(mixed) == 0 {
-		list = append(list, fmt.Sprintf("± is half of the 95 %% t-interval over %d seeds.", seeds))
+	if seeds > 1 {
+		over := strconv.Itoa(seeds)
+		if fewest < seeds {
+			over = fmt.Sprintf("%d to %d", fewest, seeds)
+		}
+		list = append(list, fmt.Sprintf("± is half of the 95 %% t-interval over %s seeds.", over))
 	}
 	if single > 0 && seeds == 1 {
 		list = append(list, "WARNING: one seed gives no interval: nothing can be said of differences. Sweep again with --seeds 8 and --extend.")
 	}
-	if failed > 0 {
-		list = append(list, fmt.Sprintf("%d cells have no figure: the column failed of %s says why, or the metric does not apply to them.", failed, sweep.CellsTable))
+	if failed -= t.Uncut; failed > 0 { // what has no end of its transient has a note of its own
+		list = append(list, fmt.Sprintf("%s without this figure: a mean says nothing of such. Either the column failed of %s says why, or the metric does not apply, or a run never came to it, as one that does not settle.",
+			plural(failed, "cell"), sweep.CellsTable))
 	}
 	if t.Uncut > 0 {
-		list = append(list, fmt.Sprintf("%d cells are left out: MSER-5 found no end of their transient. Run more steps, or record more of them.", t.Uncut))
+		list = append(list, fmt.Sprintf("%s left out: MSER-5 found no end of the transient. Run more steps, or record more of them.", plural(t.Uncut, "cell")))
 	}
 	var family []*stat.Verdict
 	for _, row := range t.versus {
@@ -534,6 +560,12 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 				family = append(family, v)
 			}
 		}
+	}
+	if len(t.chosen) > 0 {
+		list = append(list, fmt.Sprintf("WARNING: --filter chooses cells by what they found, %s: means, intervals and p are of the chosen seeds and not of the strategy.", strings.Join(t.chosen, " and ")))
+	}
+	if t.base >= 0 && len(family) == 0 && len(t.RowLabels) > 1 {
+		list = append(list, fmt.Sprintf("WARNING: no row was compared with %s: no column has figures of both under the same seeds, without mixed settings.", t.rowLabel(t.base)))
 	}
 	if len(family) > 0 {
 		least, most := family[0].Least, 0
@@ -561,12 +593,15 @@ func effectsText(e *sweep.Effects, metric string, width int) string {
 	w.Style().Format.Header = text.FormatDefault
 	w.SetColumnConfigs([]table.ColumnConfig{{Number: 2, Align: text.AlignRight, AlignHeader: text.AlignRight}, {Number: 3, Align: text.AlignRight, AlignHeader: text.AlignRight}, {Number: 4, Align: text.AlignRight, AlignHeader: text.AlignRight}})
 	w.AppendHeader(table.Row{"what varies " + metric, "share, %", "degrees of freedom", "F"})
-	for _, term := range e.Terms {
-		f := ""
+	for i, term := range e.Terms {
+		name, f := term.Name, ""
+		if i == len(e.Terms)-1 && name == "seeds" {
+			name = "seeds and what is left" // seeds are no block here: it holds what they do with the parameters
+		}
 		if term.F > 0 {
 			f = strconv.FormatFloat(term.F, 'g', 3, 64)
 		}
-		w.AppendRow(table.Row{term.Name, fmt.Sprintf("%.1f", 100*term.Share), term.DF, f})
+		w.AppendRow(table.Row{name, fmt.Sprintf("%.1f", 100*term.Share), term.DF, f})
 	}
 	var b strings.Builder
 	for line := range strings.Lines(w.Render()) {

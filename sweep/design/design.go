@@ -70,7 +70,7 @@ func ParseDesign(text string, seed uint64) (Design, error) {
 		d.Points = n
 		return d, nil
 	}
-	return Design{}, fmt.Errorf("design %q is none of grid, zip, random:N, lhs:N and halton:N", text)
+	return Design{}, fmt.Errorf("design %q is none of grid, zip, random:N, lhs:N and halton:N, nor a search: halving:N, cma-es:N, nsga2:PxG or ask", text)
 }
 
 // String is the design as ParseDesign reads it.
