@@ -367,7 +367,7 @@ func TestParallelRunsTheJobFile(t *testing.T) {
 		log := filepath.Join(base, "log")
 		fail := filepath.Join(base, "fail")
 		// Shard 2 fails as long as the file is there.
-		script(t, p.Program, fmt.Sprintf("printf '%%s|' \"$@\" >>%[1]s; echo >>%[1]s\ncase \"$*\" in *' 2/3 '*) if [ -e %[2]s ]; then exit 75; fi;; esac\n", log, fail))
+		script(t, p.Program, fmt.Sprintf("line=$(printf '%%s|' \"$@\"); echo \"$line\" >>%[1]s\ncase \"$*\" in *' 2/3 '*) if [ -e %[2]s ]; then exit 75; fi;; esac\n", log, fail))
 		script(t, fail, "")
 		if err := os.MkdirAll(p.Dir, 0o755); err != nil {
 			t.Fatal(err)

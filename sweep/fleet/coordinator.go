@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -76,9 +77,7 @@ type coordinator struct {
 	nonce string // of what this process publishes again
 	fresh bool   // nobody works at the plan yet
 
-	stream         jetstream.Stream
-	tasks, results jetstream.Consumer
-	objects        jetstream.ObjectStore
+	queue atomic.Pointer[queue]
 
 	mu        sync.Mutex
 	out       Outcome
@@ -92,6 +91,13 @@ type coordinator struct {
 	dead      map[int]Letter
 	refused   map[string]string
 	idle      map[int]bool // units that were left over at the last look
+}
+
+// queue is what the servers keep of a sweep. It is replaced whole when they lost it, while others still look at the old one.
+type queue struct {
+	stream         jetstream.Stream
+	tasks, results jetstream.Consumer
+	objects        jetstream.ObjectStore
 }
 
 // Run runs what the store lacks of a plan on all workers that take part, and returns when every unit is stored or given up. It may
@@ -237,32 +243,33 @@ func (c *coordinator) alone() error {
 func (c *coordinator) set(ctx context.Context) error {
 	plan, name := c.card.Plan, stream(c.card.Plan)
 	text := c.p.Encode()
+	q := new(queue)
 	if err := again(ctx, func(ctx context.Context) (err error) {
-		c.objects, err = c.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: name, Description: "plan of a sweep of evenkeel", Replicas: c.o.Replicas})
+		q.objects, err = c.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: name, Description: "plan of a sweep of evenkeel", Replicas: c.o.Replicas})
 		return err
 	}); err != nil {
 		return err
 	}
-	if err := storeObject(ctx, c.objects, planObject, text); err != nil {
+	if err := storeObject(ctx, q.objects, planObject, text); err != nil {
 		return err
 	}
-	return again(ctx, func(ctx context.Context) (err error) {
+	err := again(ctx, func(ctx context.Context) (err error) {
 		defer func() {
 			if errors.Is(err, jetstream.ErrStreamNotFound) {
 				err = fmt.Errorf("the stream is not there yet: %v", err) // which another attempt may find
 			}
 		}()
-		if c.stream, err = c.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		if q.stream, err = c.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: name, Description: "tasks and results of a sweep of evenkeel", Subjects: []string{subject(plan, taskKind, "*"), subject(plan, resultKind, "*"), subject(plan, deadKind, "*")},
 			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: c.o.Replicas, Duplicates: 10 * time.Minute,
 			Discard: jetstream.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1, Metadata: map[string]string{cardKey: string(encode(c.card))},
 		}); err != nil {
 			return err
 		}
-		if err = c.stream.Purge(ctx, jetstream.WithPurgeSubject(subject(plan, deadKind, "*"))); err != nil {
+		if err = q.stream.Purge(ctx, jetstream.WithPurgeSubject(subject(plan, deadKind, "*"))); err != nil {
 			return err
 		}
-		if c.results, err = c.js.CreateOrUpdateConsumer(ctx, name, jetstream.ConsumerConfig{Durable: storer, AckPolicy: jetstream.AckExplicitPolicy,
+		if q.results, err = c.js.CreateOrUpdateConsumer(ctx, name, jetstream.ConsumerConfig{Durable: storer, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: 30 * time.Second, MaxDeliver: -1, FilterSubject: subject(plan, resultKind, "*")}); err != nil {
 			return err
 		}
@@ -271,10 +278,14 @@ func (c *coordinator) set(ctx context.Context) error {
 				return err
 			}
 		}
-		c.tasks, err = c.js.CreateOrUpdateConsumer(ctx, name, jetstream.ConsumerConfig{Durable: takers, AckPolicy: jetstream.AckExplicitPolicy,
+		q.tasks, err = c.js.CreateOrUpdateConsumer(ctx, name, jetstream.ConsumerConfig{Durable: takers, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: c.o.AckWait, MaxDeliver: c.o.MaxDeliver, MaxAckPending: -1, MaxWaiting: 1 << 14, FilterSubject: subject(plan, taskKind, "*")})
 		return err
 	})
+	if err == nil {
+		c.queue.Store(q)
+	}
+	return err
 }
 
 // listen answers questions, and hears what workers remark and which tasks the servers give out no more.
@@ -330,7 +341,7 @@ func (c *coordinator) publishAll(ctx context.Context) error {
 	there := map[int]bool{}
 	for _, kind := range []string{taskKind, resultKind} { // in this order: a result is there before its task goes
 		if err := again(ctx, func(ctx context.Context) error {
-			info, err := c.stream.Info(ctx, jetstream.WithSubjectFilter(subject(c.card.Plan, kind, "*")))
+			info, err := c.queue.Load().stream.Info(ctx, jetstream.WithSubjectFilter(subject(c.card.Plan, kind, "*")))
 			if err != nil {
 				return err
 			}
@@ -410,7 +421,7 @@ func (c *coordinator) gather(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		list := take(c.results, c.o.looks, mostStored)
+		list := take(c.queue.Load().results, c.o.looks, mostStored)
 		if err := c.keep(ctx, list); err != nil {
 			return err
 		}
@@ -475,7 +486,7 @@ func (c *coordinator) keep(ctx context.Context, list []jetstream.Msg) error {
 		msg.Ack() // where it is lost, the result comes again and is stored already
 	}
 	for _, object := range used {
-		c.objects.Delete(ctx, object)
+		c.queue.Load().objects.Delete(ctx, object)
 	}
 	c.o.Progress(c.done, c.out.Cells)
 	return nil
@@ -503,7 +514,7 @@ func (c *coordinator) put(ctx context.Context, msg jetstream.Msg) (unit int, obj
 		if !strings.HasPrefix(h.Object, fmt.Sprint(resultKind, "-", unit, "-")) {
 			return unit, "", &garbage{fmt.Errorf("%s sent object %s, which is no result of the unit", h.Worker, printable(h.Object))}
 		}
-		if lines, err = fetchObject(ctx, c.objects, h.Object, maxResult); err != nil {
+		if lines, err = fetchObject(ctx, c.queue.Load().objects, h.Object, maxResult); err != nil {
 			if !final(err) {
 				return unit, "", err
 			}
@@ -575,7 +586,7 @@ func (c *coordinator) look(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, consumer := range []jetstream.Consumer{c.tasks, c.results} {
+	for _, consumer := range []jetstream.Consumer{c.queue.Load().tasks, c.queue.Load().results} {
 		info, err := consumer.Info(within)
 		if err != nil {
 			return err
@@ -591,7 +602,7 @@ func (c *coordinator) look(ctx context.Context) error {
 // sort looks, where nothing is under way any more, at what is left: tasks that the server gives out no more, and units without a task.
 // What is so at two looks is acted upon.
 func (c *coordinator) sort(ctx context.Context) error {
-	info, err := c.stream.Info(ctx, jetstream.WithSubjectFilter(subject(c.card.Plan, taskKind, "*")))
+	info, err := c.queue.Load().stream.Info(ctx, jetstream.WithSubjectFilter(subject(c.card.Plan, taskKind, "*")))
 	if err != nil {
 		return err
 	}
@@ -622,7 +633,7 @@ func (c *coordinator) sort(ctx context.Context) error {
 func (c *coordinator) exhausted(sequence uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	msg, err := c.stream.GetMsg(ctx, sequence)
+	msg, err := c.queue.Load().stream.GetMsg(ctx, sequence)
 	if err != nil {
 		return // look will find it
 	}
@@ -652,7 +663,7 @@ func (c *coordinator) giveUp(ctx context.Context, unit int) error {
 	}); err != nil {
 		return err
 	}
-	c.stream.Purge(ctx, jetstream.WithPurgeSubject(subject(c.card.Plan, taskKind, strconv.Itoa(unit))))
+	c.queue.Load().stream.Purge(ctx, jetstream.WithPurgeSubject(subject(c.card.Plan, taskKind, strconv.Itoa(unit))))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open[unit] {

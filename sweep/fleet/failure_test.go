@@ -403,14 +403,17 @@ func TestAnotherPlanUnderTheSameNameIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func() error{
-		"another plan": func() error { _, err := c.objects.PutBytes(ctx, planObject, other.Encode()); return err },
-		"no plan":      func() error { _, err := c.objects.PutBytes(ctx, planObject, []byte("#!/bin/sh")); return err },
+		"another plan": func() error { _, err := c.queue.Load().objects.PutBytes(ctx, planObject, other.Encode()); return err },
+		"no plan": func() error {
+			_, err := c.queue.Load().objects.PutBytes(ctx, planObject, []byte("#!/bin/sh"))
+			return err
+		},
 		"other names": func() error {
 			c.card.Fingerprint = "0000"
 			return c.set(ctx)
 		},
 		"a card of the future": func() error {
-			config := c.stream.CachedInfo().Config
+			config := c.queue.Load().stream.CachedInfo().Config
 			config.Metadata = map[string]string{cardKey: `{"plan":"` + p.Hash() + `","format":2,"news":true}`}
 			_, err := c.js.UpdateStream(ctx, config)
 			return err

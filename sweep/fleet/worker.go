@@ -49,7 +49,7 @@ type worker struct {
 	mu      sync.Mutex
 	serving map[string]*serving // by plan
 	order   []*serving
-	refused map[string]string // reasons, by plan and program
+	refused map[card]refusal
 	changed chan struct{}     // closed when serving changes
 
 	begin     time.Time
@@ -95,7 +95,7 @@ func Work(ctx context.Context, nc *nats.Conn, o WorkOptions) error {
 	var id [3]byte
 	rand.Read(id[:])
 	w := &worker{WorkOptions: o, ctx: ctx, nc: nc, js: js, name: printable(fmt.Sprintf("%s-%d-%s", cmp.Or(host, "worker"), os.Getpid(), hex.EncodeToString(id[:]))),
-		serving: map[string]*serving{}, refused: map[string]string{}, changed: make(chan struct{}), begin: time.Now()}
+		serving: map[string]*serving{}, refused: map[card]refusal{}, changed: make(chan struct{}), begin: time.Now()}
 	if o.Log == nil {
 		w.Log = func(string) {}
 	}
@@ -142,7 +142,7 @@ func (w *worker) look(ctx context.Context) error {
 	defer cancel()
 	list := w.js.ListStreams(within, jetstream.WithStreamListSubject(root+".>"))
 	there := map[string]bool{}
-	var refusal *RefusedError
+	var refused *RefusedError
 	for info := range list.Info() {
 		text, ok := info.Config.Metadata[cardKey]
 		if !ok {
@@ -157,13 +157,17 @@ func (w *worker) look(ctx context.Context) error {
 			err = errors.New("it is of another plan")
 		}
 		if err != nil {
-			refusal = &RefusedError{fmt.Sprintf("sweep %s was begun by another evenkeel-fleet than this, %s, which cannot read what it asks for (%s): start the worker from the same build", plan, w.Program, err)}
-			w.refuse(card{Plan: plan}, refusal)
+			refused = &RefusedError{fmt.Sprintf("sweep %s was begun by another evenkeel-fleet than this, %s, which cannot read what it asks for (%s): start the worker from the same build", plan, w.Program, err)}
+			w.refuse(card{Plan: plan}, refused)
 			continue
 		}
 		there[plan] = true
-		if err := w.join(ctx, c); errors.As(err, &refusal) {
-			w.refuse(c, refusal)
+		if before := w.refusedLately(c); before != nil {
+			refused = before
+			continue
+		}
+		if err := w.join(ctx, c); errors.As(err, &refused) {
+			w.refuse(c, refused)
 		}
 	}
 	if list.Err() != nil {
@@ -181,8 +185,8 @@ func (w *worker) look(ctx context.Context) error {
 			w.list()
 		}
 	}
-	if refusal != nil && len(w.serving) == 0 {
-		return refusal
+	if refused != nil && len(w.serving) == 0 {
+		return refused
 	}
 	return nil
 }
@@ -197,12 +201,30 @@ func (w *worker) list() {
 	w.changed = make(chan struct{})
 }
 
+// refusal is why a worker takes no part in a sweep, and when it last looked.
+type refusal struct {
+	err *RefusedError
+	at  time.Time
+}
+
+// lookAgain is after how long a sweep that was refused is looked at again: the file of a trace may have come, and plans are large.
+const lookAgain = 30 * time.Second
+
+// refusedLately is why a sweep was refused, or nil where it is time to look at it.
+func (w *worker) refusedLately(c card) *RefusedError {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r, ok := w.refused[c]; ok && time.Since(r.at) < lookAgain {
+		return r.err
+	}
+	return nil
+}
+
 // refuse tells people and the coordinator, once.
 func (w *worker) refuse(c card, e *RefusedError) {
 	w.mu.Lock()
-	key := c.Plan + c.Program
-	known := w.refused[key] != ""
-	w.refused[key] = e.Reason
+	_, known := w.refused[c]
+	w.refused[c] = refusal{e, time.Now()}
 	w.mu.Unlock()
 	if !known {
 		w.note(c.Plan, -1, e.Reason)
