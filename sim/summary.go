@@ -163,7 +163,7 @@ func (s *StrategyResult) warn(c *Config) {
 	case way > 0 && b > way/2:
 		s.Warnings = append(s.Warnings, fmt.Sprintf("its bias moved by %.3g of the %.3g that its schedule and stop allow in all, and may have been halted on the way: a later stop, a longer schedule or a larger rate would tell", b, way))
 	case float64(c.Steps) < need:
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d steps are short for a bias that moved by %.3g in steps of %g: run at least %.0f", c.Steps, b, s.Traits.Rate, math.Ceil(need)))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%d steps are short for a bias that moved by %.3g in steps of %.4g: run at least %.0f", c.Steps, b, s.Traits.Rate, math.Ceil(need)))
 	}
 }
 

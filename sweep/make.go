@@ -26,6 +26,8 @@ type Base struct {
 	Seeds      []uint64 // empty: the scenario's
 	Steps      int      // recorded
 	Loads      bool
+
+	mode string // what learns, where an earlier plan of the same search decided it
 }
 
 // Point is one combination of values, one of each axis, and under how many of the seeds it is run; 0 for all.
@@ -308,11 +310,13 @@ func (p *Plan) settle(b Base) error {
 	if err != nil {
 		return err
 	}
-	mode := sim.Learned
-	if x.Mode == sim.Frozen {
-		mode = sim.Frozen
+	if p.mode = b.mode; p.mode == "" {
+		p.mode = sim.Learned
+		if x.Mode == sim.Frozen {
+			p.mode = sim.Frozen
+		}
 	}
-	p.Settings = append(p.Settings, "router.mode="+mode)
+	p.Settings = append(p.Settings, "router.mode="+p.mode)
 	return nil
 }
 

@@ -56,7 +56,8 @@ type Plan struct {
 	Loads bool       `json:"recorded_loads"` // whether the loads of experts at those steps are kept
 
 	hash    string
-	before  []int // cells of the pairs before pair i; the last is the number of cells
+	mode    string // what New decided to learn
+	before  []int  // cells of the pairs before pair i; the last is the number of cells
 	defined []*strategies.Preset
 }
 

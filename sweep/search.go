@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,7 +110,7 @@ func (s *Session) Evaluate(ctx context.Context, trials []design.Trial) ([]Replic
 	if err != nil {
 		return nil, err
 	}
-	s.Plan, s.points = p, points
+	s.Plan, s.points, s.Base.mode = p, points, p.mode
 	if err := s.run(ctx); err != nil {
 		return nil, err
 	}
@@ -225,9 +226,17 @@ type Path struct {
 // ReadPath reads the path of a search.
 func ReadPath(dir string) (*Path, error) {
 	name := filepath.Join(dir, SearchFile)
-	text, err := os.ReadFile(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, whole.Located(err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxPlan+1))
+	if err != nil {
+		return nil, whole.Located(err)
+	}
+	if len(text) > maxPlan {
+		return nil, fmt.Errorf("%s has more than %d bytes: it is no path of a search", name, maxPlan)
 	}
 	p := new(Path)
 	if err := json.Unmarshal(text, p); err != nil {

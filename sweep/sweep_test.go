@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"evenkeel/strategies"
+	"evenkeel/sweep/design"
 )
 
 // small is a base whose cells take a few milliseconds.
@@ -169,6 +170,33 @@ func TestCellsDoNotDependOnTheirNeighbours(t *testing.T) {
 		b, _ := json.Marshal(together[i])
 		if !bytes.Equal(a, b) {
 			t.Errorf("cell %d alone:\n%s\nbeside others:\n%s", cell.Index, a, b)
+		}
+	}
+}
+
+// What learns is decided by the first points of a search: later ones may have a loss, and go into the same folder.
+func TestSearchKeepsWhatLearns(t *testing.T) {
+	spec, err := strategies.Parse("deepseek-v3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := Base{Scenario: "tinymoe", Settings: []string{"tokens=256", "steps=2"}, Layer: -1, Seeds: []uint64{1}, Strategies: []strategies.Spec{spec}}
+	s := NewSession(t.TempDir(), Session{Base: b, Axes: []string{"deepseek-v3.coeff"}, Design: "by hand"})
+	defer s.Close()
+	var settings []string
+	for _, coeff := range []string{"0", "0.01"} {
+		found, err := s.Evaluate(context.Background(), []design.Trial{{Point: design.Point{coeff}}})
+		if err != nil {
+			t.Fatalf("coeff=%s: %v", coeff, err)
+		}
+		if settings == nil {
+			settings = s.Plan.Settings
+		}
+		if !slices.Contains(s.Plan.Settings, "router.mode=frozen") || !slices.Equal(s.Plan.Settings, settings) {
+			t.Errorf("coeff=%s: settings %v, after %v", coeff, s.Plan.Settings, settings)
+		}
+		if (found[0].Failed != "") != (coeff != "0") {
+			t.Errorf("coeff=%s: %q", coeff, found[0].Failed)
 		}
 	}
 }

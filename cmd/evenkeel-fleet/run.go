@@ -219,7 +219,7 @@ func (q *runRequest) finish(ctx context.Context, p *sweep.Plan, out fleet.Outcom
 }
 
 func (q *runRequest) print(p *sweep.Plan, out fleet.Outcome, m *sweep.Manifest, wall time.Duration, stdout io.Writer) error {
-	fmt.Fprintf(stdout, "%s: %s, of which %d ran now, in %s.\n", p.Scenario.Name, plural(out.Cells, "cell", "cells"), out.Ran, wall.Round(time.Millisecond))
+	fmt.Fprintf(stdout, "%s: %s, of which %d ran now, in %s.\n", p.Scenario.Name, plural(out.Cells, "cell", "cells"), out.Ran, wall.Round(100*time.Millisecond))
 	if m.Failed > 0 {
 		fmt.Fprintf(stdout, "%s a reason instead of figures: see the column failed.\n", plural(m.Failed, "cell has", "cells have"))
 	}

@@ -22,6 +22,8 @@ func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Ax
 	switch {
 	case q.dryRun || q.planOnly:
 		return fmt.Errorf("--design %s decides what to run by what it finds, so that there is no plan beforehand: leave out --dry-run and --plan-only", kind)
+	case q.extend:
+		return fmt.Errorf("--design %s goes on from its folder without --extend, and another search needs another folder: leave it out", kind)
 	case len(axes) == 0:
 		return fmt.Errorf("--design %s has nothing to choose: name what varies, such as --vary loss-free.rate=log:1e-4..1e-1", kind)
 	case len(b.Strategies) > 1:

@@ -281,7 +281,7 @@ func (q *sweepRequest) report(m *sweep.Manifest, out sweep.Outcome, found sweep.
 	if len(files) > 0 {
 		pictures = fmt.Sprintf(", and %s in plots", plural(len(files)/2, "picture"))
 	}
-	_, err := fmt.Fprintf(stdout, "\nWritten to %s: %s, %s, %s%s.\nevenkeel table %s and evenkeel plot %s show any part of it.\n",
+	_, err := fmt.Fprintf(stdout, "\nWritten to %s: %s, %s, %s%s.\nevenkeel table %s shows any part of it, evenkeel plot %s --x PARAMETER --out FILE draws it.\n",
 		q.out, sweep.ManifestFile, sweep.PlanFile, tableNames(m), pictures, q.out, q.out)
 	return err
 }

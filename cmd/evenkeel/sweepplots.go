@@ -37,7 +37,7 @@ func newSweptPictures(r *sweep.Results, filters []string) *sweptPictures {
 	m := r.Manifest
 	about := fmt.Sprintf("Scenario %s. %s under %s.", m.Scenario, plural(m.Cells, "cell"), plural(len(m.Seeds), "seed"))
 	if len(filters) > 0 {
-		about += " Cells with " + strings.Join(filters, ", ") + "."
+		about = fmt.Sprintf("Scenario %s. Of %s under %s, those with %s.", m.Scenario, plural(m.Cells, "cell"), plural(len(m.Seeds), "seed"), strings.Join(filters, ", "))
 	}
 	return &sweptPictures{r: r, filters: filters, about: plots.Sweep{About: about, Interval: "95 % t-interval of the mean over the seeds"}}
 }
@@ -250,9 +250,17 @@ func (d *sweptPictures) heatMap(metric, x, y string) (plots.Named, error) {
 // pareto draws two metrics of all settings.
 func (d *sweptPictures) pareto(x, y string) (plots.Named, error) {
 	about := d.about
+	var streams []string
+	for _, n := range d.parameters() {
+		if !slices.Contains(d.r.Manifest.Knobs, n) {
+			streams = append(streams, n)
+		}
+	}
+	if len(streams) > 0 {
+		about.About += " The front of all is over settings of the scenario too, " + strings.Join(streams, " and ") + ": a point may beat another by its stream, not by its strategy."
+	}
 	clouds, err := d.clouds(x, y, true)
 	if err == nil && len(clouds) > 2*mostSeries {
-		about.About += " Cells of a strategy are of several streams."
 		clouds, err = d.clouds(x, y, false)
 	}
 	if err != nil {

@@ -228,6 +228,9 @@ func (t *sweptTable) row(label string) (int, error) {
 	if label == "" {
 		return -1, nil
 	}
+	if len(t.RowLabels) == 1 {
+		return 0, fmt.Errorf("--base %s: rows are compared with it, and there is one row: name by --row what is to be compared", label)
+	}
 	var known []string
 	for i := range t.RowLabels {
 		if t.rowLabel(i) == label || strings.Join(t.RowLabels[i], ",") == label || len(t.RowLabels[i]) > 0 && t.RowLabels[i][0] == label && strings.Trim(strings.Join(t.RowLabels[i][1:], ""), " ") == "" {

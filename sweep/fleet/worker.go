@@ -50,7 +50,7 @@ type worker struct {
 	serving map[string]*serving // by plan
 	order   []*serving
 	refused map[card]refusal
-	changed chan struct{}     // closed when serving changes
+	changed chan struct{} // closed when serving changes
 
 	begin     time.Time
 	running   atomic.Int64
