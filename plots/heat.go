@@ -160,6 +160,16 @@ func (frame) Plot(c draw.Canvas, _ *plot.Plot) {
 // colorBarSpace is the width that a colour bar takes at the right of a body.
 const colorBarSpace = 78 * vg.Length(1)
 
+// drawShades draws the colours of a scale into its bar, the last one above.
+func drawShades(c draw.Canvas, bar vg.Rectangle, colours color.Palette) {
+	img := image.NewPaletted(image.Rect(0, 0, 8, 2*shades), colours)
+	for i := range img.Pix {
+		img.Pix[i] = uint8(shades - i/img.Stride/2)
+	}
+	c.DrawImage(bar, img)
+	frame{}.Plot(draw.Canvas{Canvas: c.Canvas, Rectangle: bar}, nil)
+}
+
 // drawLoadBar draws the scale of relative loads, or of another ratio, along the right edge of a canvas.
 func drawLoadBar(c draw.Canvas, title string) {
 	const thickness, most = 12, 300
@@ -168,13 +178,7 @@ func drawLoadBar(c draw.Canvas, title string) {
 	left := c.Max.X - colorBarSpace + 16
 	bar := vg.Rectangle{Min: vg.Point{X: left, Y: mid - height/2}, Max: vg.Point{X: left + thickness, Y: mid + height/2}}
 
-	img := image.NewPaletted(image.Rect(0, 0, 8, 2*shades), loadScale.palette())
-	for i := range img.Pix {
-		img.Pix[i] = uint8(shades - i/img.Stride/2)
-	}
-	c.DrawImage(bar, img)
-	frame{}.Plot(draw.Canvas{Canvas: c.Canvas, Rectangle: bar}, nil)
-
+	drawShades(c, bar, loadScale.palette())
 	style := tickText
 	style.YAlign = draw.YCenter
 	labels := []string{"≤ 1/8", "1/4", "1/2", "1", "2", "4", "≥ 8"}

@@ -431,12 +431,7 @@ func drawValueBar(c draw.Canvas, s scale, floors []float64, title string) {
 	mid := max(c.Center().Y, c.Max.Y-most/2-20) // near the top of a tall picture
 	left := c.Max.X - colorBarSpace + 6
 	bar := vg.Rectangle{Min: vg.Point{X: left, Y: mid - height/2}, Max: vg.Point{X: left + thickness, Y: mid + height/2}}
-	img := image.NewPaletted(image.Rect(0, 0, 8, 2*shades), valueScale.palette())
-	for i := range img.Pix {
-		img.Pix[i] = uint8(shades - i/img.Stride/2)
-	}
-	c.DrawImage(bar, img)
-	frame{}.Plot(draw.Canvas{Canvas: c.Canvas, Rectangle: bar}, nil)
+	drawShades(c, bar, valueScale.palette())
 	style := tickText
 	style.YAlign = draw.YCenter
 	place := func(v float64) vg.Length { return bar.Min.Y + height*vg.Length(s.at(v)) }

@@ -3,6 +3,8 @@ package plots
 import (
 	"fmt"
 	"strings"
+
+	"evenkeel/sim"
 )
 
 // Metric is how a metric is shown: in tables by its name, in pictures by the label of an axis, in both in units for people.
@@ -16,46 +18,65 @@ type Metric struct {
 	Better int     // −1 where less is better, +1 where more is, 0 where neither; of what is shown
 }
 
-// metricTable holds the metrics of sim in the order of sim.MetricKeys. Imbalance is compared by ratios, hence the logarithms.
+// metricTable holds the metrics of sim in the order of sim.MetricKeys, without their better sides. Imbalance is compared by ratios, hence the logarithms.
 var metricTable = []Metric{
-	{"maxvio_batch", "MaxVio batch", "batch MaxVio, max r − 1 of a step", 1, 0, true, -1},
-	{"maxvio_global", "MaxVio global", "global MaxVio, max r − 1 over the evaluation", 1, 0, true, -1},
-	{"maxvio_useful", "MaxVio of useful", "MaxVio of useful experts, max r − 1", 1, 0, true, -1},
-	{"maxvio_sequence", "MaxVio sequence", "MaxVio within sequences, max r − 1", 1, 0, true, -1},
-	{"maxvio_device", "MaxVio device", "MaxVio of devices, max r − 1", 1, 0, true, -1},
-	{"load_variance", "load variance", "variance of the relative load", 1, 0, true, -1},
-	{"load_cv", "load CV", "coefficient of variation of the load", 1, 0, true, -1},
-	{"load_entropy", "load entropy", "entropy of the load", 1, 0, false, 1},
-	{"load_gini", "load Gini", "Gini coefficient of the load", 1, 0, false, -1},
-	{"load_jain", "load Jain", "Jain's index of the load", 1, 0, false, 1},
-	{"load_min", "load min", "least relative load", 1, 0, false, 1},
-	{"experts_dead", "experts dead", "experts without a token", 1, 0, false, -1},
-	{"experts_starved", "experts starved", "starved experts", 1, 0, false, -1},
-	{"task_loss", "task loss", "task loss, of the target's energy", 1, 0, false, -1},
-	{"affinity_kept", "affinity lost, %", "affinity lost, % of the oracle's", -100, 100, false, -1},
-	{"affinity_total", "affinity total", "affinity of a token's choice", 1, 0, false, 1},
-	{"choice_agreement", "choice agreement, %", "choices that are the token's own K best, %", 100, 0, false, 1},
-	{"output_error", "output error", "output error, of the target's energy", 1, 0, false, -1},
-	{"rank_displacement", "rank displacement", "ranks that a choice lies below the best", 1, 0, false, -1},
-	{"regret_to_optimum", "regret, %", "regret to the balanced optimum, %", 100, 0, false, -1},
+	{"maxvio_batch", "MaxVio batch", "batch MaxVio, max r − 1 of a step", 1, 0, true, 0},
+	{"maxvio_global", "MaxVio global", "global MaxVio, max r − 1 over the evaluation", 1, 0, true, 0},
+	{"maxvio_useful", "MaxVio of useful", "MaxVio of useful experts, max r − 1", 1, 0, true, 0},
+	{"maxvio_sequence", "MaxVio sequence", "MaxVio within sequences, max r − 1", 1, 0, true, 0},
+	{"maxvio_device", "MaxVio device", "MaxVio of devices, max r − 1", 1, 0, true, 0},
+	{"load_variance", "load variance", "variance of the relative load", 1, 0, true, 0},
+	{"load_cv", "load CV", "coefficient of variation of the load", 1, 0, true, 0},
+	{"load_entropy", "load entropy", "entropy of the load", 1, 0, false, 0},
+	{"load_gini", "load Gini", "Gini coefficient of the load", 1, 0, false, 0},
+	{"load_jain", "load Jain", "Jain's index of the load", 1, 0, false, 0},
+	{"load_min", "load min", "least relative load", 1, 0, false, 0},
+	{"experts_dead", "experts dead", "experts without a token", 1, 0, false, 0},
+	{"experts_starved", "experts starved", "starved experts", 1, 0, false, 0},
+	{"task_loss", "task loss", "task loss, of the target's energy", 1, 0, false, 0},
+	{"affinity_kept", "affinity lost, %", "affinity lost, % of the oracle's", -100, 100, false, 0},
+	{"affinity_total", "affinity total", "affinity of a token's choice", 1, 0, false, 0},
+	{"choice_agreement", "choice agreement, %", "choices that are the token's own K best, %", 100, 0, false, 0},
+	{"output_error", "output error", "output error, of the target's energy", 1, 0, false, 0},
+	{"rank_displacement", "rank displacement", "ranks that a choice lies below the best", 1, 0, false, 0},
+	{"regret_to_optimum", "regret, %", "regret to the balanced optimum, %", 100, 0, false, 0},
 	{"gate_sum", "gate sum", "sum of a token's gates", 1, 0, false, 0},
-	{"score_chosen", "score chosen", "score of a chosen expert", 1, 0, false, 1},
-	{"drop_rate", "dropped, %", "choices dropped, %", 100, 0, false, -1},
+	{"score_chosen", "score chosen", "score of a chosen expert", 1, 0, false, 0},
+	{"drop_rate", "dropped, %", "choices dropped, %", 100, 0, false, 0},
 	{"experts_per_token", "experts per token", "experts per token", 1, 0, false, 0},
-	{"tokens_unserved", "without expert, %", "tokens without an expert, %", 100, 0, false, -1},
-	{"settled_step", "settled at step", "step at which the imbalance has settled", 1, 0, false, -1},
-	{"recovery_steps", "recovery steps", "steps of recovery after an event", 1, 0, false, -1},
-	{"churn", "churn, %", "choices that change from step to step, %", 100, 0, false, -1},
-	{"oscillation", "oscillation", "share of load errors that change sign", 1, 0, false, -1},
+	{"tokens_unserved", "without expert, %", "tokens without an expert, %", 100, 0, false, 0},
+	{"settled_step", "settled at step", "step at which the imbalance has settled", 1, 0, false, 0},
+	{"recovery_steps", "recovery steps", "steps of recovery after an event", 1, 0, false, 0},
+	{"churn", "churn, %", "choices that change from step to step, %", 100, 0, false, 0},
+	{"oscillation", "oscillation", "share of load errors that change sign", 1, 0, false, 0},
 	{"bias_spread", "bias spread", "spread of the biases", 1, 0, false, 0},
 	{"bias_mean", "bias mean", "mean of the biases", 1, 0, false, 0},
 	{"domain_information", "domain bits", "information of the experts about the domain, bits", 1, 0, false, 0},
+}
+
+// side is which side of what is shown is better: that of the metric, turned where it is shown turned.
+func side(m Metric) int {
+	larger, known := sim.LargerIsBetter(m.Key)
+	if !known {
+		return 0
+	}
+	return m.Aimed(larger).Better
+}
+
+// Aimed is the metric where more of what is stored is to be better, or less, whatever it is as such.
+func (m Metric) Aimed(larger bool) Metric {
+	m.Better = -1
+	if larger == (m.Scale >= 0) {
+		m.Better = 1
+	}
+	return m
 }
 
 // MetricOf returns how a metric is shown. One that it does not know is shown as stored, under its key.
 func MetricOf(key string) Metric {
 	for _, m := range metricTable {
 		if m.Key == key {
+			m.Better = side(m)
 			return m
 		}
 	}

@@ -40,26 +40,18 @@ var ErrNothing = errors.New("the result holds nothing to draw")
 // folder holds no part of a file, and files lists those that were finished. Figures of an earlier result that do not apply
 // to this one are removed.
 func WriteAll(dir string, r *sim.Result, scenarioName string) (files []string, err error) {
-	var drawn []file
+	var pictures []Named
 	var obsolete []string
 	for _, f := range Figures() {
 		if !f.Applies(r) {
-			obsolete = append(obsolete, f.Name+".svg", f.Name+".png")
+			obsolete = append(obsolete, f.Name)
 			continue
 		}
 		p, err := f.Draw(r, scenarioName)
 		if err != nil {
 			return nil, fmt.Errorf("figure %s: %w", f.Name, err)
 		}
-		svg, err := p.SVG()
-		if err != nil {
-			return nil, fmt.Errorf("figure %s: %w", f.Name, err)
-		}
-		png, err := p.PNG()
-		if err != nil {
-			return nil, fmt.Errorf("figure %s: %w", f.Name, err)
-		}
-		drawn = append(drawn, file{f.Name + ".svg", svg}, file{f.Name + ".png", png})
+		pictures = append(pictures, Named{f.Name, p})
 	}
-	return writeFiles(dir, drawn, obsolete)
+	return Write(dir, pictures, obsolete...)
 }

@@ -65,18 +65,15 @@ func (m *Manifest) Complete() bool { return m.Missing == 0 }
 // ReadManifest reads the manifest of a folder.
 func ReadManifest(dir string) (*Manifest, error) {
 	name := filepath.Join(dir, ManifestFile)
-	if info, err := os.Stat(name); err == nil && info.Size() > maxPlan {
-		return nil, fmt.Errorf("%s has %d bytes: a manifest has at most %d", name, info.Size(), maxPlan)
-	}
-	text, err := os.ReadFile(name)
+	text, err := whole.Read(name, maxPlan)
 	if err != nil {
-		return nil, whole.Located(err)
+		return nil, err
 	}
 	m := new(Manifest)
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(m); err != nil || m.Format != Format {
-		return nil, fmt.Errorf("%s is no manifest of a sweep of format %d", filepath.Join(dir, ManifestFile), Format)
+		return nil, fmt.Errorf("%s is no manifest of a sweep of format %d", name, Format)
 	}
 	return m, nil
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -226,17 +224,9 @@ type Path struct {
 // ReadPath reads the path of a search.
 func ReadPath(dir string) (*Path, error) {
 	name := filepath.Join(dir, SearchFile)
-	f, err := os.Open(name)
+	text, err := whole.Read(name, maxPlan)
 	if err != nil {
-		return nil, whole.Located(err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxPlan+1))
-	if err != nil {
-		return nil, whole.Located(err)
-	}
-	if len(text) > maxPlan {
-		return nil, fmt.Errorf("%s has more than %d bytes: it is no path of a search", name, maxPlan)
+		return nil, err
 	}
 	p := new(Path)
 	if err := json.Unmarshal(text, p); err != nil {

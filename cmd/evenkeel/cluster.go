@@ -121,7 +121,10 @@ func (q *cut) count(ctx context.Context, limit int) (int, error) {
 
 // words describe shards.
 func (q *cut) words(shards int) string {
-	if q.Time == 0 {
+	switch {
+	case q.shards > shards:
+		return plural(shards, "shard") + ", since the plan has no more to share out"
+	case q.Time == 0:
 		return plural(shards, "shard")
 	}
 	return fmt.Sprintf("%s of about %s", plural(shards, "shard"), duration(q.Time/time.Duration(shards*q.workers)))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v4"
@@ -20,7 +19,7 @@ const maxSweepFile = 1 << 20
 // readFlags sets the flags that a YAML file names, but for those that were given beside it: a flag may be repeated as a list, and
 // one of key=value be a mapping.
 func readFlags(name string, flags *pflag.FlagSet) error {
-	text, err := readLimited(name, maxSweepFile)
+	text, err := whole.Read(name, maxSweepFile)
 	if err != nil {
 		return err
 	}
@@ -28,22 +27,6 @@ func readFlags(name string, flags *pflag.FlagSet) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
-}
-
-func readLimited(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, whole.Located(err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, whole.Located(err)
-	}
-	if int64(len(text)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes: it is no file of a sweep", name, limit)
-	}
-	return text, nil
 }
 
 func setFlags(text []byte, flags *pflag.FlagSet) error {

@@ -477,7 +477,7 @@ func (d *sweptPictures) search(p *sweep.Path) (plots.Named, error) {
 	}
 	switch {
 	case len(objectives) > 1:
-		f := plots.Generations{Sweep: d.about, X: plots.MetricOf(objectives[0].Metric), Y: plots.MetricOf(objectives[1].Metric)}
+		f := plots.Generations{Sweep: d.about, X: aimed(objectives[0]), Y: aimed(objectives[1])}
 		for n, g := range p.Generations {
 			x := plots.Generation{Number: n + 1}
 			for _, t := range g.Trials {
@@ -490,7 +490,7 @@ func (d *sweptPictures) search(p *sweep.Path) (plots.Named, error) {
 	case strings.HasPrefix(p.Design, "halving"):
 		return d.rungs(p, objectives[0], find)
 	}
-	f := plots.Search{Sweep: d.about, Metric: plots.MetricOf(objectives[0].Metric)}
+	f := plots.Search{Sweep: d.about, Metric: aimed(objectives[0])}
 	cells := 0
 	for n, g := range p.Generations {
 		for _, t := range g.Trials {
@@ -502,9 +502,12 @@ func (d *sweptPictures) search(p *sweep.Path) (plots.Named, error) {
 	return plots.Named{Name: "search", Picture: picture}, err
 }
 
+// aimed is the metric of an objective, with the side that is to be better.
+func aimed(o sweep.Objective) plots.Metric { return plots.MetricOf(o.Metric).Aimed(o.Larger) }
+
 // rungs draws a successive halving.
 func (d *sweptPictures) rungs(p *sweep.Path, o sweep.Objective, find func(o int, point []string, steps int) plots.Sample) (plots.Named, error) {
-	f := plots.Rungs{Sweep: d.about, Metric: plots.MetricOf(o.Metric), Budget: plots.Parameter{Name: "steps and seeds"}}
+	f := plots.Rungs{Sweep: d.about, Metric: aimed(o), Budget: plots.Parameter{Name: "steps and seeds"}}
 	at := map[string]int{}
 	for n, g := range p.Generations {
 		if len(g.Trials) > 0 {

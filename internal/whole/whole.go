@@ -1,5 +1,5 @@
-// Package whole writes files that appear whole or not at all, and says of an error of the file system, in one sentence, what it
-// concerns. What the files hold is not known here.
+// Package whole writes files that appear whole or not at all, reads files that are not larger than they may be, and says of an error
+// of the file system, in one sentence, what it concerns. What the files hold is not known here.
 package whole
 
 import (
@@ -32,6 +32,23 @@ func WriteBytes(name string, content []byte) error {
 		_, err := w.Write(content)
 		return err
 	})
+}
+
+// Read reads a file of at most so many bytes, which somebody else may have made.
+func Read(name string, most int) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, Located(err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
+	if err != nil {
+		return nil, Located(err)
+	}
+	if len(content) > most {
+		return nil, fmt.Errorf("%s has more than %d bytes", name, most)
+	}
+	return content, nil
 }
 
 // File is on the disk under a temporary name, in the folder that it is for.

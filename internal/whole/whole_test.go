@@ -126,3 +126,19 @@ func TestErrors(t *testing.T) {
 		t.Error("an error of something else is changed")
 	}
 }
+
+func TestReadIsBounded(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "x")
+	if err := WriteBytes(name, []byte("12345")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(name, 5); err != nil || string(got) != "12345" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := Read(name, 4); err == nil || !strings.Contains(err.Error(), "more than 4 bytes") {
+		t.Errorf("a larger file: %v", err)
+	}
+	if _, err := Read(name+"y", 5); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
