@@ -59,9 +59,6 @@ type TableFile struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Complete reports whether every cell is finished.
-func (m *Manifest) Complete() bool { return m.Missing == 0 }
-
 // ReadManifest reads the manifest of a folder.
 func ReadManifest(dir string) (*Manifest, error) {
 	name := filepath.Join(dir, ManifestFile)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"evenkeel/bench"
@@ -204,13 +203,9 @@ func (r *benchReport) print(w io.Writer) error {
 			groups = fmt.Sprintf(", %d of %d groups", s.GroupsKept, s.Groups)
 		}
 		fmt.Fprintf(&b, "\nShape %s: E = %d, K = %d%s, d = %d, T = %d, %s.\n\n", s.Name, s.Experts, s.TopK, groups, s.Width, s.Tokens, s.Score)
-		t := table.NewWriter()
-		t.SetStyle(table.StyleLight)
-		t.Style().Options.DrawBorder, t.Style().Options.SeparateColumns = false, false
-		t.Style().Format.Header = text.FormatDefault
+		t := newTable()
 		t.AppendHeader(table.Row{"", "ns/token", "best", "GFLOP/s", "of peak"})
-		t.SetColumnConfigs([]table.ColumnConfig{{Number: 2, Align: text.AlignRight, AlignHeader: text.AlignRight}, {Number: 3, Align: text.AlignRight, AlignHeader: text.AlignRight},
-			{Number: 4, Align: text.AlignRight, AlignHeader: text.AlignRight}, {Number: 5, Align: text.AlignRight, AlignHeader: text.AlignRight}})
+		t.SetColumnConfigs([]table.ColumnConfig{right(2), right(3), right(4), right(5)})
 		for i, list := range [][]bench.Timing{s.Kernels, s.Steps} {
 			if i > 0 {
 				t.AppendSeparator()
@@ -223,9 +218,7 @@ func (r *benchReport) print(w io.Writer) error {
 				t.AppendRow(row)
 			}
 		}
-		for line := range strings.Lines(t.Render()) {
-			fmt.Fprintln(&b, strings.TrimRight(line, " \n"))
-		}
+		fmt.Fprintln(&b, rendered(t))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

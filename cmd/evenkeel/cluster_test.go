@@ -94,7 +94,7 @@ func TestClusterSlurm(t *testing.T) {
 func TestClusterWrites(t *testing.T) {
 	dir := plannedSweep(t)
 	code, out, stderr := evenkeel(t, "cluster", "kubernetes", dir, "--image", "evenkeel:1", "--claim", "sweeps", "--shards", "100")
-	if code != 0 || !strings.Contains(out, "Written: 8 shards.") {
+	if code != 0 || !strings.Contains(out, "Written: 8 shards, since the plan has no more to share out.") {
 		t.Errorf("exit %d: %s%s", code, out, stderr)
 	}
 	code, out, stderr = evenkeel(t, "cluster", "parallel", dir, "--shards", "3", "--program", "/opt/evenkeel")

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -382,18 +381,14 @@ func varies(c *sim.Curve) bool { return c.Points[len(c.Points)-1].Traits.Varies 
 func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, quiet bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", wrap(heading(p, f.result), width))
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Options.DrawBorder, t.Style().Options.SeparateColumns = false, false
-	t.Style().Format.Header = text.FormatDefault
-	t.Style().Format.Footer = text.FormatDefault
+	t := newTable()
 	shown := columns[:4]
-	header, configs := table.Row{"strategy", "strength"}, []table.ColumnConfig{{Number: 2, Align: text.AlignRight, AlignHeader: text.AlignRight}}
+	header, configs := table.Row{"strategy", "strength"}, []table.ColumnConfig{right(2)}
 	floors := table.Row{"sampling floor", ""}
 	for i, c := range []column{columns[0], columns[2], columns[3]} {
 		header = append(header, c.title)
 		floors = append(floors, floorCell(f.result, c))
-		configs = append(configs, table.ColumnConfig{Number: i + 3, Align: text.AlignRight, AlignHeader: text.AlignRight, AlignFooter: text.AlignRight})
+		configs = append(configs, right(i+3))
 	}
 	t.SetColumnConfigs(configs)
 	t.AppendHeader(header)
@@ -424,9 +419,7 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 		configs[len(configs)-1].Hidden = true // the output error
 		t.SetColumnConfigs(configs)
 	}
-	for line := range strings.Lines(t.Render()) {
-		b.WriteString(strings.TrimRight(line, " \n") + "\n")
-	}
+	b.WriteString(rendered(t) + "\n")
 	for _, e := range f.pairs {
 		fmt.Fprintf(&b, "\n%s\n", wrap(f.sentence(e), width))
 	}

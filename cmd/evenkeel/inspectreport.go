@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 
 	"evenkeel/internal/nearest"
 	"evenkeel/metrics"
@@ -109,10 +108,8 @@ func (r *inspectReport) grid(words int, header []string, rows [][]string) {
 }
 
 func gridText(words int, header []string, rows [][]string) string {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
+	t := newTable()
 	t.Style().Options = table.Options{SeparateHeader: true}
-	t.Style().Format.Header = text.FormatDefault
 	row := func(cells []string) (row table.Row) {
 		for _, c := range cells {
 			row = append(row, c)
@@ -122,7 +119,7 @@ func gridText(words int, header []string, rows [][]string) string {
 	var configs []table.ColumnConfig
 	for i := range header {
 		if i >= words {
-			configs = append(configs, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
+			configs = append(configs, right(i+1))
 		}
 	}
 	t.SetColumnConfigs(configs)
@@ -130,11 +127,7 @@ func gridText(words int, header []string, rows [][]string) string {
 	for _, cells := range rows {
 		t.AppendRow(row(cells))
 	}
-	var b strings.Builder
-	for line := range strings.SplitSeq(t.Render(), "\n") {
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
-	}
-	return b.String()
+	return rendered(t) + "\n"
 }
 
 func figureOr(format string, v *float64) string {

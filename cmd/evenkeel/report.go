@@ -235,18 +235,13 @@ func widest(s string) (n int) {
 }
 
 func renderTable(r *sim.Result, v view, shown []column) string {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Options.DrawBorder = false
-	t.Style().Options.SeparateColumns = false
-	t.Style().Format.Header = text.FormatDefault
-	t.Style().Format.Footer = text.FormatDefault
+	t := newTable()
 	header, floors := table.Row{"strategy"}, table.Row{"sampling floor"}
-	configs := []table.ColumnConfig{{Number: 1}}
+	configs := []table.ColumnConfig{}
 	for i, c := range shown {
 		header = append(header, c.title)
 		floors = append(floors, floorCell(r, c))
-		configs = append(configs, table.ColumnConfig{Number: i + 2, Align: text.AlignRight, AlignHeader: text.AlignRight, AlignFooter: text.AlignRight})
+		configs = append(configs, right(i+2))
 	}
 	t.SetColumnConfigs(configs)
 	t.AppendHeader(header)
@@ -258,11 +253,7 @@ func renderTable(r *sim.Result, v view, shown []column) string {
 		t.AppendRow(row)
 	}
 	t.AppendFooter(floors)
-	lines := strings.Split(t.Render(), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
-	}
-	return strings.Join(lines, "\n")
+	return rendered(t)
 }
 
 // label is the spec of a strategy with what sets it apart from one that could be used.

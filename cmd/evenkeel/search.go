@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
 
 	"evenkeel/metrics"
 	"evenkeel/scenarios"
@@ -66,7 +70,7 @@ func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Ax
 	defer run.Close()
 	begin := time.Now()
 	number := 0
-	_, err = run.Search(ctx, search, objectives, func(g design.Generation) {
+	generations, err := run.Search(ctx, search, objectives, func(g design.Generation) {
 		number++
 		if !q.quiet && !q.json {
 			fmt.Fprintln(stderr, generationLine(number, g, objectives))
@@ -75,7 +79,53 @@ func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Ax
 	if err != nil {
 		return stopped(err, q.out)
 	}
-	return q.finish(ctx, run.Plan, sweep.Outcome{Cells: run.Plan.Cells(), Ran: run.Ran}, sweep.Found{}, time.Since(begin), stdout, stderr)
+	err = q.finish(ctx, run.Plan, sweep.Outcome{Cells: run.Plan.Cells(), Ran: run.Ran}, sweep.Found{}, time.Since(begin), stdout, stderr)
+	if err != nil || q.quiet || q.json || len(objectives) < 2 {
+		return err
+	}
+	return writeFront(stdout, names(axes), generations, objectives)
+}
+
+// writeFront prints the settings that no other one beats in all objectives.
+func writeFront(w io.Writer, axes []string, generations []design.Generation, objectives []sweep.Objective) error {
+	var trials []design.Trial
+	var values [][]float64
+	seen := map[string]bool{}
+	for _, g := range generations {
+		for i, t := range g.Trials {
+			if key := strings.Join(t.Point, "\x00"); !seen[key] {
+				seen[key] = true
+				trials, values = append(trials, t), append(values, g.Values[i])
+			}
+		}
+	}
+	front := design.Front(values)
+	slices.SortStableFunc(front, func(a, b int) int { return cmp.Compare(values[a][0], values[b][0]) })
+	t := newTable()
+	header := table.Row{}
+	for _, name := range shortNames(axes) {
+		header = append(header, name)
+	}
+	for _, o := range objectives {
+		header = append(header, o.Metric)
+	}
+	t.AppendHeader(header)
+	for _, i := range front {
+		row := table.Row{}
+		for _, v := range trials[i].Point {
+			row = append(row, brief(v))
+		}
+		for j, o := range objectives {
+			x := values[i][j]
+			if o.Larger {
+				x = -x
+			}
+			row = append(row, strconv.FormatFloat(x, 'g', 4, 64))
+		}
+		t.AppendRow(row)
+	}
+	_, err := fmt.Fprintf(w, "\nThe front, of %d settings that were tried, by their means (of settings that differ by noise alone the luckiest are on it):\n%s\n", len(trials), rendered(t))
+	return err
 }
 
 // search makes that of --design.

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"evenkeel/sim/stat"
@@ -420,14 +419,10 @@ func (t *sweptTable) render(markdown bool, width int) string {
 
 // part is the table of some columns.
 func (t *sweptTable) part(from, to int, markdown bool) string {
-	w := table.NewWriter()
-	w.SetStyle(table.StyleLight)
-	w.Style().Options.DrawBorder, w.Style().Options.SeparateColumns = false, false
-	w.Style().Format.Header = text.FormatDefault
-	w.Style().Format.Footer = text.FormatDefault
+	w := newTable()
 	header, configs := table.Row{}, []table.ColumnConfig{}
 	numeric := func() {
-		configs = append(configs, table.ColumnConfig{Number: len(header), Align: text.AlignRight, AlignHeader: text.AlignRight, AlignFooter: text.AlignRight})
+		configs = append(configs, right(len(header)))
 	}
 	for i, name := range shortNames(t.Rows) {
 		header = append(header, name)
@@ -492,12 +487,7 @@ func (t *sweptTable) part(from, to int, markdown bool) string {
 		return "**" + t.Metric + "**\n\n" + w.RenderMarkdown()
 	}
 	w.SetTitle(t.Metric)
-	w.Style().Title.Format = text.FormatDefault
-	lines := strings.Split(w.Render(), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], " ")
-	}
-	return strings.Join(lines, "\n")
+	return rendered(w)
 }
 
 // numericRow reports whether all labels of a row's name are numbers.
@@ -590,11 +580,8 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 
 // effectsText prints what explains the variance.
 func effectsText(e *sweep.Effects, metric string, width int) string {
-	w := table.NewWriter()
-	w.SetStyle(table.StyleLight)
-	w.Style().Options.DrawBorder, w.Style().Options.SeparateColumns = false, false
-	w.Style().Format.Header = text.FormatDefault
-	w.SetColumnConfigs([]table.ColumnConfig{{Number: 2, Align: text.AlignRight, AlignHeader: text.AlignRight}, {Number: 3, Align: text.AlignRight, AlignHeader: text.AlignRight}, {Number: 4, Align: text.AlignRight, AlignHeader: text.AlignRight}})
+	w := newTable()
+	w.SetColumnConfigs([]table.ColumnConfig{right(2), right(3), right(4)})
 	w.AppendHeader(table.Row{"what varies " + metric, "share, %", "degrees of freedom", "F"})
 	for i, term := range e.Terms {
 		name, f := term.Name, ""
@@ -607,9 +594,7 @@ func effectsText(e *sweep.Effects, metric string, width int) string {
 		w.AppendRow(table.Row{name, fmt.Sprintf("%.1f", 100*term.Share), term.DF, f})
 	}
 	var b strings.Builder
-	for line := range strings.Lines(w.Render()) {
-		b.WriteString(strings.TrimRight(line, " \n") + "\n")
-	}
+	b.WriteString(rendered(w) + "\n")
 	for _, n := range e.Notes {
 		b.WriteString(wrap(n, width) + "\n")
 	}

@@ -26,7 +26,7 @@ type Trial struct {
 }
 
 // Search chooses points by what earlier ones were worth. What it asks depends on nothing but its arguments and what it was
-// told, so that a search that was stopped goes on when it is told the same again; see [Replay].
+// told, so that a search that was stopped goes on when it is told the same again.
 type Search interface {
 	// Ask returns the trials of one generation, the same until it is told their values, and none when the search is over.
 	Ask() []Trial
@@ -39,23 +39,6 @@ type Search interface {
 type Generation struct {
 	Trials []Trial     `json:"trials"`
 	Values [][]float64 `json:"values"`
-}
-
-// Replay tells a new search what one with the same arguments was told. It fails where they ask for different trials.
-func Replay(s Search, history []Generation) error {
-	for i, g := range history {
-		same := slices.EqualFunc(s.Ask(), g.Trials, func(a, b Trial) bool {
-			return a.Budget == b.Budget && slices.Equal(a.Point, b.Point)
-		})
-		if !same {
-			return fmt.Errorf("generation %d of the search asks for other trials than its history holds: "+
-				"begin anew, or go on with the settings, program and kind of machine that it began with", i)
-		}
-		if err := s.Tell(g.Values); err != nil {
-			return fmt.Errorf("generation %d of the search's history: %w", i, err)
-		}
-	}
-	return nil
 }
 
 // checked returns a copy of what a search was told, failed trials as rows of +Inf.
