@@ -94,7 +94,7 @@ func TestHostilePlansAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, x.said)
 		}
 	}
-	for _, text := range []string{"", "null", "[]", "{}", "1", `{"format":1}`, `{"format":1,"other":2}`, strings.Repeat("[", 1<<20), `{"seeds":[1e400]}`,
+	for _, text := range []string{"", "null", "[]", "{}", "1", `{"format":2}`, `{"format":2,"other":2}`, strings.Repeat("[", 1<<20), `{"seeds":[1e400]}`,
 		`{"variants":[[3000000000]]}`, string(smallPlan(t).Encode()) + "{}"} {
 		if _, err := DecodePlan([]byte(text)); err == nil {
 			t.Errorf("%.40q is taken for a plan", text)
@@ -205,8 +205,8 @@ func FuzzDecodePlan(f *testing.F) {
 		p.Files = map[string]string{"rule": "name: rule\nparts: [{loss-free: {rate: 1e-3}}]\n"}
 		p.Specs[0] = "rule:loss-free.rate=0.001"
 	}))
-	f.Add([]byte(`{"format":1,"scenario":{"file":"","name":"","text":""},"design":"","variants":[[]],"specs":["none"],"pairs":[[0,0,1]],"seeds":[1],"recorded_steps":0,"recorded_loads":false}`))
-	f.Add([]byte(`{"format":1,"variants":[[],[],[]],"seeds":[18446744073709551615]}`))
+	f.Add([]byte(`{"format":2,"scenario":{"file":"","name":"","text":""},"design":"","variants":[[]],"specs":["none"],"pairs":[[0,0,1]],"seeds":[1],"recorded_steps":0,"recorded_loads":false}`))
+	f.Add([]byte(`{"format":2,"variants":[[],[],[]],"seeds":[18446744073709551615]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var p *Plan
 		var err error

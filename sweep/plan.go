@@ -35,7 +35,7 @@ import (
 // a record is written otherwise, and when a cell of the same name computes other figures: by a change of streams, metrics, the
 // simulation, its random numbers or the default of a scenario's key. A change of one strategy raises its revision instead, and
 // the text of a shipped scenario is in the plan.
-const Format = 1
+const Format = 2
 
 // Plan is everything that a sweep computes.
 type Plan struct {

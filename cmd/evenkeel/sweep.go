@@ -176,6 +176,9 @@ func (q *sweepRequest) run(ctx context.Context, flags *pflag.FlagSet, stdin io.R
 	change := sweep.Keep
 	if q.extend {
 		change = sweep.Extend
+		if note := q.anew(d); note != "" && !q.quiet {
+			fmt.Fprintln(stderr, "evenkeel: note: "+note)
+		}
 	}
 	folder, err := sweep.Hold(q.out, p, change, false)
 	if err != nil {
@@ -195,6 +198,24 @@ func (q *sweepRequest) run(ctx context.Context, flags *pflag.FlagSet, stdin io.R
 		return stopped(err, q.out)
 	}
 	return q.finish(ctx, p, out, found, time.Since(begin), stdout, stderr)
+}
+
+// anew says why a sampled design that takes the place of another of its kind does not begin with that one's points, so that none of
+// their cells is of use.
+func (q *sweepRequest) anew(d design.Design) string {
+	p, err := sweep.ReadPlan(filepath.Join(q.out, sweep.PlanFile))
+	if err != nil {
+		return ""
+	}
+	words, _, _ := strings.Cut(p.Design, " ")
+	old, err := design.ParseDesign(words, q.designSeed)
+	if err != nil || old.Kind != d.Kind || d.Kind == design.Grid || d.Kind == design.Zip {
+		return ""
+	}
+	if err := old.Extends(d.Points); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // words describe a design with its axes and its seed.
