@@ -23,7 +23,7 @@ type Effect struct {
 	Order int     `json:"order"` // parameters in the term; 0 of what is left
 	DF    int     `json:"degrees_of_freedom"`
 	Share float64 `json:"share"`
-	F     float64 `json:"f,omitempty"` // over the mean square between seeds; 0 where there is none
+	F     float64 `json:"f,omitempty"` // over the mean square of what is left; 0 where there is none
 }
 
 // maxLevels is how many values a parameter may have to be a factor: of more, as a random design has, each would be a level of its
@@ -78,8 +78,16 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 	if len(names) == 0 {
 		return nil, errors.New("--effects: nothing varies among the cells that are kept, so that there is no effect to look for")
 	}
-	levels, response := make([][]int, len(rows)), make([]float64, len(rows))
+	if err := tooMany(len(rows), factors, rows); err != nil {
+		return nil, err
+	}
+	seedOf, err := r.labels("seed")
+	if err != nil {
+		return nil, err
+	}
+	levels, response, seeds := make([][]int, len(rows)), make([]float64, len(rows)), make([]int, len(rows))
 	for k, i := range rows {
+		seeds[k] = int(seedOf.index[i])
 		for _, f := range factors {
 			levels[k] = append(levels[k], int(f[i]))
 		}
@@ -89,8 +97,30 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--effects: %w", err)
 	}
-	e.fill(d, names)
+	e.fill(d, names, d.Block(levels, seeds, response))
 	return e, nil
+}
+
+// tooMany refuses a fit that would take minutes: its work is the rows times the square of the columns.
+func tooMany(n int, factors [][]int32, rows []int) error {
+	const most = 3e10
+	var sizes []int
+	columns := 0
+	for _, f := range factors {
+		seen := map[int32]bool{}
+		for _, i := range rows {
+			seen[f[i]] = true
+		}
+		for _, other := range sizes {
+			columns += other * (len(seen) - 1)
+		}
+		columns += len(seen) - 1
+		sizes = append(sizes, len(seen)-1)
+	}
+	if float64(n)*float64(columns)*float64(columns) > most {
+		return fmt.Errorf("--effects: %d cells with %d effects of values and pairs are too many to fit: --filter picks fewer", n, columns)
+	}
+	return nil
 }
 
 // wholeStrategy is what reports call the column spec.
@@ -114,16 +144,20 @@ func (r *Results) factors(rows []int) (list []string, err error) {
 	return append(list, r.Manifest.Knobs...), nil
 }
 
-func (e *Effects) fill(d *stat.Decomposition, names []string) {
-	seeds := d.Seeds.MeanSquares
+// fill enters the terms. Where seeds are blocks, what all settings share under a seed is no part of what effects are judged by.
+func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
+	rest, left := "seeds and what is left", d.Seeds.MeanSquares
+	if blocks {
+		rest = "what is left"
+	}
 	for _, t := range d.Terms {
 		var words []string
 		for _, f := range t.Factors {
 			words = append(words, strings.Replace(names[f], "spec", wholeStrategy, 1))
 		}
 		x := Effect{Name: strings.Join(words, " × "), Order: len(words), DF: t.DF, Share: t.Share}
-		if seeds > 0 && t.DF > 0 {
-			x.F = t.MeanSquares / seeds
+		if left > 0 && t.DF > 0 {
+			x.F = t.MeanSquares / left
 		}
 		if t.DF > 0 {
 			e.Terms = append(e.Terms, x)
@@ -138,13 +172,16 @@ func (e *Effects) fill(d *stat.Decomposition, names []string) {
 		}
 		return 0
 	})
-	for _, rest := range []struct {
+	for _, x := range []struct {
 		name string
 		stat.Term
-	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {"seeds", d.Seeds}} {
-		if rest.DF > 0 || math.Abs(rest.Share) > 1e-9 {
-			e.Terms = append(e.Terms, Effect{Name: rest.name, DF: rest.DF, Share: rest.Share})
+	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {"worlds, one for each seed", d.Blocks}, {rest, d.Seeds}} {
+		if x.DF > 0 || math.Abs(x.Share) > 1e-9 {
+			e.Terms = append(e.Terms, Effect{Name: x.name, DF: x.DF, Share: x.Share})
 		}
 	}
-	e.Notes = append(e.Notes, "Shares are of the sum of squares about the mean (type II), over the cells that were run: they say what mattered within these ranges. Seeds are worlds, so that their share is of differences between worlds, not of noise alone.")
+	e.Notes = append(e.Notes, "Shares are of the sum of squares about the mean (type II), over the cells that were run: they say what mattered within these ranges.")
+	if !blocks {
+		e.Notes = append(e.Notes, "Not every setting has a figure under every seed, so that what a seed does to all of them cannot be told from the rest.")
+	}
 }

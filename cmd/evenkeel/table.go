@@ -527,7 +527,11 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 		}
 	}
 	if len(mixed) > 0 {
-		list = append(list, fmt.Sprintf("WARNING: what is marked ! mixes settings: %s varies within it, so that there is no interval over seeds. Add it to --row or --col, or pick one value by --filter.", strings.Join(mixed, " and ")))
+		vary := "varies"
+		if len(mixed) > 1 {
+			vary = "vary"
+		}
+		list = append(list, fmt.Sprintf("WARNING: what is marked ! mixes settings: %s %s within it, so that there is no interval over seeds. Add it to --row or --col, or pick one value by --filter.", strings.Join(mixed, " and "), vary))
 	}
 	if seeds > 1 {
 		over := strconv.Itoa(seeds)
@@ -583,15 +587,12 @@ func effectsText(e *sweep.Effects, metric string, width int) string {
 	w := newTable()
 	w.SetColumnConfigs([]table.ColumnConfig{right(2), right(3), right(4)})
 	w.AppendHeader(table.Row{"what varies " + metric, "share, %", "degrees of freedom", "F"})
-	for i, term := range e.Terms {
-		name, f := term.Name, ""
-		if i == len(e.Terms)-1 && name == "seeds" {
-			name = "seeds and what is left" // seeds are no block here: it holds what they do with the parameters
-		}
+	for _, term := range e.Terms {
+		f := ""
 		if term.F > 0 {
 			f = strconv.FormatFloat(term.F, 'g', 3, 64)
 		}
-		w.AppendRow(table.Row{name, fmt.Sprintf("%.1f", 100*term.Share), term.DF, f})
+		w.AppendRow(table.Row{term.Name, fmt.Sprintf("%.1f", 100*term.Share), term.DF, f})
 	}
 	var b strings.Builder
 	b.WriteString(rendered(w) + "\n")

@@ -17,7 +17,7 @@ type Term struct {
 
 // Decomposition splits the sum of squares of a response about its mean,
 //
-//	total = Σ terms + Shared + Higher + Seeds.
+//	total = Σ terms + Shared + Higher + Seeds + Blocks.
 //
 // The F ratio of a term is its mean squares over those of the residual it is to be judged by.
 type Decomposition struct {
@@ -25,6 +25,7 @@ type Decomposition struct {
 	Shared Term   // what unbalanced terms explain together but none alone: 0 in a balanced design, and may be negative
 	Higher Term   // between cells, beyond pairs: interactions of three factors and more
 	Seeds  Term   // within cells, between rows of equal levels: 0, with no degree of freedom, if no cell has two
+	Blocks Term   // taken out of Seeds by Block, and none before
 	Total  Term
 }
 
@@ -109,6 +110,53 @@ func Decompose(levels [][]int, response []float64) (*Decomposition, error) {
 		t.divide(d.Total.SumSquares)
 	}
 	return d, nil
+}
+
+// Block takes out of Seeds what the blocks of the rows have in common: with B blocks, each of which holds every one of C cells once,
+//
+//	Blocks = C Σ_b (ȳ_b − ȳ)²,  B − 1 degrees of freedom,  Seeds = Seeds − Blocks,
+//
+// a randomised complete block design (Montgomery, Design and Analysis of Experiments, section 4.1). Seeds are such blocks where
+// a seed is a world that all settings share. It reports whether the design is one; otherwise nothing changes, since blocks and terms
+// are not orthogonal.
+func (d *Decomposition) Block(levels [][]int, blocks []int, response []float64) bool {
+	rows := map[int][]int{}
+	var names []int
+	for i, b := range blocks {
+		if rows[b] == nil {
+			names = append(names, b)
+		}
+		rows[b] = append(rows[b], i)
+	}
+	var first []int // rows of the first block, in the order of their levels
+	mean, between := Mean(response), 0.0
+	for _, b := range names {
+		list := rows[b]
+		slices.SortStableFunc(list, func(i, j int) int { return slices.Compare(levels[i], levels[j]) })
+		if first == nil {
+			first = list
+		}
+		if len(list) != len(first) {
+			return false
+		}
+		var y []float64
+		for k, i := range list {
+			if !slices.Equal(levels[i], levels[first[k]]) || k > 0 && slices.Equal(levels[i], levels[list[k-1]]) {
+				return false
+			}
+			y = append(y, response[i])
+		}
+		deviation := Mean(y) - mean
+		between += float64(deviation * deviation)
+	}
+	if len(names) < 2 || len(first) < 2 {
+		return false
+	}
+	d.Blocks = Term{DF: len(names) - 1, SumSquares: float64(len(first)) * between}
+	d.Seeds = Term{DF: d.Seeds.DF - d.Blocks.DF, SumSquares: max(0, d.Seeds.SumSquares-d.Blocks.SumSquares)}
+	d.Blocks.divide(d.Total.SumSquares)
+	d.Seeds.divide(d.Total.SumSquares)
+	return true
 }
 
 func checkDesign(levels [][]int, response []float64) error {

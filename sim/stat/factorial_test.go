@@ -2,6 +2,7 @@ package stat
 
 import (
 	"math"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -209,5 +210,52 @@ func TestDecomposeDegenerate(t *testing.T) {
 		if _, err := Decompose(bad.levels, bad.response); err == nil {
 			t.Errorf("%v is accepted", bad)
 		}
+	}
+}
+
+// Montgomery's vascular grafts (Design and Analysis of Experiments, example 4.1): four pressures of extrusion on six batches of
+// resin.
+func TestBlocks(t *testing.T) {
+	yield := [][]float64{
+		{90.3, 89.2, 98.2, 93.9, 87.4, 97.9},
+		{92.5, 89.5, 90.6, 94.7, 87.0, 95.8},
+		{85.5, 90.8, 89.6, 86.2, 88.0, 93.4},
+		{82.5, 89.5, 85.6, 87.4, 78.9, 90.7},
+	}
+	var levels [][]int
+	var blocks []int
+	var response []float64
+	for pressure, row := range yield {
+		for batch, y := range row {
+			levels, blocks, response = append(levels, []int{pressure}), append(blocks, batch), append(response, y)
+		}
+	}
+	d, err := Decompose(levels, response)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !d.Block(levels, blocks, response) {
+		t.Fatal("a complete block design was not seen as one")
+	}
+	for name, c := range map[string]struct {
+		got Term
+		ss  float64
+		df  int
+	}{"pressures": {d.Terms[0], 178.17, 3}, "batches": {d.Blocks, 192.25, 5}, "error": {d.Seeds, 109.89, 15}, "total": {d.Total, 480.31, 23}} {
+		if math.Abs(c.got.SumSquares-c.ss) > 0.005 || c.got.DF != c.df {
+			t.Errorf("%s: %.4f with %d degrees of freedom, want %.2f and %d", name, c.got.SumSquares, c.got.DF, c.ss, c.df)
+		}
+	}
+	if f := d.Terms[0].MeanSquares / d.Seeds.MeanSquares; math.Abs(f-8.11) > 0.005 {
+		t.Errorf("F = %.3f, want 8.11", f)
+	}
+	// Without one row it is none, and nothing changes.
+	d, err = Decompose(levels[1:], response[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := *d
+	if d.Block(levels[1:], blocks[1:], response[1:]) || !reflect.DeepEqual(before, *d) {
+		t.Error("an incomplete design was taken for a complete one")
 	}
 }
