@@ -152,7 +152,7 @@ func (d *Decomposition) Block(levels [][]int, blocks []int, response []float64) 
 	if len(names) < 2 || len(first) < 2 {
 		return false
 	}
-	d.Blocks = Term{DF: len(names) - 1, SumSquares: float64(len(first)) * between}
+	d.Blocks = Term{DF: len(names) - 1, SumSquares: float64(float64(len(first)) * between)}
 	d.Seeds = Term{DF: d.Seeds.DF - d.Blocks.DF, SumSquares: max(0, d.Seeds.SumSquares-d.Blocks.SumSquares)}
 	d.Blocks.divide(d.Total.SumSquares)
 	d.Seeds.divide(d.Total.SumSquares)
