@@ -123,6 +123,9 @@ func tooMany(n int, factors [][]int32, rows []int) error {
 	return nil
 }
 
+// Worlds is the name of what seeds do to all settings alike.
+const Worlds = "worlds, one for each seed"
+
 // wholeStrategy is what reports call the column spec.
 const wholeStrategy = "strategy with knobs"
 
@@ -175,7 +178,7 @@ func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 	for _, x := range []struct {
 		name string
 		stat.Term
-	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {"worlds, one for each seed", d.Blocks}, {rest, d.Seeds}} {
+	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {Worlds, d.Blocks}, {rest, d.Seeds}} {
 		if x.DF > 0 || math.Abs(x.Share) > 1e-9 {
 			e.Terms = append(e.Terms, Effect{Name: x.name, DF: x.DF, Share: x.Share})
 		}

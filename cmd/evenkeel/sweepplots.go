@@ -257,7 +257,7 @@ func (d *sweptPictures) pareto(x, y string) (plots.Named, error) {
 		}
 	}
 	if len(streams) > 0 {
-		about.About += " The front of all is over settings of the scenario too, " + strings.Join(streams, " and ") + ": a point may beat another by its stream, not by its strategy."
+		about.About += " The front of all is over settings of the scenario too, " + strings.Join(streams, ", ") + ": a point may beat another by its stream, not by its strategy."
 	}
 	clouds, err := d.clouds(x, y, true)
 	if err == nil && len(clouds) > 2*mostSeries {
@@ -351,7 +351,11 @@ func (d *sweptPictures) effects(metric string) (plots.Named, error) {
 	f := plots.Effects{Sweep: d.about, Metric: plots.MetricOf(metric), Residual: plots.Effect{Name: "seeds and what is left"}}
 	f.Interval = ""
 	for _, t := range e.Terms {
-		if t.Order == 0 {
+		switch {
+		case t.Name == sweep.Worlds:
+			f.Worlds, f.Residual.Name = plots.Effect{Name: t.Name, Share: t.Share}, "what is left"
+			continue
+		case t.Order == 0:
 			f.Residual.Share += t.Share
 			continue
 		}
