@@ -55,7 +55,7 @@ func (x *jsonReader) read(r io.Reader) error {
 		x.record.reset()
 		had, err := x.object(j, "", 0)
 		if err != nil {
-			return fmt.Errorf("%s:%d: %w", x.name, line, err)
+			return inLine(x.name, line, err)
 		}
 		if !had {
 			if x.empty++; x.empty == 1 {
@@ -189,6 +189,14 @@ func inField(path string, err error) error {
 		return err
 	}
 	return fmt.Errorf("%s: %w", clip(path), err)
+}
+
+func inLine(name string, line int, err error) error {
+	var l *located
+	if errors.As(err, &l) {
+		return l.error
+	}
+	return fmt.Errorf("%s:%d: %w", name, line, err)
 }
 
 // objects reports whether a list begins with an object.

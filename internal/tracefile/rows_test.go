@@ -1,6 +1,8 @@
 package tracefile
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -66,5 +68,18 @@ func TestRows(t *testing.T) {
 			}
 		}
 		s.Close()
+	}
+}
+
+// An error of what the records say together names its place once.
+func TestPlaceIsNamedOnce(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "d.jsonl")
+	text := `{"layer":0,"topk_ids":[[1,2]]}` + "\n" + `{"layer":0,"topk_ids":[[1,2,3]]}` + "\n"
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(name, Options{})
+	if err == nil || !strings.HasPrefix(err.Error(), name+":2: a token has 3 experts") || strings.Count(err.Error(), name) != 1 {
+		t.Errorf("%v", err)
 	}
 }
