@@ -443,14 +443,22 @@ func TestACoordinatorThatStopsGoesOn(t *testing.T) {
 	want := local(t, p)
 	nc := connected(t)
 	dir := t.TempDir()
+	computer := sweep.NewComputer(p)
 	ran := 0
 	for i := range 4 {
 		f := open(t, dir, p)
 		ctx, cancel := context.WithCancel(deadline(t))
+		var begun atomic.Int64
 		out, err := Run(ctx, nc, p, f.store, quick(Options{Workers: 2, Progress: func(done, total int) {
 			if i < 3 && done >= (i+1)*total/5 {
 				cancel()
 			}
+		}, compute: func(ctx context.Context, cells []sweep.Cell) ([]*sweep.Record, error) {
+			if i < 3 && begun.Add(1) > 11 { // of 36 units: enough to be stopped by, too few to be done in three runs
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return computer.Compute(ctx, cells)
 		}}))
 		cancel()
 		if i < 3 && !errors.Is(err, context.Canceled) || i == 3 && err != nil {
