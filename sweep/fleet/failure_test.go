@@ -182,13 +182,21 @@ func TestATakenTaskComesBack(t *testing.T) {
 	ctx := deadline(t)
 	go func() {
 		js, _ := jetstream.New(nc)
-		for ctx.Err() == nil {
-			if c, err := js.Consumer(ctx, stream(p.Hash()), takers); err == nil {
-				c.Fetch(3, jetstream.FetchMaxWait(time.Second))
-				working(t, nc, WorkOptions{Workers: 2, Program: program, compute: stub})
-				return
+		held := map[uint64]bool{}
+		for ctx.Err() == nil && len(held) < 3 {
+			c, err := js.Consumer(ctx, stream(p.Hash()), takers)
+			if err != nil {
+				continue
+			}
+			message, err := c.Next(jetstream.FetchMaxWait(100 * time.Millisecond))
+			if err != nil {
+				continue
+			}
+			if m, err := message.Metadata(); err == nil {
+				held[m.Sequence.Stream] = true
 			}
 		}
+		working(t, nc, WorkOptions{Workers: 2, Program: program, compute: stub})
 	}()
 	out, err := Run(ctx, nc, p, f.store, quick(Options{AckWait: 500 * time.Millisecond}))
 	if err != nil {
