@@ -138,15 +138,23 @@ func among(list []*Preset, name string) (*Preset, error) {
 }
 
 // spec is the preset with its defaults.
-func (p *Preset) spec() (s Spec, err error) {
-	s = Spec{p, Values{}}
-	for i := range p.Knobs {
-		k := &p.Knobs[i]
+func (p *Preset) spec() (Spec, error) {
+	s := Spec{p, Values{}}
+	return s, s.complete()
+}
+
+// complete gives the knobs that have no value their defaults.
+func (s Spec) complete() (err error) {
+	for i := range s.Preset.Knobs {
+		k := &s.Preset.Knobs[i]
+		if _, given := s.Values[k.Name]; given {
+			continue
+		}
 		if s.Values[k.Name], err = k.check(k.Default); err != nil {
-			return Spec{}, fmt.Errorf("default of %s: %w", p.Name, err)
+			return fmt.Errorf("default of %s: %w", s.Preset.Name, err)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 func find(name string, defined []*Preset) (*Preset, error) {
@@ -190,7 +198,11 @@ func (k *Knob) check(value string) (string, error) {
 	if x < k.Low || x > k.High {
 		return "", fmt.Errorf("%s is %s: it must be %g to %g", k.Name, value, k.Low, k.High)
 	}
-	return strconv.FormatFloat(x, 'g', -1, 64), nil
+	var short [32]byte
+	if b := strconv.AppendFloat(short[:0], x, 'g', -1, 64); string(b) != value {
+		value = string(b)
+	}
+	return value, nil
 }
 
 // Values are the knobs of one strategy, checked.
@@ -225,25 +237,23 @@ func Parse(text string, defined ...*Preset) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
-	s, err := p.spec()
-	if err != nil || !given {
-		return s, err
+	s := Spec{p, Values{}}
+	if !given {
+		return s, s.complete()
 	}
-	seen := map[string]bool{}
-	for _, setting := range strings.Split(knobs, ",") {
+	for setting := range strings.SplitSeq(knobs, ",") {
 		knob, value, ok := strings.Cut(setting, "=")
 		if !ok {
 			return Spec{}, fmt.Errorf("strategy %s: %q is no knob=value, such as %s", text, setting, p.example())
 		}
-		if seen[knob] {
+		if _, twice := s.Values[knob]; twice {
 			return Spec{}, fmt.Errorf("strategy %s: %s is given twice", text, knob)
 		}
-		seen[knob] = true
 		if err := s.set(knob, value); err != nil {
 			return Spec{}, fmt.Errorf("strategy %s: %w", text, err)
 		}
 	}
-	return s, nil
+	return s, s.complete()
 }
 
 func (s *Spec) set(knob, value string) error {
@@ -319,14 +329,16 @@ func (s Spec) String() string { return s.without("") }
 
 // Full returns the spec with every knob, so that it means the same when defaults change.
 func (s Spec) Full() string {
-	var set []string
+	var b []byte
+	b = append(b, s.Preset.Name...)
+	separator := byte(':')
 	for i := range s.Preset.Knobs {
-		set = append(set, s.Preset.Knobs[i].Name+"="+s.Values[s.Preset.Knobs[i].Name])
+		name := s.Preset.Knobs[i].Name
+		b = append(append(b, separator), name...)
+		b = append(append(b, '='), s.Values[name]...)
+		separator = ','
 	}
-	if set == nil {
-		return s.Preset.Name
-	}
-	return s.Preset.Name + ":" + strings.Join(set, ",")
+	return string(b)
 }
 
 // without is the canonical form that leaves a knob out.

@@ -62,10 +62,11 @@ func newPlan(b Base, axes []string, design string, points iter.Seq[Point]) (*Pla
 		}
 		first = append(first, pair)
 	}
-	if len(m.pairs) == 0 {
+	if len(m.plan.Pairs) == 0 {
 		return nil, nil, errors.New("there is nothing to run: the design has no points")
 	}
-	p := m.finish()
+	p := m.plan
+	p.order()
 	if err := p.settle(b); err != nil {
 		return nil, nil, err
 	}
@@ -80,8 +81,6 @@ type maker struct {
 	bases    []strategies.Spec
 	variants map[string]int32
 	specs    map[string]int32   // by their full texts
-	recent   map[string]int32   // the same by the values that a point gives
-	pairs    map[[2]int32]int32 // to seeds
 	values   []map[string]int32 // of the plan's axes, to their indices
 }
 
@@ -94,7 +93,7 @@ type role struct {
 
 // assign finds out what each axis varies.
 func (m *maker) assign(axes []string, specs []strategies.Spec) error {
-	m.bases, m.variants, m.specs, m.recent, m.pairs = slices.Clone(specs), map[string]int32{}, map[string]int32{}, map[string]int32{}, map[[2]int32]int32{}
+	m.bases, m.variants, m.specs = slices.Clone(specs), map[string]int32{}, map[string]int32{}
 	for _, name := range axes {
 		if name == "seeds" || name == "seed" {
 			return errors.New("seeds are no axis: --seeds says how many replicates each cell has")
@@ -197,10 +196,9 @@ func (m *maker) add(point Point) (first [2]int32, err error) {
 		if err != nil {
 			return first, err
 		}
-		pair := [2]int32{v, s}
-		m.pairs[pair] = max(m.pairs[pair], int32(cmp.Or(point.Seeds, len(m.plan.Seeds))))
+		m.plan.Pairs = append(m.plan.Pairs, [3]int32{v, s, int32(cmp.Or(point.Seeds, len(m.plan.Seeds)))})
 		if base == 0 {
-			first = pair
+			first = [2]int32{v, s}
 		}
 	}
 	return first, nil
@@ -208,15 +206,6 @@ func (m *maker) add(point Point) (first [2]int32, err error) {
 
 // spec returns the index of a base with the knobs of a point.
 func (m *maker) spec(base int, point Point) (int32, error) {
-	key := strconv.Itoa(base)
-	for i, r := range m.roles {
-		if slices.Contains(r.bases, base) {
-			key += "\x00" + point.Values[i]
-		}
-	}
-	if s, ok := m.recent[key]; ok {
-		return s, nil
-	}
 	spec := m.bases[base]
 	for i, r := range m.roles {
 		if slices.Contains(r.bases, base) {
@@ -240,22 +229,15 @@ func (m *maker) spec(base int, point Point) (int32, error) {
 			m.plan.Files[spec.Preset.Name] = string(text)
 		}
 	}
-	if len(m.recent) == 1<<16 { // a sampled design has each once
-		clear(m.recent)
-	}
-	m.recent[key] = s
 	return s, nil
 }
 
-// finish orders the pairs.
-func (m *maker) finish() *Plan {
-	p := m.plan
-	p.Pairs = make([][3]int32, 0, len(m.pairs))
-	for pair, seeds := range m.pairs {
-		p.Pairs = append(p.Pairs, [3]int32{pair[0], pair[1], seeds})
-	}
-	slices.SortFunc(p.Pairs, func(a, b [3]int32) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1])) })
-	return p
+// order sorts the pairs. One that several points ask for has the most seeds that one of them has.
+func (p *Plan) order() {
+	slices.SortFunc(p.Pairs, func(a, b [3]int32) int {
+		return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1]), cmp.Compare(b[2], a[2]))
+	})
+	p.Pairs = slices.CompactFunc(p.Pairs, func(a, b [3]int32) bool { return a[0] == b[0] && a[1] == b[1] })
 }
 
 // settle fixes what a scenario leaves open, so that all cells agree on it: the file and layer of a trace, seeds, what learns.
@@ -325,7 +307,12 @@ func (p *Plan) settle(b Base) error {
 func (p *Plan) able(s *scenarios.Scenario) (list []strategies.Spec, err error) {
 	var refused error
 	layer := s.Layer()
-	for i := range p.Specs {
+	built := map[string]bool{}
+	for i, text := range p.Specs {
+		nature := nature(text)
+		if built[nature] {
+			continue
+		}
 		spec, err := p.spec(i)
 		if err != nil {
 			return nil, err
@@ -335,6 +322,7 @@ func (p *Plan) able(s *scenarios.Scenario) (list []strategies.Spec, err error) {
 			refused = cmp.Or(refused, err)
 			continue
 		}
+		built[nature] = true
 		loss := r.Traits().Loss
 		if len(list) == 0 || loss {
 			list = append(list, spec)
@@ -347,6 +335,20 @@ func (p *Plan) able(s *scenarios.Scenario) (list []strategies.Spec, err error) {
 		return nil, refused
 	}
 	return list, nil
+}
+
+// nature is a spec without its numbers, but for those that are zero: what decides whether it has a loss.
+func nature(spec string) string {
+	name, knobs, _ := strings.Cut(spec, ":")
+	words := []string{name}
+	for setting := range strings.SplitSeq(knobs, ",") {
+		knob, value, _ := strings.Cut(setting, "=")
+		if x, err := strconv.ParseFloat(value, 64); err == nil && x != 0 {
+			setting = knob
+		}
+		words = append(words, setting)
+	}
+	return strings.Join(words, ",")
 }
 
 // checked is how many values of an axis are tried before a sweep begins.

@@ -162,7 +162,7 @@ func (q *sweepRequest) search(kind, size string, axes []design.Axis, objectives,
 	}
 	// The first rung is short and of one seed: a ninth of the steps.
 	least := design.Budget{Steps: max(1, steps/9), Seeds: 1}
-	return orNil(design.NewHalving(points, design.HalvingOptions{Min: least, Max: design.Budget{Steps: steps, Seeds: seeds}}))
+	return orNil(design.NewHalving(slices.Collect(points), design.HalvingOptions{Min: least, Max: design.Budget{Steps: steps, Seeds: seeds}}))
 }
 
 // orNil keeps a nil pointer from becoming a search.

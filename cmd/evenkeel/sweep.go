@@ -151,14 +151,14 @@ func (q *sweepRequest) run(ctx context.Context, flags *pflag.FlagSet, stdin io.R
 	if err != nil {
 		return fmt.Errorf("--design: %w", err)
 	}
-	points := []design.Point{{}}
+	points := slices.Values([]design.Point{{}})
 	if len(axes) > 0 {
 		if points, err = d.Sample(axes); err != nil {
 			return err
 		}
 	}
 	p, err := sweep.New(b, names(axes), q.words(d.String(), axes), func(yield func(sweep.Point) bool) {
-		for _, point := range points {
+		for point := range points {
 			if !yield(sweep.Point{Values: point}) {
 				return
 			}

@@ -9,6 +9,7 @@ package design
 
 import (
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 
@@ -105,9 +106,9 @@ func (d Design) Extends(n int) error {
 	return fmt.Errorf("the design has %d points already: %d would be fewer", d.Points, n)
 }
 
-// Sample returns the points. Equal points occur where axes have few values. A sampled design takes a range of real numbers as
+// Sample yields the points. Equal points occur where axes have few values. A sampled design takes a range of real numbers as
 // it is, and any other axis as equally probable values.
-func (d Design) Sample(axes []Axis) ([]Point, error) {
+func (d Design) Sample(axes []Axis) (iter.Seq[Point], error) {
 	if len(axes) == 0 || len(axes) > MaxAxes {
 		return nil, fmt.Errorf("a design over %d axes: there must be 1 to %d", len(axes), MaxAxes)
 	}
@@ -132,11 +133,13 @@ func (d Design) Sample(axes []Axis) ([]Point, error) {
 	default:
 		return nil, fmt.Errorf("design %q is none of grid, zip, random, lhs and halton", d.Kind)
 	}
-	points := make([]Point, len(cube))
-	for i, u := range cube {
-		points[i] = at(axes, u)
-	}
-	return points, nil
+	return func(yield func(Point) bool) {
+		for _, u := range cube {
+			if !yield(at(axes, u)) {
+				return
+			}
+		}
+	}, nil
 }
 
 // at returns the point at a place of the axes' unit cube.
@@ -157,7 +160,7 @@ const (
 	ofNSGA2
 )
 
-func grid(axes []Axis) ([]Point, error) {
+func grid(axes []Axis) (iter.Seq[Point], error) {
 	n := 1
 	for _, a := range axes {
 		if a.Values() == nil {
@@ -167,19 +170,21 @@ func grid(axes []Axis) ([]Point, error) {
 			return nil, fmt.Errorf("the grid has more than %d points: vary less, or sample it by halton:N", MaxPoints)
 		}
 	}
-	points := make([]Point, n)
-	for i := range points {
-		p := make(Point, len(axes))
-		for j, rest := len(axes)-1, i; j >= 0; j-- {
-			values := axes[j].Values()
-			p[j], rest = values[rest%len(values)], rest/len(values)
+	return func(yield func(Point) bool) {
+		for i := range n {
+			p := make(Point, len(axes))
+			for j, rest := len(axes)-1, i; j >= 0; j-- {
+				values := axes[j].Values()
+				p[j], rest = values[rest%len(values)], rest/len(values)
+			}
+			if !yield(p) {
+				return
+			}
 		}
-		points[i] = p
-	}
-	return points, nil
+	}, nil
 }
 
-func zip(axes []Axis) ([]Point, error) {
+func zip(axes []Axis) (iter.Seq[Point], error) {
 	for _, a := range axes {
 		switch {
 		case a.Values() == nil:
@@ -189,13 +194,17 @@ func zip(axes []Axis) ([]Point, error) {
 				axes[0].Name, len(axes[0].Values()), a.Name, len(a.Values()))
 		}
 	}
-	points := make([]Point, len(axes[0].Values()))
-	for i := range points {
-		for _, a := range axes {
-			points[i] = append(points[i], a.Values()[i])
+	return func(yield func(Point) bool) {
+		for i := range axes[0].Values() {
+			var p Point
+			for _, a := range axes {
+				p = append(p, a.Values()[i])
+			}
+			if !yield(p) {
+				return
+			}
 		}
-	}
-	return points, nil
+	}, nil
 }
 
 func random(n, axes int, seed uint64) [][]float64 {

@@ -15,7 +15,7 @@ func sample(t testing.TB, d Design, axes ...string) []Point {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return points
+	return slices.Collect(points)
 }
 
 func TestGridAndZip(t *testing.T) {

@@ -19,7 +19,7 @@ func searches(t testing.TB, seed uint64) map[string]Search {
 	if err != nil {
 		t.Fatal(err)
 	}
-	halving, err1 := NewHalving(points, HalvingOptions{Min: Budget{10, 1}, Max: Budget{100, 3}})
+	halving, err1 := NewHalving(slices.Collect(points), HalvingOptions{Min: Budget{10, 1}, Max: Budget{100, 3}})
 	cma, err2 := NewCMAES(axes, CMAESOptions{Trials: 100, Seed: seed})
 	nsga, err3 := NewNSGA2(axes, NSGA2Options{Population: 10, Generations: 6, Seed: seed})
 	if err1 != nil || err2 != nil || err3 != nil {

@@ -1,0 +1,108 @@
+package sweep
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"testing"
+
+	"evenkeel/scenarios"
+	"evenkeel/strategies"
+)
+
+// Specs of one nature have a loss, all of them or none: of every preset, with every word, whatever its numbers other than zero.
+func TestNatureTellsWhoHasALoss(t *testing.T) {
+	text, err := scenarios.Find("pretraining")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := text.Load(streams[0].settings, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type seen struct {
+		spec string
+		loss bool
+	}
+	natures := map[string]seen{}
+	shared, losses := 0, 0
+	look := func(spec strategies.Spec) {
+		r, err := spec.Build(s.Layer())
+		if err != nil {
+			return // it cannot run here, and says nothing
+		}
+		full, loss := spec.Full(), r.Traits().Loss
+		if loss {
+			losses++
+		}
+		first, known := natures[nature(full)]
+		switch {
+		case !known:
+			natures[nature(full)] = seen{full, loss}
+		case first.loss != loss:
+			t.Errorf("%s has a loss: %v, and %s has one: %v", first.spec, first.loss, full, loss)
+		default:
+			shared++
+		}
+	}
+	for _, p := range strategies.Presets() {
+		base, err := strategies.Parse(p.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		words := []strategies.Spec{base}
+		for _, k := range p.Knobs {
+			for _, w := range k.Options {
+				spec, err := base.With(k.Name, w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				words = append(words, spec)
+			}
+		}
+		for _, spec := range words {
+			look(spec)
+			for _, k := range p.Knobs {
+				if k.Options != nil {
+					continue
+				}
+				d, _ := strconv.ParseFloat(k.Default, 64)
+				for _, x := range []float64{k.Low, k.High, 0, d / 2, 2 * d, 1, 2, 1e-12, 1e6, math.Inf(1)} {
+					if x >= k.Low && x <= k.High && (!k.Whole || x == math.Trunc(x)) {
+						if next, err := spec.With(k.Name, strconv.FormatFloat(x, 'g', -1, 64)); err == nil {
+							look(next)
+						}
+					}
+				}
+			}
+		}
+	}
+	if shared < 1000 || losses < 100 {
+		t.Errorf("%d specs shared a nature, and %d had a loss: too few to tell", shared, losses)
+	}
+}
+
+// What learns is decided by all specs, the last too.
+func TestOneLossAmongManyDecidesWhatLearns(t *testing.T) {
+	rates := []string{"1e-4", "2e-4", "3e-4"}
+	for coeff, want := range map[string]string{"0": "router.mode=frozen", "0.01": "router.mode=learned"} {
+		b := small(t, "loss-free")
+		p, err := New(b, []string{"loss-free.rate", "progressive-k.coeff"}, "zip", func(yield func(Point) bool) {
+			for i, r := range rates {
+				c := "0"
+				if i == len(rates)-1 {
+					c = coeff
+				}
+				if !yield(Point{Values: []string{r, c}}) {
+					return
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(p.Settings, want) {
+			t.Errorf("with a coefficient of %s the settings are %v, want %s", coeff, p.Settings, want)
+		}
+	}
+}
