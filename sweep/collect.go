@@ -18,7 +18,6 @@ import (
 
 	"evenkeel/internal/whole"
 	"evenkeel/sim"
-	"evenkeel/strategies"
 )
 
 // Files that Collect makes in a sweep's folder.
@@ -87,14 +86,14 @@ func Collect(ctx context.Context, dir string, p *Plan, progress func(done, total
 	if err := os.Remove(name); err != nil && !os.IsNotExist(err) {
 		return nil, whole.Located(err)
 	}
-	m := &Manifest{Format: Format, Plan: p.Hash(), Scenario: p.Scenario.Name, Settings: p.portable(), Design: p.Design, Axes: p.Axes, Knobs: p.Knobs,
+	m := &Manifest{Format: Format, Plan: p.Hash(), Scenario: p.Scenario.Name, Settings: p.portable(), Design: p.Design, Axes: p.Axes,
 		Seeds: p.Seeds, Cells: p.Cells()}
-	seen := map[string]bool{}
-	for i := range p.Specs {
-		preset := c.presets[i]
-		if !seen[preset.Name] {
-			seen[preset.Name] = true
-			m.Strategies = append(m.Strategies, Revision{preset.Name, preset.Revision})
+	for _, k := range p.Knobs {
+		m.Knobs = append(m.Knobs, k.Name)
+	}
+	for _, r := range p.rules {
+		if revision := (Revision{r.spec.Preset.Name, r.spec.Preset.Revision}); !slices.Contains(m.Strategies, revision) {
+			m.Strategies = append(m.Strategies, revision)
 		}
 	}
 	if err := c.write(ctx, m, progress); err != nil {
@@ -114,9 +113,8 @@ type collector struct {
 	dir     string
 	p       *Plan
 	names   *names
-	presets []*strategies.Preset // of specs
-	short   []string             // specs without defaults
-	places  []place              // of cells; length 0 where there is none
+	short   []string // specs without defaults
+	places  []place  // of cells; length 0 where there is none
 	files   []*os.File
 	metrics []string // that occur
 	floors  []string
@@ -129,11 +127,7 @@ func newCollector(dir string, p *Plan) (*collector, error) {
 		return nil, err
 	}
 	for i := range p.Specs {
-		spec, err := p.spec(i)
-		if err != nil {
-			return nil, err
-		}
-		c.presets, c.short = append(c.presets, spec.Preset), append(c.short, spec.String())
+		c.short = append(c.short, p.Spec(i))
 	}
 	index := make(map[Name]int32, p.Cells())
 	for _, u := range p.Units() {
@@ -313,7 +307,7 @@ func (c *collector) cellColumns() []column {
 	}
 	columns = append(columns, column{"strategy", texts, true}, column{"spec", texts, true}, column{"kind", texts, false})
 	for _, k := range c.p.Knobs {
-		columns = append(columns, column{k, c.knobKind(k), false})
+		columns = append(columns, column{k.Name, kindOf(k.Values), false})
 	}
 	columns = append(columns, column{"seed", seeds, true}, column{"failed", texts, false}, column{"warnings", texts, false})
 	for _, key := range c.metrics {
@@ -339,32 +333,6 @@ func kindOf(values []string) kind {
 		k = floats
 	}
 	return k
-}
-
-// knobKind is the kind of a knob's column.
-func (c *collector) knobKind(name string) kind {
-	var values []string
-	for i := range c.p.Specs {
-		if v, ok := c.knob(i, name); ok {
-			values = append(values, v)
-		}
-	}
-	return kindOf(values)
-}
-
-// knob returns the value of a knob, strategy.knob, in a spec, if it is that strategy's.
-func (c *collector) knob(spec int, name string) (string, bool) {
-	strategy, knobs, _ := strings.Cut(c.p.Specs[spec], ":")
-	knob, ok := strings.CutPrefix(name, strategy+".")
-	if !ok {
-		return "", false
-	}
-	for _, setting := range strings.Split(knobs, ",") {
-		if v, ok := strings.CutPrefix(setting, knob+"="); ok {
-			return v, true
-		}
-	}
-	return "", false
 }
 
 // word sets a value as the kind of its column says.
@@ -393,15 +361,14 @@ func (c *collector) cellRow(t *tableWriter, i int, r *Record) error {
 	for a, n := range p.Variants[variant] {
 		t.word(next(), p.Axes[a].Values[n])
 	}
-	t.text(next(), c.presets[spec].Name)
+	t.text(next(), p.rules[p.Specs[spec][0]].spec.Preset.Name)
 	t.text(next(), c.short[spec])
 	if j := next(); r.Kind != "" {
 		t.text(j, r.Kind)
 	}
-	for _, k := range p.Knobs {
-		j := next()
-		if v, ok := c.knob(spec, k); ok {
-			t.word(j, v)
+	for k, n := range p.Specs[spec][1:] {
+		if j := next(); n >= 0 {
+			t.word(j, p.Knobs[k].Values[n])
 		}
 	}
 	t.set(next(), seedValue(seed))

@@ -23,14 +23,14 @@ func TestLoadsAreThoseOfTheirStep(t *testing.T) {
 	}
 	for i, r := range records {
 		if r.Failed != "" || len(r.Steps) != 8 {
-			t.Fatalf("%s: %d steps, %s", p.Specs[i], len(r.Steps), r.Failed)
+			t.Fatalf("%s: %d steps, %s", p.Spec(i), len(r.Steps), r.Failed)
 		}
 		for _, s := range r.Steps {
 			if len(s.Loads) == 0 {
-				t.Fatalf("%s: step %d has no loads", p.Specs[i], s.Step)
+				t.Fatalf("%s: step %d has no loads", p.Spec(i), s.Step)
 			}
 			if got := float64(slices.Max(s.Loads)) - 1; math.Abs(got-s.Values["maxvio"]) > 1e-6 {
-				t.Errorf("%s: step %d: the loads say MaxVio %v, and it is %v", p.Specs[i], s.Step, got, s.Values["maxvio"])
+				t.Errorf("%s: step %d: the loads say MaxVio %v, and it is %v", p.Spec(i), s.Step, got, s.Values["maxvio"])
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,13 +40,25 @@ func TestHostilePlansAreRefused(t *testing.T) {
 	}{
 		"another format":        {func(p *Plan) { p.Format++ }, "use the program that made it"},
 		"no cells":              {func(p *Plan) { p.Pairs = nil }, "has no cells"},
-		"a strategy file":       {func(p *Plan) { p.Specs[0] = file }, "carries the texts of strategy files"},
-		"a strategy file's yml": {func(p *Plan) { p.Specs[0] = "rule.yml:a=1" }, "carries the texts of strategy files"},
-		"spaces before a file":  {func(p *Plan) { p.Specs[0] = "  " + file + "  " }, "carries the texts of strategy files"},
-		"an unknown strategy":   {func(p *Plan) { p.Specs[0] = "nothing" }, "no strategy"},
-		"knobs left out":        {func(p *Plan) { p.Specs[1] = "loss-free" }, "a plan has every knob"},
-		"a spec twice":          {func(p *Plan) { p.Specs[1] = p.Specs[2] }, "a spec twice"},
-		"a long spec":           {func(p *Plan) { p.Specs[0] = long }, "bytes: at most"},
+		"a strategy file":       {func(p *Plan) { p.Strategies[0] = file }, "carries the texts of strategy files"},
+		"a strategy file's yml": {func(p *Plan) { p.Strategies[0] = "rule.yml:a=1" }, "carries the texts of strategy files"},
+		"spaces before a file":  {func(p *Plan) { p.Strategies[0] = "  " + file + "  " }, "carries the texts of strategy files"},
+		"an unknown strategy":   {func(p *Plan) { p.Strategies[0] = "nothing" }, "no strategy"},
+		"knobs left out":        {func(p *Plan) { p.Strategies[1] = "loss-free" }, "a plan has every knob"},
+		"a strategy twice":      {func(p *Plan) { p.Strategies[2] = p.Strategies[1] }, "a strategy twice"},
+		"a long strategy":       {func(p *Plan) { p.Strategies[0] = long }, "bytes: at most"},
+		"many strategies":       {func(p *Plan) { p.Strategies = make([]string, maxTexts+1) }, "strategies"},
+		"a strategy that varies and has another value": {func(p *Plan) {
+			p.Strategies[1] = strings.Replace(p.Strategies[1], "rate=0.001", "rate=0.5", 1)
+		}, "must have its default"},
+		"a spec twice":              {func(p *Plan) { p.Specs[1] = p.Specs[3] }, "is there twice"},
+		"a spec of no strategy":     {func(p *Plan) { p.Specs[0][0] = 3 }, "one of 3 strategies"},
+		"a spec below zero":         {func(p *Plan) { p.Specs[0][0] = -1 }, "one of 3 strategies"},
+		"a short spec":              {func(p *Plan) { p.Specs[0] = nil }, "one of 3 strategies"},
+		"a spec of no value":        {func(p *Plan) { p.Specs[1][1] = 3 }, "takes value 3 of loss-free.rate"},
+		"a spec without a value":    {func(p *Plan) { p.Specs[1][1] = -1 }, "takes value -1 of loss-free.rate"},
+		"a spec far below zero":     {func(p *Plan) { p.Specs[0][1] = -2 }, "takes value -2 of loss-free.rate"},
+		"a spec of another's value": {func(p *Plan) { p.Specs[0][1] = 0 }, "takes value 0 of loss-free.rate"},
 		"a file of another name": {func(p *Plan) {
 			p.Files = map[string]string{"recipes/gshard.yaml": "name: gshard\nparts: [loss-free]\n"}
 		},
@@ -63,8 +76,16 @@ func TestHostilePlansAreRefused(t *testing.T) {
 		"an axis that is none":    {func(p *Plan) { p.Axes[0].Name = "maxvio_global" }, "no key of a scenario"},
 		"an axis with a tag":      {func(p *Plan) { p.Axes[0].Name = "x,optional\" json:\"" }, "no key of a scenario"},
 		"an axis of seeds":        {func(p *Plan) { p.Axes[0].Name = "seeds" }, "no key of a scenario"},
-		"a knob that is none":     {func(p *Plan) { p.Knobs[0] = "seed" }, "no knob"},
-		"a knob twice":            {func(p *Plan) { p.Knobs = append(p.Knobs, p.Knobs[0]) }, "no knob"},
+		"a knob that is none":     {func(p *Plan) { p.Knobs[0].Name = "seed" }, "no knob"},
+		"a knob that it has not":  {func(p *Plan) { p.Knobs[0].Name = "loss-free.seed" }, "has no knob"},
+		"a knob twice":            {func(p *Plan) { p.Knobs = append(p.Knobs, p.Knobs[0]) }, "named twice"},
+		"many knobs":              {func(p *Plan) { p.Knobs = make([]Axis, 65) }, "at most"},
+		"a knob's wrong value":    {func(p *Plan) { p.Knobs[0].Values[1] = "fast" }, "must be a number"},
+		"a knob's other words":    {func(p *Plan) { p.Knobs[0].Values[1] = "1e-2" }, "a plan writes it 0.01"},
+		"a knob's value twice":    {func(p *Plan) { p.Knobs[0].Values[1] = p.Knobs[0].Values[0] }, "twice"},
+		"a knob's long value":     {func(p *Plan) { p.Knobs[0].Values[1] = long }, "bytes: at most"},
+		"an axis' value twice":    {func(p *Plan) { p.Axes[0].Values[1] = p.Axes[0].Values[0] }, "twice"},
+		"a variant twice":         {func(p *Plan) { p.Variants[1] = p.Variants[0] }, "is there twice"},
 		"a value that is none":    {func(p *Plan) { p.Variants[0][0] = 9 }, "takes value 9"},
 		"a negative value":        {func(p *Plan) { p.Variants[0][0] = -1 }, "takes value -1"},
 		"a short variant":         {func(p *Plan) { p.Variants[0] = nil }, "0 values"},
@@ -82,9 +103,9 @@ func TestHostilePlansAreRefused(t *testing.T) {
 			for i := range p.Seeds {
 				p.Seeds[i] = uint64(i)
 			}
-			p.Axes, p.Variants, p.Pairs = nil, make([][]int32, 1<<12), nil
+			p.Axes, p.Variants, p.Pairs = []Axis{{Name: "tokens", Values: make([]string, 1<<12)}}, make([][]int32, 1<<12), nil
 			for i := range p.Variants {
-				p.Variants[i] = []int32{}
+				p.Axes[0].Values[i], p.Variants[i] = strconv.Itoa(i), []int32{int32(i)}
 				p.Pairs = append(p.Pairs, [3]int32{int32(i), 0, 1 << 13})
 			}
 		}, "more than"},
@@ -94,7 +115,7 @@ func TestHostilePlansAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, x.said)
 		}
 	}
-	for _, text := range []string{"", "null", "[]", "{}", "1", `{"format":2}`, `{"format":2,"other":2}`, strings.Repeat("[", 1<<20), `{"seeds":[1e400]}`,
+	for _, text := range []string{"", "null", "[]", "{}", "1", `{"format":3}`, `{"format":3,"other":2}`, strings.Repeat("[", 1<<20), `{"seeds":[1e400]}`,
 		`{"variants":[[3000000000]]}`, string(smallPlan(t).Encode()) + "{}"} {
 		if _, err := DecodePlan([]byte(text)); err == nil {
 			t.Errorf("%.40q is taken for a plan", text)
@@ -129,7 +150,7 @@ func TestPlansReadNoOtherFiles(t *testing.T) {
 			"setting": func(p *Plan) { p.Settings = append(p.Settings, "trace.file="+file, "trace.sha256="+sum) },
 			"no sum":  func(p *Plan) { p.Settings = append(p.Settings, "trace.file="+file) },
 			"axis": func(p *Plan) {
-				p.Axes[0] = Axis{"trace.file", []string{file, secret}}
+				p.Axes[0] = Axis{"trace.file", []string{file, file + "?"}}
 				p.Settings = append(p.Settings, "trace.sha256="+sum)
 			},
 			"text": func(p *Plan) { p.Scenario.YAML = fmt.Sprintf("trace: {file: %q, sha256: %s}", file, sum) },
@@ -203,10 +224,10 @@ func FuzzDecodePlan(f *testing.F) {
 	f.Add(changed(f, func(*Plan) {}))
 	f.Add(changed(f, func(p *Plan) {
 		p.Files = map[string]string{"rule": "name: rule\nparts: [{loss-free: {rate: 1e-3}}]\n"}
-		p.Specs[0] = "rule:loss-free.rate=0.001"
+		p.Strategies[0] = "rule:loss-free.rate=0.001"
 	}))
-	f.Add([]byte(`{"format":2,"scenario":{"file":"","name":"","text":""},"design":"","variants":[[]],"specs":["none"],"pairs":[[0,0,1]],"seeds":[1],"recorded_steps":0,"recorded_loads":false}`))
-	f.Add([]byte(`{"format":2,"variants":[[],[],[]],"seeds":[18446744073709551615]}`))
+	f.Add([]byte(`{"format":3,"scenario":{"file":"","name":"","text":""},"design":"","strategies":["none"],"variants":[[]],"specs":[[0]],"pairs":[[0,0,1]],"seeds":[1],"recorded_steps":0,"recorded_loads":false}`))
+	f.Add([]byte(`{"format":3,"variants":[[],[],[]],"seeds":[18446744073709551615]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var p *Plan
 		var err error
@@ -251,7 +272,7 @@ func TestPlansAreWrittenAsTheyAre(t *testing.T) {
 	if got := p.Encode(); string(got) != string(want)+"\n" {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
-	long := &Plan{Specs: make([]string, 5000), Variants: [][]int32{{}}, Pairs: [][3]int32{{1, 2, 3}}}
+	long := &Plan{Specs: make([][]int32, 5000), Variants: [][]int32{{}}, Pairs: [][3]int32{{1, 2, 3}}}
 	if want, _ = json.Marshal(long); string(long.Encode()) != string(want)+"\n" {
 		t.Error("a long list is written in another way")
 	}

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -50,7 +51,7 @@ func newPlan(b Base, axes []string, design string, points iter.Seq[Point]) (*Pla
 	if err != nil {
 		return nil, nil, err
 	}
-	m := &maker{plan: &Plan{Format: Format, Scenario: text, Settings: slices.Clone(b.Settings), Design: design, Seeds: b.Seeds, Steps: b.Steps, Loads: b.Loads}}
+	m := &maker{variants: map[string]int32{}, specs: map[string]int32{}, plan: &Plan{Format: Format, Scenario: text, Settings: slices.Clone(b.Settings), Design: design, Seeds: b.Seeds, Steps: b.Steps, Loads: b.Loads}}
 	if err := m.assign(axes, b.Strategies); err != nil {
 		return nil, nil, err
 	}
@@ -75,25 +76,23 @@ func newPlan(b Base, axes []string, design string, points iter.Seq[Point]) (*Pla
 
 // maker gathers the points of a plan.
 type maker struct {
-	plan  *Plan
-	roles []role // of the axes
-
-	bases    []strategies.Spec
-	variants map[string]int32
-	specs    map[string]int32   // by their full texts
-	values   []map[string]int32 // of the plan's axes, to their indices
+	plan     *Plan
+	roles    []role             // of the axes
+	axes     []map[string]int32 // of the plan's axes, from words to indices of values
+	knobs    []map[string]int32 // and of its knobs
+	variants map[string]int32   // from rows to their indices
+	specs    map[string]int32
 }
 
-// role says what an axis varies: an axis of the plan, or a knob of some of the bases.
+// role is what an axis varies: a knob of some strategies, or a key of the scenario, by its index in the plan.
 type role struct {
-	axis  int
-	knob  string
-	bases []int
+	knob bool
+	at   int
 }
 
-// assign finds out what each axis varies.
+// assign finds out what each axis varies, and what the strategies are.
 func (m *maker) assign(axes []string, specs []strategies.Spec) error {
-	m.bases, m.variants, m.specs = slices.Clone(specs), map[string]int32{}, map[string]int32{}
+	specs = slices.Clone(specs)
 	for _, name := range axes {
 		if name == "seeds" || name == "seed" {
 			return errors.New("seeds are no axis: --seeds says how many replicates each cell has")
@@ -101,135 +100,146 @@ func (m *maker) assign(axes []string, specs []strategies.Spec) error {
 		if fixed[name] {
 			return fmt.Errorf("--vary %s: it only describes a scenario, and changes nothing", name)
 		}
-		r, err := m.role(name)
-		if err != nil {
+		var err error
+		if specs, err = m.role(name, specs); err != nil {
 			return err
 		}
-		m.roles = append(m.roles, r)
 	}
-	if len(m.bases) == 0 {
+	if len(specs) == 0 {
 		return errors.New("there is no strategy: name some by -s, or a knob to vary, such as --vary loss-free.rate=log:1e-4..1e-1:13")
 	}
-	return nil
+	for _, s := range specs {
+		if text := s.Full(); !slices.Contains(m.plan.Strategies, text) { // two may differ in what varies only
+			m.plan.Strategies = append(m.plan.Strategies, text)
+		}
+		if text := s.Preset.Source(); text != nil {
+			if m.plan.Files == nil {
+				m.plan.Files = map[string]string{}
+			}
+			m.plan.Files[s.Preset.Name] = string(text)
+		}
+	}
+	return m.plan.define()
 }
 
-// role of an axis by its name. What begins with the name of a strategy is a knob of it; of names of which one begins with
-// another the longest counts.
-func (m *maker) role(name string) (role, error) {
-	owner := func(s strategies.Spec) int {
-		if strings.HasPrefix(name, s.Preset.Name+".") {
-			return len(s.Preset.Name)
+// role enters an axis by its name. What begins with the name of a strategy is a knob of it, which the strategies of that name have
+// by default from then on.
+func (m *maker) role(name string, specs []strategies.Spec) ([]strategies.Spec, error) {
+	strategy, knob, _ := strings.Cut(name, ".")
+	of := func(s strategies.Spec) bool { return s.Preset.Name == strategy }
+	if !slices.ContainsFunc(specs, of) {
+		if !slices.ContainsFunc(strategies.Presets(), func(p *strategies.Preset) bool { return p.Name == strategy }) {
+			return specs, m.key(name)
 		}
-		return 0
-	}
-	longest := 0
-	for _, s := range m.bases {
-		longest = max(longest, owner(s))
-	}
-	if longest == 0 {
-		for _, preset := range strategies.Presets() {
-			if s := (strategies.Spec{Preset: preset}); owner(s) > longest {
-				longest = owner(s)
-			}
+		s, err := strategies.Parse(strategy)
+		if err != nil {
+			return nil, err
 		}
-		if longest > 0 {
-			s, err := strategies.Parse(name[:longest])
-			if err != nil {
-				return role{}, err
-			}
-			m.bases = append(m.bases, s)
-		}
+		specs = append(specs, s)
 	}
-	if longest == 0 {
-		if key, known := name, scenarios.Keys(); !slices.Contains(known, key) {
-			if strategy, _, dotted := strings.Cut(name, "."); dotted && nearest.Name(key, known) == "" {
-				if _, err := strategies.Find(strategy); err != nil {
-					return role{}, fmt.Errorf("--vary %s: it is no key of a scenario, and %w", name, err)
-				}
-			}
-			return role{}, fmt.Errorf("--vary %s: it is neither a key of a scenario nor a knob of a strategy, such as loss-free.rate%s", name, nearest.Hint(key, known))
-		}
-		m.plan.Axes = append(m.plan.Axes, Axis{Name: name})
-		m.values = append(m.values, map[string]int32{})
-		return role{axis: len(m.plan.Axes) - 1}, nil
-	}
-	r := role{knob: name[longest+1:]}
-	for i, s := range m.bases {
-		if owner(s) != longest {
+	for i, s := range specs {
+		if !of(s) {
 			continue
 		}
-		if !slices.ContainsFunc(s.Preset.Knobs, func(k strategies.Knob) bool { return k.Name == r.knob }) {
-			_, err := s.With(r.knob, "")
-			return role{}, fmt.Errorf("--vary %s: %w", name, err)
+		value := ""
+		if at := slices.IndexFunc(s.Preset.Knobs, func(k strategies.Knob) bool { return k.Name == knob }); at >= 0 {
+			value = s.Preset.Knobs[at].Default
 		}
-		r.bases = append(r.bases, i)
+		var err error
+		if specs[i], err = s.With(knob, value); err != nil {
+			return nil, fmt.Errorf("--vary %s: %w", name, err)
+		}
 	}
-	m.plan.Knobs = append(m.plan.Knobs, name)
-	return r, nil
+	m.roles = append(m.roles, role{true, len(m.plan.Knobs)})
+	m.plan.Knobs, m.knobs = append(m.plan.Knobs, Axis{Name: name}), append(m.knobs, map[string]int32{})
+	return specs, nil
+}
+
+// key enters an axis that is a key of the scenario.
+func (m *maker) key(name string) error {
+	if known := scenarios.Keys(); !slices.Contains(known, name) {
+		if strategy, _, dotted := strings.Cut(name, "."); dotted && nearest.Name(name, known) == "" {
+			if _, err := strategies.Find(strategy); err != nil {
+				return fmt.Errorf("--vary %s: it is no key of a scenario, and %w", name, err)
+			}
+		}
+		return fmt.Errorf("--vary %s: it is neither a key of a scenario nor a knob of a strategy, such as loss-free.rate%s", name, nearest.Hint(name, known))
+	}
+	m.roles = append(m.roles, role{false, len(m.plan.Axes)})
+	m.plan.Axes, m.axes = append(m.plan.Axes, Axis{Name: name}), append(m.axes, map[string]int32{})
+	return nil
 }
 
 // add enters a point: the variant that it asks for, with every strategy, of which it returns the first pair.
 func (m *maker) add(point Point) (first [2]int32, err error) {
-	row := make([]int32, len(m.plan.Axes))
-	key := make([]byte, 0, 5*len(row))
+	p := m.plan
+	variant, knobs := make([]int32, len(p.Axes)), make([]int32, len(p.Knobs))
 	for i, r := range m.roles {
-		if r.bases != nil {
-			continue
+		if r.knob {
+			if knobs[r.at], err = m.value(r.at, point.Values[i]); err != nil {
+				return first, err
+			}
+		} else {
+			variant[r.at] = index(m.axes[r.at], &p.Axes[r.at].Values, point.Values[i])
 		}
-		value := point.Values[i]
-		n, ok := m.values[r.axis][value]
-		if !ok {
-			axis := &m.plan.Axes[r.axis]
-			n = int32(len(axis.Values))
-			axis.Values, m.values[r.axis][value] = append(axis.Values, value), n
-		}
-		row[r.axis] = n
-		key = append(strconv.AppendInt(key, int64(n), 36), ' ')
 	}
-	v, ok := m.variants[string(key)]
-	if !ok {
-		v = int32(len(m.plan.Variants))
-		m.variants[string(key)], m.plan.Variants = v, append(m.plan.Variants, row)
-	}
-	for base := range m.bases {
-		s, err := m.spec(base, point)
-		if err != nil {
-			return first, err
+	v := number(m.variants, &p.Variants, variant)
+	for i, r := range p.rules {
+		spec := append(make([]int32, 0, 1+len(knobs)), int32(i))
+		for k, n := range knobs {
+			if r.knobs[k] == "" {
+				n = -1
+			}
+			spec = append(spec, n)
 		}
-		m.plan.Pairs = append(m.plan.Pairs, [3]int32{v, s, int32(cmp.Or(point.Seeds, len(m.plan.Seeds)))})
-		if base == 0 {
+		s := number(m.specs, &p.Specs, spec)
+		p.Pairs = append(p.Pairs, [3]int32{v, s, int32(cmp.Or(point.Seeds, len(p.Seeds)))})
+		if i == 0 {
 			first = [2]int32{v, s}
 		}
 	}
 	return first, nil
 }
 
-// spec returns the index of a base with the knobs of a point.
-func (m *maker) spec(base int, point Point) (int32, error) {
-	spec := m.bases[base]
-	for i, r := range m.roles {
-		if slices.Contains(r.bases, base) {
-			next, err := spec.With(r.knob, point.Values[i])
-			if err != nil {
-				return 0, fmt.Errorf("--vary %s.%s: %w", spec.Preset.Name, r.knob, err)
-			}
-			spec = next
-		}
+// value is the index of a knob's value, which other words may mean too.
+func (m *maker) value(k int, word string) (int32, error) {
+	if n, ok := m.knobs[k][word]; ok {
+		return n, nil
 	}
-	full := spec.Full()
-	s, ok := m.specs[full] // other words may mean the same
+	knob := &m.plan.Knobs[k]
+	r := m.plan.rules[slices.IndexFunc(m.plan.rules, func(r rule) bool { return r.knobs[k] != "" })]
+	s, err := r.spec.With(r.knobs[k], word)
+	if err != nil {
+		return 0, fmt.Errorf("--vary %s: %w", knob.Name, err)
+	}
+	n := index(m.knobs[k], &knob.Values, s.Values[r.knobs[k]])
+	m.knobs[k][word] = n
+	return n, nil
+}
+
+// index is where a value stands in a list, which gets it if it is new.
+func index(known map[string]int32, list *[]string, value string) int32 {
+	n, ok := known[value]
 	if !ok {
-		s = int32(len(m.plan.Specs))
-		m.plan.Specs = append(m.plan.Specs, full)
-		m.specs[full] = s
-		if text := spec.Preset.Source(); text != nil {
-			if m.plan.Files == nil {
-				m.plan.Files = map[string]string{}
-			}
-			m.plan.Files[spec.Preset.Name] = string(text)
-		}
+		n = int32(len(*list))
+		*list, known[value] = append(*list, value), n
 	}
-	return s, nil
+	return n
+}
+
+// number is index of a row.
+func number(known map[string]int32, list *[][]int32, row []int32) int32 {
+	var short [64]byte
+	key := short[:0]
+	for _, n := range row {
+		key = binary.AppendVarint(key, int64(n))
+	}
+	n, ok := known[string(key)]
+	if !ok {
+		n = int32(len(*list))
+		*list, known[string(key)] = append(*list, row), n
+	}
+	return n
 }
 
 // order sorts the pairs. One that several points ask for has the most seeds that one of them has.
@@ -242,9 +252,6 @@ func (p *Plan) order() {
 
 // settle fixes what a scenario leaves open, so that all cells agree on it: the file and layer of a trace, seeds, what learns.
 func (p *Plan) settle(b Base) error {
-	if err := p.define(); err != nil {
-		return err
-	}
 	s, variant, err := p.check(b.Layer)
 	if err != nil {
 		return err
@@ -308,8 +315,8 @@ func (p *Plan) able(s *scenarios.Scenario) (list []strategies.Spec, err error) {
 	var refused error
 	layer := s.Layer()
 	built := map[string]bool{}
-	for i, text := range p.Specs {
-		nature := nature(text)
+	for i, row := range p.Specs {
+		nature := p.nature(row)
 		if built[nature] {
 			continue
 		}
@@ -338,17 +345,22 @@ func (p *Plan) able(s *scenarios.Scenario) (list []strategies.Spec, err error) {
 }
 
 // nature is a spec without its numbers, but for those that are zero: what decides whether it has a loss.
-func nature(spec string) string {
-	name, knobs, _ := strings.Cut(spec, ":")
-	words := []string{name}
-	for setting := range strings.SplitSeq(knobs, ",") {
-		knob, value, _ := strings.Cut(setting, "=")
-		if x, err := strconv.ParseFloat(value, 64); err == nil && x != 0 {
-			setting = knob
+func (p *Plan) nature(row []int32) string {
+	var short [64]byte
+	key := binary.AppendVarint(short[:0], int64(row[0]))
+	for k, n := range row[1:] {
+		if n >= 0 && unequalToZero(p.Knobs[k].Values[n]) {
+			n = -2
 		}
-		words = append(words, setting)
+		key = binary.AppendVarint(key, int64(n))
 	}
-	return strings.Join(words, ",")
+	return string(key)
+}
+
+// unequalToZero reports whether a value is a number, and not zero.
+func unequalToZero(value string) bool {
+	x, err := strconv.ParseFloat(value, 64)
+	return err == nil && x != 0
 }
 
 // checked is how many values of an axis are tried before a sweep begins.

@@ -24,7 +24,7 @@ func TestNatureTellsWhoHasALoss(t *testing.T) {
 		spec string
 		loss bool
 	}
-	natures := map[string]seen{}
+	natures := map[string]seen{} // by all of a spec that nature does not leave out
 	shared, losses := 0, 0
 	look := func(spec strategies.Spec) {
 		r, err := spec.Build(s.Layer())
@@ -35,10 +35,16 @@ func TestNatureTellsWhoHasALoss(t *testing.T) {
 		if loss {
 			losses++
 		}
-		first, known := natures[nature(full)]
+		nature := spec.Preset.Name
+		for _, k := range spec.Preset.Knobs {
+			if v := spec.Values[k.Name]; !unequalToZero(v) {
+				nature += "," + k.Name + "=" + v
+			}
+		}
+		first, known := natures[nature]
 		switch {
 		case !known:
-			natures[nature(full)] = seen{full, loss}
+			natures[nature] = seen{full, loss}
 		case first.loss != loss:
 			t.Errorf("%s has a loss: %v, and %s has one: %v", first.spec, first.loss, full, loss)
 		default:

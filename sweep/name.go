@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"evenkeel/strategies"
 )
 
 // Name is the hash that names a cell: of the format of results, the text and the settings of the scenario, what is recorded, the
@@ -33,20 +31,14 @@ func (p *Plan) names() (*names, error) {
 		text, _ := json.Marshal([]any{Format, p.Scenario.Name, p.Scenario.YAML, all, p.Steps, p.Loads}) // plain values only
 		n.variants = append(n.variants, sha256.Sum256(text))
 	}
-	presets := map[string]*strategies.Preset{}
-	for i, spec := range p.Specs {
-		name, _, _ := strings.Cut(spec, ":")
-		preset := presets[name]
-		if preset == nil {
-			spec, err := p.spec(i)
-			if err != nil {
-				return nil, err
-			}
-			preset = spec.Preset
-			presets[name] = preset
+	n.specs = make([][32]byte, len(p.Specs))
+	for i := range p.Specs {
+		spec, err := p.spec(i)
+		if err != nil {
+			return nil, err
 		}
-		text, _ := json.Marshal([]any{spec, preset.Revision, string(preset.Source())})
-		n.specs = append(n.specs, sha256.Sum256(text))
+		text, _ := json.Marshal([]any{spec.Full(), spec.Preset.Revision, string(spec.Preset.Source())})
+		n.specs[i] = sha256.Sum256(text)
 	}
 	return n, nil
 }

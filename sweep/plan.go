@@ -35,7 +35,7 @@ import (
 // a record is written otherwise, and when a cell of the same name computes other figures: by a change of streams, metrics, the
 // simulation, its random numbers or the default of a scenario's key. A change of one strategy raises its revision instead, and
 // the text of a shipped scenario is in the plan.
-const Format = 2
+const Format = 3
 
 // Plan is everything that a sweep computes.
 type Plan struct {
@@ -43,25 +43,34 @@ type Plan struct {
 	Scenario scenarios.Text    `json:"scenario"`
 	Settings []string          `json:"settings,omitempty"` // key=value, of every cell
 	Files    map[string]string `json:"strategy_files,omitempty"`
-	Design   string            `json:"design"` // in words, for people
-	Axes     []Axis            `json:"axes,omitempty"`
-	Knobs    []string          `json:"knobs,omitempty"` // of strategies, that vary: strategy.knob
-	// Variants are the scenarios: of each axis the index of its value. Specs are the strategies with all their knobs.
+	Design   string            `json:"design"`          // in words, for people
+	Axes     []Axis            `json:"axes,omitempty"`  // keys of the scenario
+	Knobs    []Axis            `json:"knobs,omitempty"` // of strategies: strategy.knob
+	// Strategies have all their knobs, in order. Those that vary have their defaults.
+	Strategies []string `json:"strategies"`
+	// Variants are the scenarios: of each axis the index of its value. Specs are what they are routed by: the index of a strategy,
+	// then of each knob the index of its value, -1 where it is another strategy's.
 	Variants [][]int32 `json:"variants"`
-	Specs    []string  `json:"specs"`
+	Specs    [][]int32 `json:"specs"`
 	// Pairs are the combinations that are run: a variant, a spec, and under how many of the seeds, the first ones.
 	Pairs [][3]int32 `json:"pairs"`
 	Seeds []uint64   `json:"seeds"`
 	Steps int        `json:"recorded_steps"` // steps of a cell that are kept, evenly spaced; 0 for none
 	Loads bool       `json:"recorded_loads"` // whether the loads of experts at those steps are kept
 
-	hash    string
-	mode    string // what New decided to learn
-	before  []int  // cells of the pairs before pair i; the last is the number of cells
-	defined []*strategies.Preset
+	hash   string
+	mode   string // what New decided to learn
+	before []int  // cells of the pairs before pair i; the last is the number of cells
+	rules  []rule // the strategies
 }
 
-// Axis is a key of the scenario that varies, and its values as one would write them behind --set key=.
+// rule is a strategy of a plan, and how it calls the plan's knobs, "" those of others.
+type rule struct {
+	spec  strategies.Spec
+	knobs []string
+}
+
+// Axis is a key of the scenario or a knob that varies, and its values, as one would write them behind --set key= or knob=.
 type Axis struct {
 	Name   string   `json:"name"`
 	Values []string `json:"values"`
@@ -136,7 +145,7 @@ func (p *Plan) decode(d *json.Decoder) error {
 		"pairs":    func() error { return decodeList(d, &p.Pairs) },
 	}
 	for name, into := range map[string]any{"format": &p.Format, "scenario": &p.Scenario, "settings": &p.Settings, "strategy_files": &p.Files, "design": &p.Design,
-		"axes": &p.Axes, "knobs": &p.Knobs, "seeds": &p.Seeds, "recorded_steps": &p.Steps, "recorded_loads": &p.Loads} {
+		"axes": &p.Axes, "knobs": &p.Knobs, "strategies": &p.Strategies, "seeds": &p.Seeds, "recorded_steps": &p.Steps, "recorded_loads": &p.Loads} {
 		members[name] = func() error { return d.Decode(into) }
 	}
 	for d.More() {
@@ -259,6 +268,9 @@ func (p *Plan) checkAxes() error {
 				return fmt.Errorf("value %d of %s has %d bytes: at most %d are read", n, a.Name, len(v), maxText)
 			}
 		}
+		if v, twice := repeated(a.Values); twice {
+			return fmt.Errorf("%s has the value %s twice", a.Name, v)
+		}
 	}
 	for i, v := range p.Variants {
 		if len(v) != len(p.Axes) {
@@ -270,12 +282,15 @@ func (p *Plan) checkAxes() error {
 			}
 		}
 	}
+	if i := twice(p.Variants); i >= 0 {
+		return fmt.Errorf("variant %d, %v, is there twice", i, p.Variants[i])
+	}
 	return nil
 }
 
-// define reads the strategy files.
+// define reads the strategy files and the strategies.
 func (p *Plan) define() error {
-	p.defined = nil
+	var defined []*strategies.Preset
 	for _, name := range slices.Sorted(maps.Keys(p.Files)) {
 		preset, err := strategies.Define(name, []byte(p.Files[name]))
 		if err != nil {
@@ -284,43 +299,121 @@ func (p *Plan) define() error {
 		if preset.Name != name {
 			return fmt.Errorf("strategy_files: the text of %s describes %s: a plan has each under its name", name, preset.Name)
 		}
-		p.defined = append(p.defined, preset)
+		defined = append(defined, preset)
 	}
-	return nil
-}
-
-// checkSpecs makes sure that strategies are known, or described by the plan itself, and knobs are theirs.
-func (p *Plan) checkSpecs() error {
-	if err := p.define(); err != nil {
-		return err
-	}
-	knobs := map[string]bool{}
-	seen := map[*strategies.Preset]bool{}
-	for i, text := range p.Specs {
-		spec, err := p.spec(i)
+	p.rules = nil
+	for i, text := range p.Strategies {
+		if len(text) > maxWord {
+			return fmt.Errorf("strategy %d has %d bytes: at most %d are read", i, len(text), maxWord)
+		}
+		if name, _, _ := strings.Cut(text, ":"); strings.ContainsAny(name, "./\\") {
+			return fmt.Errorf("strategy %d is %s: a plan carries the texts of strategy files, and its strategies have their names", i, text)
+		}
+		spec, err := strategies.Parse(text, defined...)
 		if err != nil {
 			return err
 		}
 		if full := spec.Full(); full != text {
-			return fmt.Errorf("spec %d is %s: a plan has every knob, in order, %s", i, text, full)
+			return fmt.Errorf("strategy %d is %s: a plan has every knob, in order, %s", i, text, full)
 		}
-		if !seen[spec.Preset] {
-			seen[spec.Preset] = true
-			for _, k := range spec.Preset.Knobs {
-				knobs[spec.Preset.Name+"."+k.Name] = true
+		if slices.Contains(p.Strategies[:i], text) {
+			return fmt.Errorf("%s is a strategy twice", text)
+		}
+		p.rules = append(p.rules, rule{spec, make([]string, len(p.Knobs))})
+	}
+	for k, knob := range p.Knobs {
+		if slices.ContainsFunc(p.Knobs[:k], func(a Axis) bool { return a.Name == knob.Name }) {
+			return fmt.Errorf("knob %d, %.100q, is named twice", k, knob.Name)
+		}
+		if err := p.own(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// own finds the strategies that have a knob.
+func (p *Plan) own(k int) error {
+	name := p.Knobs[k].Name
+	owner, knob, _ := strings.Cut(name, ".")
+	owned := false
+	for i, r := range p.rules {
+		if r.spec.Preset.Name != owner {
+			continue
+		}
+		owned = true
+		at := slices.IndexFunc(r.spec.Preset.Knobs, func(k strategies.Knob) bool { return k.Name == knob })
+		if at < 0 {
+			_, err := r.spec.With(knob, "")
+			return fmt.Errorf("knob %d, %.100q, is none: %w", k, name, err)
+		}
+		if plain, err := r.spec.With(knob, r.spec.Preset.Knobs[at].Default); err != nil || plain.Full() != p.Strategies[i] {
+			return fmt.Errorf("strategy %d is %s: %s varies, so that here it must have its default", i, p.Strategies[i], name)
+		}
+		r.knobs[k] = knob
+	}
+	if !owned {
+		return fmt.Errorf("knob %d, %.100q, is no knob of the plan's strategies", k, name)
+	}
+	return nil
+}
+
+// checkSpecs makes sure that strategies are known, or described by the plan itself, that knobs are theirs, and that they may have
+// their values.
+func (p *Plan) checkSpecs() error {
+	if len(p.Strategies) > maxTexts || len(p.Knobs) > design.MaxAxes {
+		return fmt.Errorf("the plan has %d strategies and %d knobs that vary: at most %d and %d can be", len(p.Strategies), len(p.Knobs), maxTexts, design.MaxAxes)
+	}
+	if err := p.define(); err != nil {
+		return err
+	}
+	for k, knob := range p.Knobs {
+		r := p.rules[slices.IndexFunc(p.rules, func(r rule) bool { return r.knobs[k] != "" })]
+		for n, v := range knob.Values {
+			if len(v) > maxWord {
+				return fmt.Errorf("value %d of %s has %d bytes: at most %d are read", n, knob.Name, len(v), maxWord)
+			}
+			spec, err := r.spec.With(r.knobs[k], v)
+			if err != nil {
+				return err
+			}
+			if canonical := spec.Values[r.knobs[k]]; canonical != v {
+				return fmt.Errorf("value %d of %s is %s: a plan writes it %s", n, knob.Name, v, canonical)
+			}
+		}
+		if text, twice := repeated(knob.Values); twice {
+			return fmt.Errorf("%s has the value %s twice", knob.Name, text)
+		}
+	}
+	for i, row := range p.Specs {
+		if len(row) != 1+len(p.Knobs) || row[0] < 0 || int(row[0]) >= len(p.rules) {
+			return fmt.Errorf("spec %d is %.100s: it must be the index of one of %d strategies, then of each of %d knobs that of its value", i, fmt.Sprint(row), len(p.rules), len(p.Knobs))
+		}
+		for k, n := range row[1:] {
+			if own := p.rules[row[0]].knobs[k] != ""; own != (n >= 0) || n < -1 || int(n) >= len(p.Knobs[k].Values) {
+				return fmt.Errorf("spec %d takes value %d of %s: there are %d, and -1 is for a strategy that does not have it", i, n, p.Knobs[k].Name, len(p.Knobs[k].Values))
 			}
 		}
 	}
-	if text, twice := repeated(p.Specs); twice {
-		return fmt.Errorf("%s is a spec twice", text)
-	}
-	for i, k := range p.Knobs {
-		if !knobs[k] || slices.Contains(p.Knobs[:i], k) {
-			return fmt.Errorf("knob %d, %.100q, is no knob of the plan's strategies, or named twice", i, k)
-		}
-		knobs[k] = true
+	if i := twice(p.Specs); i >= 0 {
+		return fmt.Errorf("spec %d, %v, is there twice", i, p.Specs[i])
 	}
 	return nil
+}
+
+// twice finds a row that a list has twice, or returns -1.
+func twice(rows [][]int32) int {
+	order := make([]int32, len(rows))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return slices.Compare(rows[a], rows[b]) })
+	for i := 1; i < len(order); i++ {
+		if slices.Equal(rows[order[i-1]], rows[order[i]]) {
+			return int(max(order[i-1], order[i]))
+		}
+	}
+	return -1
 }
 
 // repeated finds a text that a list has twice. Of a million texts it keeps hashes only.
@@ -368,16 +461,26 @@ func (p *Plan) count() error {
 	return nil
 }
 
-// spec parses spec i. A plan may have a million, so they are kept as texts. None names a file: what a plan needs is in it.
-func (p *Plan) spec(i int) (strategies.Spec, error) {
-	text := p.Specs[i]
-	if len(text) > maxWord {
-		return strategies.Spec{}, fmt.Errorf("spec %d has %d bytes: at most %d are read", i, len(text), maxWord)
+// spec returns spec i. A plan may have a million, so they are kept as indices.
+func (p *Plan) spec(i int) (s strategies.Spec, err error) {
+	row := p.Specs[i]
+	r := p.rules[row[0]]
+	s = r.spec
+	for k, n := range row[1:] {
+		if r.knobs[k] == "" {
+			continue
+		}
+		if s, err = s.With(r.knobs[k], p.Knobs[k].Values[n]); err != nil {
+			return s, err
+		}
 	}
-	if name, _, _ := strings.Cut(text, ":"); strings.ContainsAny(name, "./\\") {
-		return strategies.Spec{}, fmt.Errorf("spec %d is %s: a plan carries the texts of strategy files, and its specs have their names", i, text)
-	}
-	return strategies.Parse(text, p.defined...)
+	return s, nil
+}
+
+// Spec is spec i as a user writes it, without what has its default.
+func (p *Plan) Spec(i int) string {
+	s, _ := p.spec(i) // whose values were checked
+	return s.String()
 }
 
 // VariantSettings are those of a variant beside the plan's own.

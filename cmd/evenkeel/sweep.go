@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"evenkeel/internal/vec"
-	"evenkeel/strategies"
 	"evenkeel/sweep"
 	"evenkeel/sweep/design"
 )
@@ -326,11 +325,8 @@ func (q *sweepRequest) describe(ctx context.Context, p *sweep.Plan, stdout io.Wr
 		fmt.Fprintf(stdout, "  %s: %s\n", a.Name, shorten(a.Values, 12))
 	}
 	short := make([]string, len(p.Specs))
-	for i, full := range p.Specs {
-		short[i] = full
-		if s, err := strategies.Parse(full); err == nil {
-			short[i] = s.String()
-		}
+	for i := range short {
+		short[i] = p.Spec(i)
 	}
 	fmt.Fprintf(stdout, "  strategies: %s\n", shorten(short, 12))
 	for i, pair := range p.Pairs {
@@ -339,7 +335,11 @@ func (q *sweepRequest) describe(ctx context.Context, p *sweep.Plan, stdout io.Wr
 			break
 		}
 		words := append(p.VariantSettings(int(pair[0])), short[pair[1]])
-		fmt.Fprintf(stdout, "  cells %d to %d: %s\n", p.First(i), p.First(i+1)-1, strings.Join(words, " "))
+		cells := fmt.Sprint("cell ", p.First(i))
+		if last := p.First(i+1) - 1; last > p.First(i) {
+			cells = fmt.Sprintf("cells %d to %d", p.First(i), last)
+		}
+		fmt.Fprintf(stdout, "  %s: %s\n", cells, strings.Join(words, " "))
 	}
 	e, err := p.Estimate(ctx, q.workers)
 	if err != nil {
