@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -48,6 +49,19 @@ type Group struct {
 	Values []float64 // their metric
 	Failed int       // cells without figures
 	Mixed  []string  // what else varies within the group
+
+	rest map[string]string // what varies in the sweep, is neither row nor column, and has one value within the group
+}
+
+// Differ lists what varies in the sweep, is neither row nor column, and differs between two groups: their difference may be due to
+// it. A knob that one of them does not have is no such thing.
+func Differ(a, b *Group) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(a.rest)) {
+		if x, y := a.rest[name], b.rest[name]; x != "" && y != "" && x != y {
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // Pair returns the values of two groups under the seeds that both have, which must be once each.
@@ -489,7 +503,7 @@ func (r *Results) keys(names []string, kept []bool) (of []int32, words [][]strin
 	return of, words, nil
 }
 
-// mixed finds out what varies within groups.
+// mixed finds out what varies within groups, and between them without being a row or a column.
 func (r *Results) mixed(p *Projection, kept []bool, rowOf, columnOf []int32) error {
 	for _, name := range p.Varied {
 		if slices.Contains(p.Rows, name) || slices.Contains(p.Columns, name) || name == "strategy" && (slices.Contains(p.Rows, "spec") || slices.Contains(p.Columns, "spec")) ||
@@ -511,6 +525,15 @@ func (r *Results) mixed(p *Projection, kept []bool, rowOf, columnOf []int32) err
 			} else if f != l.index[i] && !slices.Contains(g.Mixed, name) {
 				g.Mixed = append(g.Mixed, name)
 			}
+		}
+		for g, f := range first {
+			if slices.Contains(g.Mixed, name) {
+				continue
+			}
+			if g.rest == nil {
+				g.rest = map[string]string{}
+			}
+			g.rest[name] = l.words[f]
 		}
 	}
 	return nil

@@ -226,6 +226,34 @@ func TestTablesSayWhatTheyLack(t *testing.T) {
 	}
 }
 
+// Where parameters vary together, as in a zip, a comparison of the values of one says that the other differs too.
+func TestComparisonsSayWhatElseDiffers(t *testing.T) {
+	zip, grid := filepath.Join(t.TempDir(), "zip"), filepath.Join(t.TempDir(), "grid")
+	for dir, design := range map[string]string{zip: "zip", grid: "grid"} {
+		if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "loss-free.rate=1e-3,0.1", "--vary", "tokens=32,64", "--vary", "gate_scale=1,2", "--design", design)...); code != 0 {
+			t.Fatal(said)
+		}
+	}
+	const warning = "WARNING: rows that are compared also differ in "
+	for _, x := range []struct {
+		args []string
+		want string // of the warning
+	}{
+		{[]string{zip, "--row", "tokens", "--col", "strategy", "--base", "tokens=32"}, warning + "gate_scale and loss-free.rate:"},
+		{[]string{zip, "--row", "tokens", "--col", "strategy,rate", "--base", "tokens=32"}, warning + "gate_scale:"},
+		{[]string{zip, "--row", "tokens", "--col", "strategy", "--pairs", "--filter", "strategy=none"}, warning + "gate_scale:"},
+		{[]string{zip, "--row", "tokens,gate_scale,rate", "--col", "strategy", "--base", "tokens=32 gate_scale=1 rate=0.001"}, ""},
+		{[]string{grid, "--row", "strategy", "--col", "tokens,gate_scale", "--base", "none", "--filter", "rate!=0.1"}, ""},
+		{[]string{grid, "--base", "none", "--col", "tokens,gate_scale"}, ""},
+	} {
+		code, out, said := evenkeel(t, append([]string{"table"}, x.args...)...)
+		out = strings.ReplaceAll(out, "\n", " ")
+		if code != 0 || !strings.Contains(out, x.want) || x.want == "" && strings.Contains(out, warning) {
+			t.Errorf("%v: exit %d, want %q: %s%s", x.args[1:], code, x.want, said, out)
+		}
+	}
+}
+
 // Every design runs from the command line and fills a folder.
 func TestEveryDesignRuns(t *testing.T) {
 	axes := []string{"--vary", "loss-free.rate=log:1e-4..1e-1", "--vary", "width=int:4..16"}

@@ -147,6 +147,7 @@ type sweptTable struct {
 	pairs   []pairVerdict
 	effects *sweep.Effects
 	chosen  []string // metrics that a filter chose the cells by
+	beside  []string // what differs between rows that are compared, beside their labels
 }
 
 // pairVerdict compares two rows in one column.
@@ -246,6 +247,11 @@ func (t *sweptTable) compare(pairs bool) error {
 		x, y := sweep.Pair(t.Groups[a][column], t.Groups[b][column])
 		if len(x) == 0 {
 			return nil, nil
+		}
+		for _, name := range sweep.Differ(t.Groups[a][column], t.Groups[b][column]) {
+			if !slices.Contains(t.beside, name) {
+				t.beside = append(t.beside, name)
+			}
 		}
 		v, err := stat.Compare(x, y, stat.Options{A: t.rowLabel(a), B: t.rowLabel(b), Metric: t.Metric})
 		return &v, err
@@ -560,6 +566,9 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 	}
 	if len(t.chosen) > 0 {
 		list = append(list, fmt.Sprintf("WARNING: --filter chooses cells by what they found, %s: means, intervals and p are of the chosen seeds and not of the strategy.", strings.Join(t.chosen, " and ")))
+	}
+	if len(t.beside) > 0 {
+		list = append(list, fmt.Sprintf("WARNING: rows that are compared also differ in %s: their difference may be due to that.", strings.Join(t.beside, " and ")))
 	}
 	if t.base >= 0 && len(family) == 0 && len(t.RowLabels) > 1 {
 		list = append(list, fmt.Sprintf("WARNING: no row was compared with %s: no column has figures of both under the same seeds, without mixed settings.", t.rowLabel(t.base)))
