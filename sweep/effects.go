@@ -147,12 +147,20 @@ func (r *Results) factors(rows []int) (list []string, err error) {
 	return append(list, r.Manifest.Knobs...), nil
 }
 
+// rounding is a share of variance that is no more than what arithmetic leaves of equal figures.
+const rounding = 1e-12
+
 // fill enters the terms. Where seeds are blocks, what all settings share under a seed is no part of what effects are judged by.
 func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 	rest, left := "seeds and what is left", d.Seeds.MeanSquares
 	if blocks {
 		rest = "what is left"
 	}
+	if d.Seeds.Share < rounding {
+		left = 0
+	}
+	var together []string
+	pairs := 0
 	for _, t := range d.Terms {
 		var words []string
 		for _, f := range t.Factors {
@@ -162,9 +170,20 @@ func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 		if left > 0 && t.DF > 0 {
 			x.F = t.MeanSquares / left
 		}
-		if t.DF > 0 {
+		switch {
+		case t.DF > 0:
 			e.Terms = append(e.Terms, x)
+		case x.Order == 1:
+			together = append(together, x.Name)
+		default:
+			pairs++
 		}
+	}
+	if pairs > 0 {
+		together = append(together, fmt.Sprintf("%d of the pairs", pairs))
+	}
+	if len(together) > 0 {
+		e.Notes = append(e.Notes, "Left out, because the design varies them together with others, from which they cannot be told: "+strings.Join(together, ", ")+".")
 	}
 	slices.SortStableFunc(e.Terms, func(a, b Effect) int {
 		switch {
