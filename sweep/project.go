@@ -392,7 +392,8 @@ func (r *Results) steady(p *Projection, key string, kept []bool) ([]float64, err
 		first, err := stat.MSER5(series)
 		if err != nil {
 			values[i] = math.NaN()
-			if kept[i] && len(series) > 0 {
+			// Steps without the figure, as the bias of a strategy that has none, are no transient, and more of them are no help.
+			if kept[i] && len(series) > 0 && !slices.ContainsFunc(series, math.IsNaN) {
 				p.Uncut++
 			}
 			continue

@@ -214,6 +214,7 @@ func TestTablesSayWhatTheyLack(t *testing.T) {
 	}{
 		{[]string{"--metric", "steps.maxvio"}, "9 cells left out: MSER-5", "the column failed"},
 		{[]string{"--metric", "steps.maxvio", "--filter", "strategy=none"}, "3 cells left out: MSER-5", "cannot run"},
+		{[]string{"--metric", "steps.bias_spread", "--filter", "strategy=none"}, "3 cells without this figure", "MSER-5"},
 		{[]string{"--row", "strategy", "--base", "none"}, "WARNING: no row was compared with none", "vs loss-free"},
 		{[]string{"--row", "strategy"}, "t-interval over 3 seeds", "over 6 seeds"},
 		{[]string{"--filter", "maxvio_global>=0"}, "WARNING: --filter chooses cells by what they found, maxvio_global", "no figure"},
