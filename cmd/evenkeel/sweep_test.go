@@ -227,6 +227,20 @@ func TestTablesSayWhatTheyLack(t *testing.T) {
 	}
 }
 
+// A test of more differences than are counted out is not called exact.
+func TestManySeedsAreNotTestedExactly(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "many")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "random", "--seeds", "51")...); code != 0 {
+		t.Fatal(said)
+	}
+	for filter, want := range map[string]string{"seed>0": "over seeds, of more than 50 by the normal approximation, with Holm's correction for 1 comparison)", "seed<51": "over seeds, exact, with"} {
+		code, out, said := evenkeel(t, "table", dir, "--base", "none", "--metric", "affinity_kept", "--filter", filter)
+		if out = strings.ReplaceAll(out, "\n", " "); code != 0 || !strings.Contains(out, want) {
+			t.Errorf("%s: exit %d, want %q: %s%s", filter, code, want, said, out)
+		}
+	}
+}
+
 // Where parameters vary together, as in a zip, a comparison of the values of one says that the other differs too.
 func TestComparisonsSayWhatElseDiffers(t *testing.T) {
 	zip, grid := filepath.Join(t.TempDir(), "zip"), filepath.Join(t.TempDir(), "grid")

@@ -35,9 +35,10 @@ metric over the seeds of each group, ± half of its 95 % t-interval. What a swee
 every metric, is a column; a knob may be named without its strategy where that is clear. A
 group that mixes settings is marked, and is no basis of a comparison.
 
-With --base every other row is compared with that row, column by column: by Wilcoxon's exact
-signed-rank test over the seeds that both have, with Holm's correction for all comparisons of
-the table. A difference that is not shown is printed as ~ with its p, never as a percentage.
+With --base every other row is compared with that row, column by column: by Wilcoxon's
+signed-rank test, exact up to 50 differences, over the seeds that both have, with Holm's
+correction for all comparisons of the table. A difference that is not shown is printed as ~
+with its p, never as a percentage.
 --pairs compares all rows, and --effects says what share of the variance each parameter and
 each pair of them explains.
 
@@ -575,16 +576,19 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 	}
 	if len(family) > 0 {
 		least, most := family[0].Least, 0
-		shown := 0
+		shown, exact := 0, "exact"
 		for _, v := range family {
 			if v.Significant {
 				shown++
 			}
+			if !v.Test.Exact {
+				exact = "of more than 50 by the normal approximation"
+			}
 			most = max(most, v.Seeds)
 		}
-		note := fmt.Sprintf("%d of %d differences from %s are shown (Wilcoxon's signed-rank test over seeds, exact, with Holm's correction for %d comparisons); ~ is not shown to differ.", shown, len(family), t.rowLabel(t.base), len(family))
+		note := fmt.Sprintf("%d of %d differences from %s are shown (Wilcoxon's signed-rank test over seeds, %s, with Holm's correction for %s); ~ is not shown to differ.", shown, len(family), t.rowLabel(t.base), exact, plural(len(family), "comparison"))
 		if most < least {
-			note = fmt.Sprintf("WARNING: with %d seeds none of these %d comparisons can be significant: at least %d are needed. ~ is not shown to differ.", most, len(family), least)
+			note = fmt.Sprintf("WARNING: with %s none of the %s can be significant: at least %d are needed. ~ is not shown to differ.", plural(most, "seed"), plural(len(family), "comparison"), least)
 		}
 		list = append(list, note)
 	}
