@@ -227,6 +227,28 @@ func TestTablesSayWhatTheyLack(t *testing.T) {
 	}
 }
 
+// What has none of the columns is not called all, and the help's examples are of what can be asked.
+func TestRowsWithoutAKnobSaySo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "rates")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "loss-free.rate=1e-3,0.1", "--vary", "tokens=64,4096")...); code != 0 {
+		t.Fatal(said)
+	}
+	for _, x := range []struct {
+		args      []string
+		say, hide string
+	}{
+		{[]string{"--row", "rate", "--pairs"}, "no difference of rate=0.001 and without rate in maxvio_global", " all "},
+		{[]string{"--row", "rate", "--base", "without rate"}, "vs without rate", " all "},
+		{[]string{"--row", "tokens", "--col", "rate"}, "without rate  rate=0.001", " all "},
+		{[]string{"--filter", "tokens>=4096", "--base", "none", "--metric", "maxvio_global,affinity_kept"}, "vs none", "rate<"},
+	} {
+		code, out, said := evenkeel(t, append([]string{"table", dir}, x.args...)...)
+		if out = strings.ReplaceAll(out, "\n", " "); code != 0 || !strings.Contains(out, x.say) || strings.Contains(out, x.hide) {
+			t.Errorf("%v: exit %d, want %q and no %q: %s%s", x.args, code, x.say, x.hide, said, out)
+		}
+	}
+}
+
 // A test of more differences than are counted out is not called exact.
 func TestManySeedsAreNotTestedExactly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "many")

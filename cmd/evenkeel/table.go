@@ -45,7 +45,7 @@ each pair of them explains.
 steps.METRIC is the mean over a cell's recorded steps (sweep --record-steps) after its
 transient, whose end MSER-5 finds.`,
 		Example: `  evenkeel table rates --row strategy,rate --col tokens --metric maxvio_global
-  evenkeel table rates --filter 'rate<0.01' --base none --metric maxvio_global,affinity_kept
+  evenkeel table rates --filter 'tokens>=4096' --base none --metric maxvio_global,affinity_kept
   evenkeel table rates --pairs --filter tokens=4096
   evenkeel table rates --format bench >rates.txt && benchstat -col /strategy rates.txt`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -179,7 +179,8 @@ func (t *sweptTable) columnLabel(i int) string {
 	return joinLabels(t.Columns, t.ColumnLabels[i], kind)
 }
 
-// joinLabels is what values of columns say: words alone where they speak for themselves, else name=value.
+// joinLabels is what values of columns say: words alone where they speak for themselves, else name=value. What has none of the
+// columns, as a strategy without a knob, says so.
 func joinLabels(names, values []string, kind string) string {
 	var list []string
 	short := shortNames(names)
@@ -192,7 +193,13 @@ func joinLabels(names, values []string, kind string) string {
 			list = append(list, short[i]+"="+brief(v))
 		}
 	}
-	s := cmp.Or(strings.Join(list, " "), "all")
+	s := strings.Join(list, " ")
+	switch {
+	case len(names) == 0:
+		s = "all"
+	case s == "":
+		s = "without " + strings.Join(short, " or ")
+	}
 	if kind != "" {
 		s += " (" + kind + ")"
 	}
