@@ -249,6 +249,22 @@ func TestRowsWithoutAKnobSaySo(t *testing.T) {
 	}
 }
 
+// Go's benchmark format has every cell with a figure of any metric, and none of mixed settings, which benchstat could not tell apart.
+func TestBenchFormatHasAllCells(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "two")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "loss-free.rate=1e-3,0.1")...); code != 0 {
+		t.Fatal(said)
+	}
+	code, out, said := evenkeel(t, "table", dir, "--format", "bench", "--metric", "bias_spread,maxvio_global")
+	if n := strings.Count(out, " maxvio_global\n"); code != 0 || n != 9 || strings.Count(out, "strategy=none/") != 3 {
+		t.Errorf("exit %d, %d cells of 9: %s%s", code, n, said, out)
+	}
+	code, out, said = evenkeel(t, "table", dir, "--format", "bench", "--row", "strategy")
+	if code != 2 || out != "" || !strings.Contains(said, "loss-free.rate varies within") {
+		t.Errorf("mixed: exit %d: %s%s", code, said, out)
+	}
+}
+
 // A test of more differences than are counted out is not called exact.
 func TestManySeedsAreNotTestedExactly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "many")

@@ -765,12 +765,22 @@ func writeBench(w io.Writer, m *sweep.Manifest, list []*sweptTable) error {
 			for k, v := range list[0].ColumnLabels[c] {
 				name += "/" + safe.Replace(shortNames(list[0].Columns)[k]+"="+cmp.Or(v, "none"))
 			}
-			for n, seed := range g.Seeds {
-				fmt.Fprintf(&b, "%s-1 1 %s %s", name, number(g.Values[n]), list[0].Metric)
-				for _, t := range list[1:] {
-					other := t.Groups[i][c]
-					if at := slices.Index(other.Seeds, seed); at >= 0 {
-						fmt.Fprintf(&b, " %s %s", number(other.Values[at]), t.Metric)
+			if len(g.Mixed) > 0 {
+				return fmt.Errorf("--format bench: %s varies within %s, and its lines would pass for repetitions: add it to --row or --col, or pick one value by --filter", strings.Join(g.Mixed, " and "), name)
+			}
+			var seeds []uint64 // that have any of the metrics
+			for _, t := range list {
+				for _, seed := range t.Groups[i][c].Seeds {
+					if !slices.Contains(seeds, seed) {
+						seeds = append(seeds, seed)
+					}
+				}
+			}
+			for _, seed := range seeds {
+				fmt.Fprintf(&b, "%s-1 1", name)
+				for _, t := range list {
+					if at := slices.Index(t.Groups[i][c].Seeds, seed); at >= 0 {
+						fmt.Fprintf(&b, " %s %s", number(t.Groups[i][c].Values[at]), t.Metric)
 					}
 				}
 				b.WriteString("\n")
