@@ -249,6 +249,31 @@ func TestRowsWithoutAKnobSaySo(t *testing.T) {
 	}
 }
 
+// The digits of a mean are those that its interval leaves, and of equal values as many as they need.
+func TestCellsOfTables(t *testing.T) {
+	for want, values := range map[string][]float64{
+		"0.000 ±0.000":         {0, 0, 0},
+		"1.500 ±0.000":         {1.5, 1.5, 1.5},
+		"0.0004000 ±0.0000000": {4e-4, 4e-4, 4e-4},
+		"4e-08 ±0":             {4e-8, 4e-8, 4e-8},
+		"2.0 ±2.5":             {1, 2, 3},
+		"0.00020 ±0.00025":     {1e-4, 2e-4, 3e-4},
+		"12 ±23 (1 without)":   {2, 14, 20},
+		"12345.678 ±0.000":     {12345.678, 12345.678, 12345.678},
+		"2e-12 ±2.5e-12":       {1e-12, 2e-12, 3e-12},
+		"no figure":            nil,
+		"7":                    {7},
+	} {
+		g := &sweep.Group{Values: values}
+		if strings.Contains(want, "without") {
+			g.Failed = 1
+		}
+		if got := cellText(g); got != want {
+			t.Errorf("%v: %q, want %q", values, got, want)
+		}
+	}
+}
+
 // Go's benchmark format has every cell with a figure of any metric, and none of mixed settings, which benchstat could not tell apart.
 func TestBenchFormatHasAllCells(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "two")

@@ -352,8 +352,11 @@ func cellText(g *sweep.Group) string {
 	s := strconv.FormatFloat(m, 'g', 4, 64)
 	if !math.IsNaN(half) {
 		digits := 3
-		if half > 0 {
+		switch {
+		case half > 0:
 			digits = max(0, 1-int(math.Floor(math.Log10(half))))
+		case m != 0: // equal values, maybe small ones
+			digits = max(digits, 3-int(math.Floor(math.Log10(math.Abs(m)))))
 		}
 		if digits > 8 || math.Abs(m) >= 1e7 {
 			s = strconv.FormatFloat(m, 'g', 4, 64) + " ±" + strconv.FormatFloat(half, 'g', 2, 64)
