@@ -123,8 +123,8 @@ func tooMany(n int, factors [][]int32, rows []int) error {
 	return nil
 }
 
-// Worlds is the name of what seeds do to all settings alike.
-const Worlds = "worlds, one for each seed"
+// Blocks is the name of what seeds do to all settings alike: each by its world, where they do not share one, and by its tokens.
+const Blocks = "seeds, to all settings alike"
 
 // wholeStrategy is what reports call the column spec.
 const wholeStrategy = "strategy with knobs"
@@ -197,13 +197,16 @@ func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 	for _, x := range []struct {
 		name string
 		stat.Term
-	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {Worlds, d.Blocks}, {rest, d.Seeds}} {
+	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {Blocks, d.Blocks}, {rest, d.Seeds}} {
 		if x.DF > 0 || math.Abs(x.Share) > 1e-9 {
 			e.Terms = append(e.Terms, Effect{Name: x.name, DF: x.DF, Share: x.Share})
 		}
 	}
 	e.Notes = append(e.Notes, "Shares are of the sum of squares about the mean (type II), over the cells that were run: they say what mattered within these ranges.")
-	if !blocks {
+	switch {
+	case d.Seeds.DF == 0:
+		e.Notes = append(e.Notes, "Every setting has one figure, so that effects cannot be told from what seeds do: run more seeds.")
+	case !blocks:
 		e.Notes = append(e.Notes, "Not every setting has a figure under every seed, so that what a seed does to all of them cannot be told from the rest.")
 	}
 }

@@ -48,3 +48,15 @@ func TestEffectsOfFiguresWithoutNoise(t *testing.T) {
 		}
 	}
 }
+
+// One seed leaves nothing to judge effects by, which is not that figures are missing.
+func TestEffectsOfOneSeed(t *testing.T) {
+	levels := [][]int{{0, 0}, {0, 1}, {1, 0}, {1, 1}}
+	response := func(l []int, s int) float64 { return float64(l[0] + l[1]*s) }
+	for seeds, want := range map[int]string{1: "run more seeds", 2: "type II"} {
+		notes := strings.Join(effectsOf(t, seeds, levels, response).Notes, " ")
+		if !strings.Contains(notes, want) || strings.Contains(notes, "Not every setting") {
+			t.Errorf("%d seeds: %s", seeds, notes)
+		}
+	}
+}

@@ -249,6 +249,18 @@ func TestRowsWithoutAKnobSaySo(t *testing.T) {
 	}
 }
 
+// Seeds that share a world are not called worlds.
+func TestEffectsOfOneWorld(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "world")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "random", "--set", "world_seed=5")...); code != 0 {
+		t.Fatal(said)
+	}
+	code, out, said := evenkeel(t, "table", dir, "--effects")
+	if code != 0 || !strings.Contains(out, "seeds, to all settings alike") || strings.Contains(out, "worlds") {
+		t.Errorf("exit %d: %s%s", code, said, out)
+	}
+}
+
 // The digits of a mean are those that its interval leaves, and of equal values as many as they need.
 func TestCellsOfTables(t *testing.T) {
 	for want, values := range map[string][]float64{

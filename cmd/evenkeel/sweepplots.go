@@ -352,8 +352,8 @@ func (d *sweptPictures) effects(metric string) (plots.Named, error) {
 	f.Interval = ""
 	for _, t := range e.Terms {
 		switch {
-		case t.Name == sweep.Worlds:
-			f.Worlds, f.Residual.Name = plots.Effect{Name: t.Name, Share: t.Share}, "what is left"
+		case t.Name == sweep.Blocks:
+			f.Blocks, f.Residual.Name = plots.Effect{Name: t.Name, Share: t.Share}, "what is left"
 			continue
 		case t.Order == 0:
 			f.Residual.Share += t.Share
