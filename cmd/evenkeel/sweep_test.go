@@ -249,6 +249,28 @@ func TestRowsWithoutAKnobSaySo(t *testing.T) {
 	}
 }
 
+// Captions tell runs from cells, which are settings under all their seeds, and say where filters choose seeds by what they found.
+func TestCaptionsOfSweeps(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "two")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "random")...); code != 0 {
+		t.Fatal(said)
+	}
+	r, err := sweep.OpenResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for filter, want := range map[string]string{
+		"":                 "Scenario pretraining. 6 runs under 3 seeds.",
+		"strategy=none":    "Scenario pretraining. Of 6 runs under 3 seeds, those with strategy=none.",
+		"maxvio_global<10": "those with maxvio_global<10. They are chosen by what they found, maxvio_global: means and intervals are of the chosen seeds and not of the strategy.",
+	} {
+		if got := newSweptPictures(r, split(filter)).about.About; !strings.HasSuffix(got, want) {
+			t.Errorf("%s: %s, want %s", filter, got, want)
+		}
+	}
+}
+
 // Seeds that share a world are not called worlds.
 func TestEffectsOfOneWorld(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "world")

@@ -35,9 +35,13 @@ var obsoletePictures = []string{"pareto", "parallel", "effects", "search", "rung
 
 func newSweptPictures(r *sweep.Results, filters []string) *sweptPictures {
 	m := r.Manifest
-	about := fmt.Sprintf("Scenario %s. %s under %s.", m.Scenario, plural(m.Cells, "cell"), plural(len(m.Seeds), "seed"))
+	// What pictures call a cell is a setting under all its seeds.
+	about := fmt.Sprintf("Scenario %s. %s under %s.", m.Scenario, plural(m.Cells, "run"), plural(len(m.Seeds), "seed"))
 	if len(filters) > 0 {
-		about = fmt.Sprintf("Scenario %s. Of %s under %s, those with %s.", m.Scenario, plural(m.Cells, "cell"), plural(len(m.Seeds), "seed"), strings.Join(filters, ", "))
+		about = fmt.Sprintf("Scenario %s. Of %s under %s, those with %s.", m.Scenario, plural(m.Cells, "run"), plural(len(m.Seeds), "seed"), strings.Join(filters, ", "))
+	}
+	if chosen := outcomes(r, filters); len(chosen) > 0 {
+		about += fmt.Sprintf(" They are chosen by what they found, %s: means and intervals are of the chosen seeds and not of the strategy.", strings.Join(chosen, " and "))
 	}
 	return &sweptPictures{r: r, filters: filters, about: plots.Sweep{About: about, Interval: "95 % t-interval of the mean over the seeds"}}
 }
