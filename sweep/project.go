@@ -609,6 +609,9 @@ func (r *Results) kept(filters []string) ([]bool, error) {
 			return nil, err
 		}
 	}
+	if len(filters) > 0 && !slices.Contains(kept, true) {
+		return nil, fmt.Errorf("--filter %s: no cell is left", strings.Join(filters, " --filter "))
+	}
 	return kept, nil
 }
 
@@ -681,6 +684,13 @@ func (r *Results) filterNumbers(text, name, operator, value string, kept []bool)
 			return err
 		}
 	}
+	if operator == "=" || operator == "!=" {
+		for _, w := range wanted {
+			if near := closest(list, w); near != w {
+				return fmt.Errorf("--filter %q: no cell has %s %s; the nearest is %s", text, name, strconv.FormatFloat(w, 'g', -1, 64), strconv.FormatFloat(near, 'g', -1, 64))
+			}
+		}
+	}
 	for i, x := range list {
 		pass := false
 		switch operator {
@@ -700,4 +710,15 @@ func (r *Results) filterNumbers(text, name, operator, value string, kept []bool)
 		kept[i] = kept[i] && pass
 	}
 	return nil
+}
+
+// closest is the value of a list that is nearest to another; NaN where there is none.
+func closest(list []float64, to float64) float64 {
+	best := math.NaN()
+	for _, x := range list {
+		if math.IsNaN(best) || math.Abs(x-to) < math.Abs(best-to) {
+			best = x
+		}
+	}
+	return best
 }

@@ -136,6 +136,8 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{[]string{"table", swept, "--filter", "tokens<many"}, 2, `tokens holds numbers, and "many" is none`},
 		{[]string{"table", swept, "--filter", "strategy<none"}, 2, "strategy holds words, which are compared by = or !="},
 		{[]string{"table", swept, "--filter", "strategy=nonne"}, 2, `no cell has strategy "nonne"; did you mean none?`},
+		{[]string{"table", swept, "--filter", "tokens=65"}, 2, `no cell has tokens 65; the nearest is 64`},
+		{[]string{"table", swept, "--filter", "tokens>32", "--filter", "tokens<64"}, 2, "--filter tokens>32 --filter tokens<64: no cell is left"},
 		{[]string{"table", swept, "--base", "nope"}, 2, "--base nope: there is no such row: the rows are none, loss-free"},
 		{[]string{"table", swept, "--format", "csv", "--pairs"}, 2, "--format csv has no place for --pairs and --effects"},
 		{[]string{"table", swept, "--format", "xml"}, 2, `--format is "xml"`},
