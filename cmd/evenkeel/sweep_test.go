@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"evenkeel/sim/stat"
 	"evenkeel/sweep"
 )
 
@@ -306,6 +307,25 @@ func TestCellsOfTables(t *testing.T) {
 		}
 		if got := cellText(g); got != want {
 			t.Errorf("%v: %q, want %q", values, got, want)
+		}
+	}
+}
+
+// A difference is a share of the base's mean where the means have one sign, and only there.
+func TestDifferencesAsShares(t *testing.T) {
+	less := []float64{-6, -5, -4, -3, -2, -1}
+	for want, more := range map[string][]float64{
+		"-50 % p=0.031":  {-9, -7.5, -6, -4.5, -3, -1.5},
+		"+7.5 p=0.031":   {1, 2, 3, 4, 6, 8},
+		"+100 % p=0.031": {0, 0, 0, 0, 0, 0},
+		"~ p=1":          less,
+	} {
+		v, err := stat.Compare(more, less, stat.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := versusText(&v); got != want {
+			t.Errorf("%v: %q, want %q", more, got, want)
 		}
 	}
 }

@@ -382,7 +382,7 @@ func versusText(v *stat.Verdict) string {
 		return fmt.Sprintf("~ p=%.2g", v.Corrected)
 	case !v.Directed():
 		return fmt.Sprintf("differs, p=%.2g", v.Corrected) // its mean says one thing, its ranks another
-	case v.MeanB == 0:
+	case v.MeanA*v.MeanB < 0 || v.MeanB == 0: // which has no share of the other
 		return fmt.Sprintf("%+.3g p=%.2g", v.Difference.Estimate, v.Corrected)
 	}
 	return fmt.Sprintf("%+.3g %% p=%.2g", 100*v.Difference.Estimate/math.Abs(v.MeanB), v.Corrected)
