@@ -274,6 +274,13 @@ func TestCaptionsOfSweeps(t *testing.T) {
 	}
 }
 
+// Pictures know of the seeds without a figure.
+func TestSamplesCountSeedsWithoutAFigure(t *testing.T) {
+	if s := sample(&sweep.Group{Values: []float64{1, 2}, Seeds: []uint64{1, 3}, Failed: 6}, 0); s.N != 2 || s.Without != 6 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // Seeds that share a world are not called worlds.
 func TestEffectsOfOneWorld(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "world")

@@ -56,6 +56,7 @@ func sample(g *sweep.Group, floor float64) plots.Sample {
 		s.N = max(1, g.Failed)
 		return s
 	}
+	s.Without = g.Failed
 	s.Mean = stat.Mean(g.Values)
 	if s.N > 1 && len(g.Mixed) == 0 {
 		i := stat.Student(g.Values, 0.95)
