@@ -111,7 +111,26 @@ func (m *maker) assign(axes []string, specs []strategies.Spec) error {
 	if len(m.bases) == 0 {
 		return errors.New("there is no strategy: name some by -s, or a knob to vary, such as --vary loss-free.rate=log:1e-4..1e-1:13")
 	}
+	m.tellApart()
 	return nil
+}
+
+// tellApart adds to the knobs that vary those in which strategies of one name differ as they were given: nothing else tells them
+// apart in a table.
+func (m *maker) tellApart() {
+	first := map[string]strategies.Spec{}
+	for _, s := range m.bases {
+		f, ok := first[s.Preset.Name]
+		if !ok {
+			first[s.Preset.Name] = s
+			continue
+		}
+		for _, k := range s.Preset.Knobs {
+			if name := s.Preset.Name + "." + k.Name; s.Values[k.Name] != f.Values[k.Name] && !slices.Contains(m.plan.Knobs, name) {
+				m.plan.Knobs = append(m.plan.Knobs, name)
+			}
+		}
+	}
 }
 
 // role of an axis by its name. What begins with the name of a strategy is a knob of it; of names of which one begins with

@@ -337,6 +337,27 @@ func TestDifferencesAsShares(t *testing.T) {
 	}
 }
 
+// A strategy that is given twice with other knobs is two settings, whose runs under one seed are no two seeds.
+func TestStrategiesOfOneNameAreToldApart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "twice")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "aux-loss:coeff=0.01", "-s", "aux-loss:coeff=1", "-s", "aux-loss:coeff=1,scope=sequence")...); code != 0 {
+		t.Fatal(said)
+	}
+	for _, x := range []struct {
+		args      []string
+		say, hide string
+	}{
+		{[]string{"--base", "none"}, "with 3 seeds none of the 3 comparisons", "over 9 seeds"},
+		{[]string{"--row", "strategy"}, "aux-loss.coeff and aux-loss.scope vary within it", "over 9 seeds"},
+		{[]string{"--filter", "coeff=1", "--filter", "scope=sequence"}, "over 3 seeds", "0.01"},
+	} {
+		code, out, said := evenkeel(t, append([]string{"table", dir}, x.args...)...)
+		if out = strings.ReplaceAll(out, "\n", " "); code != 0 || !strings.Contains(out, x.say) || strings.Contains(out, x.hide) {
+			t.Errorf("%v: exit %d, want %q and no %q: %s%s", x.args, code, x.say, x.hide, said, out)
+		}
+	}
+}
+
 // Go's benchmark format has every cell with a figure of any metric, and none of mixed settings, which benchstat could not tell apart.
 func TestBenchFormatHasAllCells(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "two")
