@@ -537,6 +537,17 @@ func (r *Results) mixed(p *Projection, kept []bool, rowOf, columnOf []int32) err
 			g.rest[name] = l.words[f]
 		}
 	}
+	// A plan of somebody else may not say in which knobs its strategies differ.
+	for _, row := range p.Groups {
+		for _, g := range row {
+			if g == nil || len(g.Mixed) > 0 {
+				continue
+			}
+			if seeds := slices.Sorted(slices.Values(g.Seeds)); len(slices.Compact(seeds)) < len(g.Seeds) {
+				g.Mixed = []string{"spec"}
+			}
+		}
+	}
 	return nil
 }
 

@@ -200,3 +200,44 @@ func TestSearchKeepsWhatLearns(t *testing.T) {
 		}
 	}
 }
+
+// Strategies of one name are told apart by the knobs in which they differ. Where a plan does not name these, groups are mixed.
+func TestStrategiesOfOneName(t *testing.T) {
+	b := small(t, "loss-free", "loss-free:rate=0.1", "none")
+	for _, named := range []bool{true, false} {
+		p, err := New(b, nil, "grid", func(yield func(Point) bool) { yield(Point{}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(p.Knobs, []string{"loss-free.rate"}) {
+			t.Fatalf("%q vary", p.Knobs)
+		}
+		if !named {
+			p.Knobs = nil
+		}
+		dir := t.TempDir()
+		run(t, p, dir, Options{})
+		if _, err := Collect(context.Background(), dir, p, nil); err != nil {
+			t.Fatal(err)
+		}
+		r, err := OpenResults(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		q := Query{Metric: "maxvio_global"}
+		r.Defaults(&q)
+		projection, err := r.Project(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, row := range projection.Groups {
+			for _, g := range row {
+				pooled := !named && projection.RowLabels[i][0] == "loss-free"
+				if mixed := slices.Equal(g.Mixed, []string{"spec"}); mixed != pooled || !pooled && len(g.Values) != 3 {
+					t.Errorf("named %v: %v has %d values and mixes %q", named, projection.RowLabels[i], len(g.Values), g.Mixed)
+				}
+			}
+		}
+	}
+}
