@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -266,7 +267,7 @@ func TestCaptionsOfSweeps(t *testing.T) {
 	for filter, want := range map[string]string{
 		"":                 "Scenario pretraining. 6 runs under 3 seeds.",
 		"strategy=none":    "Scenario pretraining. Of 6 runs under 3 seeds, those with strategy=none.",
-		"maxvio_global<10": "those with maxvio_global<10. They are chosen by what they found, maxvio_global: means and intervals are of the chosen seeds and not of the strategy.",
+		"maxvio_global<10": "those with maxvio_global<10. The runs are chosen by what they found, maxvio_global: means and intervals are of the chosen seeds and not of the strategy.",
 	} {
 		if got := newSweptPictures(r, split(filter)).about.About; !strings.HasSuffix(got, want) {
 			t.Errorf("%s: %s, want %s", filter, got, want)
@@ -281,15 +282,34 @@ func TestSamplesCountSeedsWithoutAFigure(t *testing.T) {
 	}
 }
 
-// Seeds that share a world are not called worlds.
-func TestEffectsOfOneWorld(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "world")
-	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "random", "--set", "world_seed=5")...); code != 0 {
-		t.Fatal(said)
-	}
-	code, out, said := evenkeel(t, "table", dir, "--effects")
-	if code != 0 || !strings.Contains(out, "seeds, to all settings alike") || strings.Contains(out, "worlds") {
-		t.Errorf("exit %d: %s%s", code, said, out)
+// Seeds that share a world, or a trace, say nothing of others, and are not called worlds.
+func TestSeedsOfOneWorld(t *testing.T) {
+	const world, trace = "Seeds share a world:", "Seeds replay one trace in other orders:"
+	for _, x := range []struct {
+		args []string
+		say  string
+	}{
+		{[]string{"--set", "world_seed=5"}, world},
+		{[]string{"--vary", "world_seed=5,6"}, world},
+		{[]string{"--set", "world_seed=0"}, ""},
+		{[]string{"--scenario", "tinymoe", "--router", "frozen"}, trace},
+		{nil, ""},
+	} {
+		dir := filepath.Join(t.TempDir(), "world")
+		args := sweeping(dir, "-s", "none", "-s", "random")
+		if slices.Contains(x.args, "tinymoe") { // whose shape is the trace's
+			args = []string{"sweep", "--quiet", "--out", dir, "-s", "none", "-s", "random", "--set", "tokens=128", "--steps", "4", "--seeds", "3"}
+		}
+		if code, _, said := evenkeel(t, append(args, x.args...)...); code != 0 {
+			t.Fatal(said)
+		}
+		code, out, said := evenkeel(t, "table", dir, "--effects")
+		out = strings.ReplaceAll(out, "\n", " ")
+		for _, note := range []string{world, trace} {
+			if code != 0 || strings.Contains(out, note) != (note == x.say) || !strings.Contains(out, "seeds, to all settings alike") {
+				t.Errorf("%v: exit %d, want %q: %s%s", x.args, code, x.say, said, out)
+			}
+		}
 	}
 }
 

@@ -40,8 +40,11 @@ func newSweptPictures(r *sweep.Results, filters []string) *sweptPictures {
 	if len(filters) > 0 {
 		about = fmt.Sprintf("Scenario %s. Of %s under %s, those with %s.", m.Scenario, plural(m.Cells, "run"), plural(len(m.Seeds), "seed"), strings.Join(filters, ", "))
 	}
+	if note := oneWorld(m); note != "" && len(m.Seeds) > 1 {
+		about += " " + note
+	}
 	if chosen := outcomes(r, filters); len(chosen) > 0 {
-		about += fmt.Sprintf(" They are chosen by what they found, %s: means and intervals are of the chosen seeds and not of the strategy.", strings.Join(chosen, " and "))
+		about += fmt.Sprintf(" The runs are chosen by what they found, %s: means and intervals are of the chosen seeds and not of the strategy.", strings.Join(chosen, " and "))
 	}
 	return &sweptPictures{r: r, filters: filters, about: plots.Sweep{About: about, Interval: "95 % t-interval of the mean over the seeds"}}
 }

@@ -557,6 +557,9 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 		}
 		list = append(list, fmt.Sprintf("± is half of the 95 %% t-interval over %s seeds.", over))
 	}
+	if note := oneWorld(m); note != "" && seeds > 1 {
+		list = append(list, note)
+	}
 	if single > 0 && seeds == 1 {
 		list = append(list, "WARNING: one seed gives no interval: nothing can be said of differences. Sweep again with --seeds 8 and --extend.")
 	}
@@ -603,6 +606,21 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 		list = append(list, note)
 	}
 	return list
+}
+
+// oneWorld says what intervals and tests are of where seeds do not draw worlds of their own; else nothing.
+func oneWorld(m *sweep.Manifest) string {
+	keys := slices.Clone(m.Settings)
+	for _, a := range m.Axes {
+		keys = append(keys, a.Name+"=")
+	}
+	switch {
+	case slices.ContainsFunc(keys, func(k string) bool { return strings.HasPrefix(k, "trace.") }):
+		return "Seeds replay one trace in other orders: intervals and tests tell how far the order matters, and nothing of other tokens or routers."
+	case slices.ContainsFunc(keys, func(k string) bool { return strings.HasPrefix(k, "world_seed=") && k != "world_seed=0" }):
+		return "Seeds share a world: intervals and tests tell how far its tokens matter, and nothing of other worlds."
+	}
+	return ""
 }
 
 // effectsText prints what explains the variance.
