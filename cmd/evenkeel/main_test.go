@@ -447,6 +447,9 @@ func TestFrontier(t *testing.T) {
 	if code != 0 {
 		t.Fatal(stderr)
 	}
+	if _, text, stderr := evenkeel(t, append(args, "--quiet=false")...); !strings.Contains(strings.ReplaceAll(text, "\n", " "), "each interval is of its pair alone") {
+		t.Errorf("%s%s", text, stderr)
+	}
 	var f frontierJSON
 	if err := json.Unmarshal([]byte(out), &f); err != nil {
 		t.Fatal(err)
