@@ -190,10 +190,12 @@ func samplesOf(series []Series) (all [][]Sample) {
 	return all
 }
 
+const leftOut = "Runs without a value are left out of the means."
+
 // seeds says over how many seeds the means are, and how intervals are drawn if they are.
 func (t tally) seeds(s Sweep, points, bars string) string {
 	if t.partial {
-		points = "Runs without a value are left out of the means. " + points
+		points = leftOut + " " + points
 	}
 	n := fmt.Sprintf("n = %d", t.least)
 	if t.most > t.least {
