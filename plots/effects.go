@@ -19,7 +19,7 @@ type Effects struct {
 	Metric   Metric
 	Of       string // what the variance is of, such as "the logarithm of MaxVio"; empty for the metric itself
 	Terms    []Effect
-	Worlds   Effect // what seeds do to all settings alike, where they are worlds that all share; none if its share is 0
+	Blocks   Effect // what seeds do to all settings alike, by their worlds and tokens; none if its share is 0
 	Residual Effect // what no term explains: seeds, and higher interactions where they are no terms
 }
 
@@ -35,7 +35,7 @@ const maxEffects = 24 // bars of terms
 
 // Picture draws the bars. It fails on shares that are none, on terms without a name or an order, and where there is no term.
 func (e Effects) Picture() (Picture, error) {
-	for i, t := range append(slices.Clone(e.Terms), e.Worlds, e.Residual) {
+	for i, t := range append(slices.Clone(e.Terms), e.Blocks, e.Residual) {
 		name := orElse(t.Name, "what is no term")
 		switch {
 		case i < len(e.Terms) && oneLine(t.Name) == "":
@@ -70,7 +70,7 @@ type effectRow struct {
 var (
 	mainFill     = lookColors[0]
 	pairFill     = lookColors[1]
-	worldsFill   = color.Gray{0x8c}
+	blocksFill   = color.Gray{0x8c}
 	residualFill = color.Gray{0xb4}
 	restFill     = color.Gray{0xe4}
 )
@@ -102,9 +102,9 @@ func (e Effects) rows() (rows []effectRow, height vg.Length) {
 		rest.Name = plural(n, "further term") + " together"
 		add(rest, restFill)
 	}
-	if worlds := e.Worlds; worlds.Share != 0 {
-		worlds.Name = orElse(worlds.Name, "worlds, one for each seed")
-		add(worlds, worldsFill)
+	if blocks := e.Blocks; blocks.Share != 0 {
+		blocks.Name = orElse(blocks.Name, "seeds, to all settings alike")
+		add(blocks, blocksFill)
 	}
 	residual := e.Residual
 	residual.Name = orElse(residual.Name, "residual: seeds, and what the terms leave")
@@ -113,7 +113,7 @@ func (e Effects) rows() (rows []effectRow, height vg.Length) {
 }
 
 func (e Effects) notes(rows []effectRow) []string {
-	sum, ranged := e.Residual.Share+e.Worlds.Share, false
+	sum, ranged := e.Residual.Share+e.Blocks.Share, false
 	for _, t := range e.Terms {
 		sum += t.Share
 	}

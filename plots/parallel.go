@@ -205,6 +205,9 @@ func (g *parallelFigure) say() []string {
 		}
 		notes = append(notes, floor+".")
 	}
+	if g.tally.partial {
+		notes = append(notes, leftOut)
+	}
 	notes = append(append(notes, g.tally.gaps()), g.notes...)
 	for _, a := range g.axes {
 		notes = append(notes, a.key)

@@ -42,6 +42,7 @@ func parallels() map[string]Parallel {
 	)
 	broken := search(60, rate, coeff, scope)
 	broken.Cells[3].Y, broken.Cells[4].Y.Mean, broken.Cells[5].Y.Mean = Sample{}, math.NaN(), 0
+	broken.Cells[6].Y.Without = 2
 	higher := search(200, rate, coeff, tokens)
 	higher.Metric = MetricOf("choice_agreement")
 	neither := search(50, rate, tokens)
@@ -64,7 +65,7 @@ func TestParallel(t *testing.T) {
 	}
 	says(t, "usual", pictures["usual"], "MaxVio global over 6 parameters", "loss-free.rate", "loss-free.rate (log)", "Lines: 400 cells", "best tenth, 40 cells", "the lowest is", "n = 8",
 		"The sampling floor is 0.031", "the luckiest")
-	says(t, "broken", pictures["broken"], "1 cell not run, 1 cell run without a value", "1 value left out", "sequence")
+	says(t, "broken", pictures["broken"], "1 cell not run, 1 cell run without a value", "1 value left out", "sequence", "Runs without a value are left out")
 	says(t, "higher is better", pictures["higher is better"], "the highest is")
 	says(t, "many", pictures["many"], "50,000 cells", "Drawn are 500 bold and 1,185 others")
 	says(t, "ten", pictures["ten"], "1 = a value with a long name <&>", "10 = strategy-of-many-words.parameter-number-9")

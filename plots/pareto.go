@@ -117,8 +117,8 @@ func newParetoFigure(f Pareto) *paretoFigure {
 				continue
 			}
 			p.cells = append(p.cells, cellPoint{x, y})
+			t.add(x)
 			t.add(y)
-			t.ranged = t.ranged || x.ranged()
 			if !c.Bound {
 				across.add(x)
 				up.add(y)

@@ -30,6 +30,7 @@ func paretos() map[string]Pareto {
 	}
 	broken := of(cloud("loss-free", 40, 0.3, 8), cloud("aux-loss", 40, 0.8, 8), Cloud{"never ran", []Sample{{}}, []Sample{{}}, false})
 	broken.Clouds[0].X[3].Mean, broken.Clouds[0].Y[4], broken.Clouds[1].X[5].Mean = math.NaN(), Sample{}, -0.4
+	broken.Clouds[1].X[6].N, broken.Clouds[1].X[6].Without = 5, 3
 	floors := of(cloud("loss-free", 40, 0.3, 8))
 	for i := range floors.Clouds[0].X {
 		floors.Clouds[0].X[i].Floor = 0.02 * float64(1+i%3)
@@ -55,7 +56,7 @@ func TestPareto(t *testing.T) {
 	}
 	says(t, "usual", pictures["usual"], "affinity lost against MaxVio global", "sampling floor", "front of all", "balanced-optimum (bound)", "269 cells",
 		"95 % bootstrap interval", "Better is left and down", "confirm its points with fresh seeds", "Hollow star and dotted line: a bound")
-	says(t, "broken", pictures["broken"], "3 cells without one of the metrics", "Linear scale")
+	says(t, "broken", pictures["broken"], "3 cells without one of the metrics", "Linear scale", "n = 5 to 8", "Runs without a value are left out of the means.")
 	says(t, "one seed", pictures["one seed"], "n = 1 to 8")
 	says(t, "many", pictures["many"], "120,000 cells", "Of the dots")
 	says(t, "higher is better", pictures["higher is better"], "Better is left and up")

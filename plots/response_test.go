@@ -99,7 +99,7 @@ func responses() map[string]Response {
 		}),
 		"gaps": with(func(r *Response) {
 			r.Series[0].Y[3], r.Series[0].Y[4].Mean, r.Series[1].Y[12] = Sample{}, math.NaN(), Sample{}
-			r.Series[1].Y[0] = Sample{Mean: 0.2, Low: -0.4, High: 90, N: 2}
+			r.Series[1].Y[0] = Sample{Mean: 0.2, Low: -0.4, High: 90, N: 2, Without: 6}
 			r.Series[2].Y[2].Mean = 0
 		}),
 		"thirty": with(func(r *Response) {
@@ -184,7 +184,7 @@ func TestResponse(t *testing.T) {
 	says(t, "usual", pictures["usual"], "MaxVio global along rate", "loss-free:mode=", "sampling floor", "over the evaluation (log scale)", "rate (log scale)",
 		"n = 8", "95 % bootstrap interval", "0 throughout, by construction: balanced-optimum (bound)")
 	says(t, "one seed", pictures["one seed"], "one seed each")
-	says(t, "gaps", pictures["gaps"], "1 cell run without a value", "2 cells not run", "goes on beyond it", "1 value left out")
+	says(t, "gaps", pictures["gaps"], "1 cell run without a value", "2 cells not run", "goes on beyond it", "1 value left out", "Runs without a value are left out of the means.")
 	says(t, "negative", pictures["negative"], "Linear scale, since a log scale has no place for values below 0")
 	says(t, "long names", pictures["long names"], "2 = cosine <&>")
 	says(t, "affinity", pictures["affinity"], "affinity lost, % of the oracle's", "n = 5 to 8")

@@ -22,6 +22,7 @@ type Sample struct {
 	Low, High float64 // the interval; NaN, infinite or both 0 for none
 	Floor     float64 // what sampling noise alone gives; 0 or NaN for none
 	N         int     // seeds
+	Without   int     // further seeds, which ran and have no value, as one under which nothing settles
 }
 
 // sane reports whether a value is a number that arithmetic on an axis survives.
@@ -147,7 +148,8 @@ func (m Metric) shown(series []Series) []Series {
 type tally struct {
 	least, most     int // seeds of a sample
 	ranged          bool
-	absent, without int // not run; run, and without a value
+	partial         bool // some seeds of a sample have no value
+	absent, without int  // not run; run, and without a value
 	floors          []float64
 }
 
@@ -175,6 +177,7 @@ func (t *tally) add(x Sample) {
 	}
 	t.most = max(t.most, x.N)
 	t.ranged = t.ranged || x.ranged()
+	t.partial = t.partial || x.Without > 0
 	if x.floored() && !slices.Contains(t.floors, x.Floor) && len(t.floors) < 1000 {
 		t.floors = append(t.floors, x.Floor)
 	}
@@ -187,8 +190,13 @@ func samplesOf(series []Series) (all [][]Sample) {
 	return all
 }
 
+const leftOut = "Runs without a value are left out of the means."
+
 // seeds says over how many seeds the means are, and how intervals are drawn if they are.
 func (t tally) seeds(s Sweep, points, bars string) string {
+	if t.partial {
+		points = leftOut + " " + points
+	}
 	n := fmt.Sprintf("n = %d", t.least)
 	if t.most > t.least {
 		n = fmt.Sprintf("n = %d to %d", t.least, t.most)

@@ -308,6 +308,16 @@ func (s Spec) With(knob, value string) (Spec, error) {
 	return c, nil
 }
 
+// Plain returns the spec with the default of one knob.
+func (s Spec) Plain(knob string) (Spec, error) {
+	for i := range s.Preset.Knobs {
+		if s.Preset.Knobs[i].Name == knob {
+			return s.With(knob, s.Preset.Knobs[i].Default)
+		}
+	}
+	return s.With(knob, "") // which says so
+}
+
 // Range returns the range of strengths that a frontier sweeps, which is empty where the strategy has no strength.
 func (p *Preset) Range() (low, high float64) {
 	for i := range p.Knobs {

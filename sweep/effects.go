@@ -123,8 +123,8 @@ func tooMany(n int, factors [][]int32, rows []int) error {
 	return nil
 }
 
-// Worlds is the name of what seeds do to all settings alike.
-const Worlds = "worlds, one for each seed"
+// Blocks is the name of what seeds do to all settings alike: each by its world, where they do not share one, and by its tokens.
+const Blocks = "seeds, to all settings alike"
 
 // wholeStrategy is what reports call the column spec.
 const wholeStrategy = "strategy with knobs"
@@ -147,12 +147,20 @@ func (r *Results) factors(rows []int) (list []string, err error) {
 	return append(list, r.Manifest.Knobs...), nil
 }
 
+// rounding is a share of variance that is no more than what arithmetic leaves of equal figures.
+const rounding = 1e-12
+
 // fill enters the terms. Where seeds are blocks, what all settings share under a seed is no part of what effects are judged by.
 func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 	rest, left := "seeds and what is left", d.Seeds.MeanSquares
 	if blocks {
 		rest = "what is left"
 	}
+	if d.Seeds.Share < rounding {
+		left = 0
+	}
+	var together []string
+	pairs := 0
 	for _, t := range d.Terms {
 		var words []string
 		for _, f := range t.Factors {
@@ -162,9 +170,20 @@ func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 		if left > 0 && t.DF > 0 {
 			x.F = t.MeanSquares / left
 		}
-		if t.DF > 0 {
+		switch {
+		case t.DF > 0:
 			e.Terms = append(e.Terms, x)
+		case x.Order == 1:
+			together = append(together, x.Name)
+		default:
+			pairs++
 		}
+	}
+	if pairs > 0 {
+		together = append(together, fmt.Sprintf("%d of the pairs", pairs))
+	}
+	if len(together) > 0 {
+		e.Notes = append(e.Notes, "Left out, because the design varies them together with others, from which they cannot be told: "+strings.Join(together, ", ")+".")
 	}
 	slices.SortStableFunc(e.Terms, func(a, b Effect) int {
 		switch {
@@ -178,13 +197,16 @@ func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 	for _, x := range []struct {
 		name string
 		stat.Term
-	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {Worlds, d.Blocks}, {rest, d.Seeds}} {
+	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {Blocks, d.Blocks}, {rest, d.Seeds}} {
 		if x.DF > 0 || math.Abs(x.Share) > 1e-9 {
 			e.Terms = append(e.Terms, Effect{Name: x.name, DF: x.DF, Share: x.Share})
 		}
 	}
 	e.Notes = append(e.Notes, "Shares are of the sum of squares about the mean (type II), over the cells that were run: they say what mattered within these ranges.")
-	if !blocks {
+	switch {
+	case d.Seeds.DF == 0:
+		e.Notes = append(e.Notes, "Every setting has one figure, so that effects cannot be told from what seeds do: run more seeds.")
+	case !blocks:
 		e.Notes = append(e.Notes, "Not every setting has a figure under every seed, so that what a seed does to all of them cannot be told from the rest.")
 	}
 }

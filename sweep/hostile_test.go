@@ -45,9 +45,12 @@ func TestHostilePlansAreRefused(t *testing.T) {
 		"spaces before a file":  {func(p *Plan) { p.Strategies[0] = "  " + file + "  " }, "carries the texts of strategy files"},
 		"an unknown strategy":   {func(p *Plan) { p.Strategies[0] = "nothing" }, "no strategy"},
 		"knobs left out":        {func(p *Plan) { p.Strategies[1] = "loss-free" }, "a plan has every knob"},
-		"a strategy twice":      {func(p *Plan) { p.Strategies[2] = p.Strategies[1] }, "a strategy twice"},
-		"a long strategy":       {func(p *Plan) { p.Strategies[0] = long }, "bytes: at most"},
-		"many strategies":       {func(p *Plan) { p.Strategies = make([]string, maxTexts+1) }, "strategies"},
+		"a strategy twice":      {func(p *Plan) { p.Strategies[2] = p.Strategies[1] }, "loss-free twice"},
+		"a strategy's name twice": {func(p *Plan) {
+			p.Strategies[2] = strings.Replace(p.Strategies[1], "centre=false", "centre=true", 1)
+		}, "loss-free twice"},
+		"a long strategy": {func(p *Plan) { p.Strategies[0] = long }, "bytes: at most"},
+		"many strategies": {func(p *Plan) { p.Strategies = make([]string, maxTexts+1) }, "strategies"},
 		"a strategy that varies and has another value": {func(p *Plan) {
 			p.Strategies[1] = strings.Replace(p.Strategies[1], "rate=0.001", "rate=0.5", 1)
 		}, "must have its default"},

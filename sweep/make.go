@@ -77,6 +77,7 @@ func newPlan(b Base, axes []string, design string, points iter.Seq[Point]) (*Pla
 // maker gathers the points of a plan.
 type maker struct {
 	plan     *Plan
+	bases    [][]int32          // specs of the strategies as they were given; what an axis varies has its place
 	roles    []role             // of the axes
 	axes     []map[string]int32 // of the plan's axes, from words to indices of values
 	knobs    []map[string]int32 // and of its knobs
@@ -108,18 +109,83 @@ func (m *maker) assign(axes []string, specs []strategies.Spec) error {
 	if len(specs) == 0 {
 		return errors.New("there is no strategy: name some by -s, or a knob to vary, such as --vary loss-free.rate=log:1e-4..1e-1:13")
 	}
+	m.tellApart(specs)
 	for _, s := range specs {
-		if text := s.Full(); !slices.Contains(m.plan.Strategies, text) { // two may differ in what varies only
-			m.plan.Strategies = append(m.plan.Strategies, text)
-		}
-		if text := s.Preset.Source(); text != nil {
-			if m.plan.Files == nil {
-				m.plan.Files = map[string]string{}
-			}
-			m.plan.Files[s.Preset.Name] = string(text)
+		if err := m.base(s); err != nil {
+			return err
 		}
 	}
 	return m.plan.define()
+}
+
+// tellApart has those knobs vary in which strategies of one name differ: nothing else tells them apart in a table.
+func (m *maker) tellApart(specs []strategies.Spec) {
+	first := map[string]strategies.Spec{}
+	for _, s := range specs {
+		f, ok := first[s.Preset.Name]
+		if !ok {
+			first[s.Preset.Name] = s
+			continue
+		}
+		for _, k := range s.Preset.Knobs {
+			if s.Values[k.Name] != f.Values[k.Name] {
+				m.knob(s.Preset.Name + "." + k.Name)
+			}
+		}
+	}
+}
+
+// knob is the index of a knob, which varies from then on.
+func (m *maker) knob(name string) int {
+	at := slices.IndexFunc(m.plan.Knobs, func(a Axis) bool { return a.Name == name })
+	if at < 0 {
+		at = len(m.plan.Knobs)
+		m.plan.Knobs, m.knobs = append(m.plan.Knobs, Axis{Name: name}), append(m.knobs, map[string]int32{})
+	}
+	return at
+}
+
+// base enters a strategy as it was given.
+func (m *maker) base(s strategies.Spec) error {
+	p := m.plan
+	row := []int32{0}
+	plain := s
+	for k := range p.Knobs {
+		strategy, knob, _ := strings.Cut(p.Knobs[k].Name, ".")
+		n := int32(-1)
+		if strategy == s.Preset.Name {
+			n = 0
+			if !slices.Contains(m.roles, role{true, k}) {
+				n = index(m.knobs[k], &p.Knobs[k].Values, s.Values[knob])
+			}
+			var err error
+			if plain, err = plain.Plain(knob); err != nil {
+				return err
+			}
+		}
+		row = append(row, n)
+	}
+	at := slices.Index(p.Strategies, plain.Full())
+	if at < 0 {
+		at = len(p.Strategies)
+		p.Strategies = append(p.Strategies, plain.Full())
+	}
+	row[0] = int32(at)
+	if !slices.ContainsFunc(m.bases, func(b []int32) bool { return slices.Equal(b, row) }) {
+		m.bases = append(m.bases, row)
+	}
+	text := string(s.Preset.Source())
+	if text == "" {
+		return nil
+	}
+	if p.Files == nil {
+		p.Files = map[string]string{}
+	}
+	if other, ok := p.Files[s.Preset.Name]; ok && other != text {
+		return fmt.Errorf("two strategy files describe %s, and not the same: give them names of their own", s.Preset.Name)
+	}
+	p.Files[s.Preset.Name] = text
+	return nil
 }
 
 // role enters an axis by its name. What begins with the name of a strategy is a knob of it, which the strategies of that name have
@@ -141,17 +207,12 @@ func (m *maker) role(name string, specs []strategies.Spec) ([]strategies.Spec, e
 		if !of(s) {
 			continue
 		}
-		value := ""
-		if at := slices.IndexFunc(s.Preset.Knobs, func(k strategies.Knob) bool { return k.Name == knob }); at >= 0 {
-			value = s.Preset.Knobs[at].Default
-		}
 		var err error
-		if specs[i], err = s.With(knob, value); err != nil {
+		if specs[i], err = s.Plain(knob); err != nil {
 			return nil, fmt.Errorf("--vary %s: %w", name, err)
 		}
 	}
-	m.roles = append(m.roles, role{true, len(m.plan.Knobs)})
-	m.plan.Knobs, m.knobs = append(m.plan.Knobs, Axis{Name: name}), append(m.knobs, map[string]int32{})
+	m.roles = append(m.roles, role{true, m.knob(name)})
 	return specs, nil
 }
 
@@ -184,13 +245,12 @@ func (m *maker) add(point Point) (first [2]int32, err error) {
 		}
 	}
 	v := number(m.variants, &p.Variants, variant)
-	for i, r := range p.rules {
-		spec := append(make([]int32, 0, 1+len(knobs)), int32(i))
-		for k, n := range knobs {
-			if r.knobs[k] == "" {
-				n = -1
+	for i, base := range m.bases {
+		spec := slices.Clone(base)
+		for _, r := range m.roles {
+			if r.knob && spec[1+r.at] >= 0 {
+				spec[1+r.at] = knobs[r.at]
 			}
-			spec = append(spec, n)
 		}
 		s := number(m.specs, &p.Specs, spec)
 		p.Pairs = append(p.Pairs, [3]int32{v, s, int32(cmp.Or(point.Seeds, len(p.Seeds)))})

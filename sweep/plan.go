@@ -46,7 +46,7 @@ type Plan struct {
 	Design   string            `json:"design"`          // in words, for people
 	Axes     []Axis            `json:"axes,omitempty"`  // keys of the scenario
 	Knobs    []Axis            `json:"knobs,omitempty"` // of strategies: strategy.knob
-	// Strategies have all their knobs, in order. Those that vary have their defaults.
+	// Strategies, each name once, have all their knobs, in order. Those that vary have their defaults.
 	Strategies []string `json:"strategies"`
 	// Variants are the scenarios: of each axis the index of its value. Specs are what they are routed by: the index of a strategy,
 	// then of each knob the index of its value, -1 where it is another strategy's.
@@ -316,8 +316,8 @@ func (p *Plan) define() error {
 		if full := spec.Full(); full != text {
 			return fmt.Errorf("strategy %d is %s: a plan has every knob, in order, %s", i, text, full)
 		}
-		if slices.Contains(p.Strategies[:i], text) {
-			return fmt.Errorf("%s is a strategy twice", text)
+		if slices.ContainsFunc(p.rules, func(r rule) bool { return r.spec.Preset.Name == spec.Preset.Name }) {
+			return fmt.Errorf("strategy %d is %s twice: what differs varies, and is a knob", i, spec.Preset.Name)
 		}
 		p.rules = append(p.rules, rule{spec, make([]string, len(p.Knobs))})
 	}
@@ -342,12 +342,11 @@ func (p *Plan) own(k int) error {
 			continue
 		}
 		owned = true
-		at := slices.IndexFunc(r.spec.Preset.Knobs, func(k strategies.Knob) bool { return k.Name == knob })
-		if at < 0 {
-			_, err := r.spec.With(knob, "")
+		plain, err := r.spec.Plain(knob)
+		if err != nil {
 			return fmt.Errorf("knob %d, %.100q, is none: %w", k, name, err)
 		}
-		if plain, err := r.spec.With(knob, r.spec.Preset.Knobs[at].Default); err != nil || plain.Full() != p.Strategies[i] {
+		if plain.Full() != p.Strategies[i] {
 			return fmt.Errorf("strategy %d is %s: %s varies, so that here it must have its default", i, p.Strategies[i], name)
 		}
 		r.knobs[k] = knob

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -48,6 +49,19 @@ type Group struct {
 	Values []float64 // their metric
 	Failed int       // cells without figures
 	Mixed  []string  // what else varies within the group
+
+	rest map[string]string // what varies in the sweep, is neither row nor column, and has one value within the group
+}
+
+// Differ lists what varies in the sweep, is neither row nor column, and differs between two groups: their difference may be due to
+// it. A knob that one of them does not have is no such thing.
+func Differ(a, b *Group) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(a.rest)) {
+		if x, y := a.rest[name], b.rest[name]; x != "" && y != "" && x != y {
+			list = append(list, name)
+		}
+	}
+	return list
 }
 
 // Pair returns the values of two groups under the seeds that both have, which must be once each.
@@ -378,7 +392,8 @@ func (r *Results) steady(p *Projection, key string, kept []bool) ([]float64, err
 		first, err := stat.MSER5(series)
 		if err != nil {
 			values[i] = math.NaN()
-			if kept[i] && len(series) > 0 {
+			// Steps without the figure, as the bias of a strategy that has none, are no transient, and more of them are no help.
+			if kept[i] && len(series) > 0 && !slices.ContainsFunc(series, math.IsNaN) {
 				p.Uncut++
 			}
 			continue
@@ -489,7 +504,7 @@ func (r *Results) keys(names []string, kept []bool) (of []int32, words [][]strin
 	return of, words, nil
 }
 
-// mixed finds out what varies within groups.
+// mixed finds out what varies within groups, and between them without being a row or a column.
 func (r *Results) mixed(p *Projection, kept []bool, rowOf, columnOf []int32) error {
 	for _, name := range p.Varied {
 		if slices.Contains(p.Rows, name) || slices.Contains(p.Columns, name) || name == "strategy" && (slices.Contains(p.Rows, "spec") || slices.Contains(p.Columns, "spec")) ||
@@ -511,6 +526,15 @@ func (r *Results) mixed(p *Projection, kept []bool, rowOf, columnOf []int32) err
 			} else if f != l.index[i] && !slices.Contains(g.Mixed, name) {
 				g.Mixed = append(g.Mixed, name)
 			}
+		}
+		for g, f := range first {
+			if slices.Contains(g.Mixed, name) {
+				continue
+			}
+			if g.rest == nil {
+				g.rest = map[string]string{}
+			}
+			g.rest[name] = l.words[f]
 		}
 	}
 	return nil
@@ -585,6 +609,9 @@ func (r *Results) kept(filters []string) ([]bool, error) {
 			return nil, err
 		}
 	}
+	if len(filters) > 0 && !slices.Contains(kept, true) {
+		return nil, fmt.Errorf("--filter %s: no cell is left", strings.Join(filters, " --filter "))
+	}
 	return kept, nil
 }
 
@@ -657,6 +684,13 @@ func (r *Results) filterNumbers(text, name, operator, value string, kept []bool)
 			return err
 		}
 	}
+	if operator == "=" || operator == "!=" {
+		for _, w := range wanted {
+			if near := closest(list, w); near != w {
+				return fmt.Errorf("--filter %q: no cell has %s %s; the nearest is %s", text, name, strconv.FormatFloat(w, 'g', -1, 64), strconv.FormatFloat(near, 'g', -1, 64))
+			}
+		}
+	}
 	for i, x := range list {
 		pass := false
 		switch operator {
@@ -676,4 +710,15 @@ func (r *Results) filterNumbers(text, name, operator, value string, kept []bool)
 		kept[i] = kept[i] && pass
 	}
 	return nil
+}
+
+// closest is the value of a list that is nearest to another; NaN where there is none.
+func closest(list []float64, to float64) float64 {
+	best := math.NaN()
+	for _, x := range list {
+		if math.IsNaN(best) || math.Abs(x-to) < math.Abs(best-to) {
+			best = x
+		}
+	}
+	return best
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"evenkeel/strategies"
 	"evenkeel/sweep/design"
 )
@@ -197,6 +199,70 @@ func TestSearchKeepsWhatLearns(t *testing.T) {
 		}
 		if (found[0].Failed != "") != (coeff != "0") {
 			t.Errorf("coeff=%s: %q", coeff, found[0].Failed)
+		}
+	}
+}
+
+// Strategies of one name are told apart by the knobs in which they differ, beside those that an axis varies.
+func TestStrategiesOfOneName(t *testing.T) {
+	b := small(t, "loss-free", "loss-free:centre=true", "none", "loss-free:rate=0.1")
+	for axis, want := range map[string][]Axis{
+		"":               {{"loss-free.centre", []string{"false", "true"}}, {"loss-free.rate", []string{"0.001", "0.1"}}},
+		"loss-free.rate": {{"loss-free.rate", []string{"0.2", "0.3"}}, {"loss-free.centre", []string{"false", "true"}}},
+	} {
+		var axes []string
+		values := grid()
+		if axis != "" {
+			axes, values = []string{axis}, grid([]string{"0.2", "0.3"})
+		}
+		p, err := New(b, axes, "grid", values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, p.Knobs); diff != "" {
+			t.Error(diff)
+		}
+		var specs []string
+		for i := range p.Specs {
+			specs = append(specs, p.Spec(i))
+		}
+		wanted := []string{"loss-free", "loss-free:centre=true", "none", "loss-free:rate=0.1"}
+		if axis != "" {
+			wanted = []string{"loss-free:rate=0.2", "loss-free:rate=0.2,centre=true", "none", "loss-free:rate=0.3", "loss-free:rate=0.3,centre=true"}
+		}
+		if diff := cmp.Diff(wanted, specs); diff != "" {
+			t.Error(diff)
+		}
+		dir := t.TempDir()
+		run(t, p, dir, Options{})
+		if _, err := Collect(context.Background(), dir, p, nil); err != nil {
+			t.Fatal(err)
+		}
+		r, err := OpenResults(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		q := Query{Metric: "maxvio_global"}
+		r.Defaults(&q)
+		projection, err := r.Project(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups := 0
+		for i, row := range projection.Groups {
+			for _, g := range row {
+				if g == nil {
+					continue
+				}
+				groups++
+				if len(g.Mixed) > 0 || len(g.Values) != 3 {
+					t.Errorf("%v has %d values and mixes %q", projection.RowLabels[i], len(g.Values), g.Mixed)
+				}
+			}
+		}
+		if groups != len(specs) {
+			t.Errorf("%d groups of %d specs", groups, len(specs))
 		}
 	}
 }

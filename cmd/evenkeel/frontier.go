@@ -424,7 +424,7 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 		fmt.Fprintf(&b, "\n%s\n", wrap(f.sentence(e), width))
 	}
 	if !quiet {
-		b.WriteString("\n" + wrap(legend(f.result, len(f.result.Seeds) > 1)+" Differences at equal imbalance are paired by seed; a strategy's quality there is that of its best points that are at least as even, between two points linear in the logarithm of MaxVio.", width) + "\n")
+		b.WriteString("\n" + wrap(legend(f.result, len(f.result.Seeds) > 1)+" Differences at equal imbalance are paired by seed, and each interval is of its pair alone; a strategy's quality there is that of its best points that are at least as even, between two points linear in the logarithm of MaxVio.", width) + "\n")
 		for _, n := range f.notes() {
 			b.WriteString(wrap("- "+n, width) + "\n")
 		}

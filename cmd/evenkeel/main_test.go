@@ -15,6 +15,7 @@ import (
 
 	"evenkeel/internal/npz"
 	"evenkeel/scenarios"
+	"evenkeel/sim"
 	"evenkeel/strategies"
 )
 
@@ -446,6 +447,9 @@ func TestFrontier(t *testing.T) {
 	if code != 0 {
 		t.Fatal(stderr)
 	}
+	if _, text, stderr := evenkeel(t, append(args, "--quiet=false")...); !strings.Contains(strings.ReplaceAll(text, "\n", " "), "each interval is of its pair alone") {
+		t.Errorf("%s%s", text, stderr)
+	}
 	var f frontierJSON
 	if err := json.Unmarshal([]byte(out), &f); err != nil {
 		t.Fatal(err)
@@ -557,6 +561,18 @@ func TestModels(t *testing.T) {
 	for _, wrong := range []string{"v3", "loss-free"} {
 		if code, _, stderr := evenkeel(t, append(small, "--model", wrong)...); code != exitRequest || !strings.Contains(stderr, "--model") {
 			t.Errorf("--model %s: exit %d, %s", wrong, code, stderr)
+		}
+	}
+}
+
+// Several intervals are not one: that each is of its comparison alone is said once, at the end.
+func TestConclusionsAreNotCorrected(t *testing.T) {
+	low, high := -0.5, -0.1
+	c := sim.EqualQuality{Strategy: "loss-free", Family: "aux-loss", MaxVio: 0.1, OnCurve: 0.2, Kept: 0.9, LogRatio: -0.3, Low: &low, High: &high}
+	for n, want := range []int{0, 0, 1} {
+		r := &sim.Result{Seeds: []uint64{1, 2, 3}, Comparisons: []sim.EqualQuality{c, c}[:n]}
+		if got := strings.Count(strings.Join(conclusions(r), " "), "not widened for the number of 2"); got != want {
+			t.Errorf("%d comparisons: said %d times, want %d", n, got, want)
 		}
 	}
 }

@@ -329,6 +329,9 @@ func conclusions(r *sim.Result) (lines []string) {
 		lines = append(lines, fmt.Sprintf("At equal quality: losing %.2f %% of the affinity, %s has a global MaxVio of %.3f, and %s, interpolated between %s, %.3f: %s.",
 			100*(1-c.Kept), c.Strategy, c.MaxVio, c.Family, strengths, c.OnCurve, verdict))
 	}
+	if n := len(lines); n > 1 && len(r.Seeds) > 1 {
+		lines[n-1] += fmt.Sprintf(" Intervals are of each comparison alone, not widened for the number of %d.", n)
+	}
 	if r.ExpertsLearn && len(r.Strategies) > 1 {
 		lines = append(lines, lowestTaskLoss(r))
 	}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 
+	"evenkeel/sim/stat"
 	"evenkeel/sweep"
 )
 
@@ -136,6 +138,8 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{[]string{"table", swept, "--filter", "tokens<many"}, 2, `tokens holds numbers, and "many" is none`},
 		{[]string{"table", swept, "--filter", "strategy<none"}, 2, "strategy holds words, which are compared by = or !="},
 		{[]string{"table", swept, "--filter", "strategy=nonne"}, 2, `no cell has strategy "nonne"; did you mean none?`},
+		{[]string{"table", swept, "--filter", "tokens=65"}, 2, `no cell has tokens 65; the nearest is 64`},
+		{[]string{"table", swept, "--filter", "tokens>32", "--filter", "tokens<64"}, 2, "--filter tokens>32 --filter tokens<64: no cell is left"},
 		{[]string{"table", swept, "--base", "nope"}, 2, "--base nope: there is no such row: the rows are none, loss-free"},
 		{[]string{"table", swept, "--format", "csv", "--pairs"}, 2, "--format csv has no place for --pairs and --effects"},
 		{[]string{"table", swept, "--format", "xml"}, 2, `--format is "xml"`},
@@ -214,6 +218,7 @@ func TestTablesSayWhatTheyLack(t *testing.T) {
 	}{
 		{[]string{"--metric", "steps.maxvio"}, "9 cells left out: MSER-5", "the column failed"},
 		{[]string{"--metric", "steps.maxvio", "--filter", "strategy=none"}, "3 cells left out: MSER-5", "cannot run"},
+		{[]string{"--metric", "steps.bias_spread", "--filter", "strategy=none"}, "3 cells without this figure", "MSER-5"},
 		{[]string{"--row", "strategy", "--base", "none"}, "WARNING: no row was compared with none", "vs loss-free"},
 		{[]string{"--row", "strategy"}, "t-interval over 3 seeds", "over 6 seeds"},
 		{[]string{"--filter", "maxvio_global>=0"}, "WARNING: --filter chooses cells by what they found, maxvio_global", "no figure"},
@@ -222,6 +227,211 @@ func TestTablesSayWhatTheyLack(t *testing.T) {
 		code, out, said := evenkeel(t, append([]string{"table", dir}, x.args...)...)
 		if code != 0 || !strings.Contains(strings.ReplaceAll(out, "\n", " "), x.say) || strings.Contains(out, x.hide) {
 			t.Errorf("%v: exit %d, want %q and no %q: %s%s", x.args, code, x.say, x.hide, said, out)
+		}
+	}
+}
+
+// What has none of the columns is not called all, and the help's examples are of what can be asked.
+func TestRowsWithoutAKnobSaySo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "rates")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "loss-free.rate=1e-3,0.1", "--vary", "tokens=64,4096")...); code != 0 {
+		t.Fatal(said)
+	}
+	for _, x := range []struct {
+		args      []string
+		say, hide string
+	}{
+		{[]string{"--row", "rate", "--pairs"}, "no difference of rate=0.001 and without rate in maxvio_global", " all "},
+		{[]string{"--row", "rate", "--base", "without rate"}, "vs without rate", " all "},
+		{[]string{"--row", "tokens", "--col", "rate"}, "without rate  rate=0.001", " all "},
+		{[]string{"--filter", "tokens>=4096", "--base", "none", "--metric", "maxvio_global,affinity_kept"}, "vs none", "rate<"},
+	} {
+		code, out, said := evenkeel(t, append([]string{"table", dir}, x.args...)...)
+		if out = strings.ReplaceAll(out, "\n", " "); code != 0 || !strings.Contains(out, x.say) || strings.Contains(out, x.hide) {
+			t.Errorf("%v: exit %d, want %q and no %q: %s%s", x.args, code, x.say, x.hide, said, out)
+		}
+	}
+}
+
+// Captions tell runs from cells, which are settings under all their seeds, and say where filters choose seeds by what they found.
+func TestCaptionsOfSweeps(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "two")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "random")...); code != 0 {
+		t.Fatal(said)
+	}
+	r, err := sweep.OpenResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for filter, want := range map[string]string{
+		"":                 "Scenario pretraining. 6 runs under 3 seeds.",
+		"strategy=none":    "Scenario pretraining. Of 6 runs under 3 seeds, those with strategy=none.",
+		"maxvio_global<10": "those with maxvio_global<10. The runs are chosen by what they found, maxvio_global: means and intervals are of the chosen seeds and not of the strategy.",
+	} {
+		if got := newSweptPictures(r, split(filter)).about.About; !strings.HasSuffix(got, want) {
+			t.Errorf("%s: %s, want %s", filter, got, want)
+		}
+	}
+}
+
+// Pictures know of the seeds without a figure.
+func TestSamplesCountSeedsWithoutAFigure(t *testing.T) {
+	if s := sample(&sweep.Group{Values: []float64{1, 2}, Seeds: []uint64{1, 3}, Failed: 6}, 0); s.N != 2 || s.Without != 6 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Seeds that share a world, or a trace, say nothing of others, and are not called worlds.
+func TestSeedsOfOneWorld(t *testing.T) {
+	const world, trace = "Seeds share a world:", "Seeds replay one trace in other orders:"
+	for _, x := range []struct {
+		args []string
+		say  string
+	}{
+		{[]string{"--set", "world_seed=5"}, world},
+		{[]string{"--vary", "world_seed=5,6"}, world},
+		{[]string{"--set", "world_seed=0"}, ""},
+		{[]string{"--scenario", "tinymoe", "--router", "frozen"}, trace},
+		{nil, ""},
+	} {
+		dir := filepath.Join(t.TempDir(), "world")
+		args := sweeping(dir, "-s", "none", "-s", "random")
+		if slices.Contains(x.args, "tinymoe") { // whose shape is the trace's
+			args = []string{"sweep", "--quiet", "--out", dir, "-s", "none", "-s", "random", "--set", "tokens=128", "--steps", "4", "--seeds", "3"}
+		}
+		if code, _, said := evenkeel(t, append(args, x.args...)...); code != 0 {
+			t.Fatal(said)
+		}
+		code, out, said := evenkeel(t, "table", dir, "--effects")
+		out = strings.ReplaceAll(out, "\n", " ")
+		for _, note := range []string{world, trace} {
+			if code != 0 || strings.Contains(out, note) != (note == x.say) || !strings.Contains(out, "seeds, to all settings alike") {
+				t.Errorf("%v: exit %d, want %q: %s%s", x.args, code, x.say, said, out)
+			}
+		}
+	}
+}
+
+// The digits of a mean are those that its interval leaves, and of equal values as many as they need.
+func TestCellsOfTables(t *testing.T) {
+	for want, values := range map[string][]float64{
+		"0.000 ±0.000":         {0, 0, 0},
+		"1.500 ±0.000":         {1.5, 1.5, 1.5},
+		"0.0004000 ±0.0000000": {4e-4, 4e-4, 4e-4},
+		"4e-08 ±0":             {4e-8, 4e-8, 4e-8},
+		"2.0 ±2.5":             {1, 2, 3},
+		"0.00020 ±0.00025":     {1e-4, 2e-4, 3e-4},
+		"12 ±23 (1 without)":   {2, 14, 20},
+		"12345.678 ±0.000":     {12345.678, 12345.678, 12345.678},
+		"2e-12 ±2.5e-12":       {1e-12, 2e-12, 3e-12},
+		"no figure":            nil,
+		"7":                    {7},
+	} {
+		g := &sweep.Group{Values: values}
+		if strings.Contains(want, "without") {
+			g.Failed = 1
+		}
+		if got := cellText(g); got != want {
+			t.Errorf("%v: %q, want %q", values, got, want)
+		}
+	}
+}
+
+// A difference is a share of the base's mean where the means have one sign, and only there.
+func TestDifferencesAsShares(t *testing.T) {
+	less := []float64{-6, -5, -4, -3, -2, -1}
+	for want, more := range map[string][]float64{
+		"-50 % p=0.031":  {-9, -7.5, -6, -4.5, -3, -1.5},
+		"+7.5 p=0.031":   {1, 2, 3, 4, 6, 8},
+		"+100 % p=0.031": {0, 0, 0, 0, 0, 0},
+		"~ p=1":          less,
+	} {
+		v, err := stat.Compare(more, less, stat.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := versusText(&v); got != want {
+			t.Errorf("%v: %q, want %q", more, got, want)
+		}
+	}
+}
+
+// A strategy that is given twice with other knobs is two settings, whose runs under one seed are no two seeds.
+func TestStrategiesOfOneNameAreToldApart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "twice")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "aux-loss:coeff=0.01", "-s", "aux-loss:coeff=1", "-s", "aux-loss:coeff=1,scope=sequence")...); code != 0 {
+		t.Fatal(said)
+	}
+	for _, x := range []struct {
+		args      []string
+		say, hide string
+	}{
+		{[]string{"--base", "none"}, "with 3 seeds none of the 3 comparisons", "over 9 seeds"},
+		{[]string{"--row", "strategy"}, "aux-loss.coeff and aux-loss.scope vary within it", "over 9 seeds"},
+		{[]string{"--filter", "coeff=1", "--filter", "scope=sequence"}, "over 3 seeds", "0.01"},
+	} {
+		code, out, said := evenkeel(t, append([]string{"table", dir}, x.args...)...)
+		if out = strings.ReplaceAll(out, "\n", " "); code != 0 || !strings.Contains(out, x.say) || strings.Contains(out, x.hide) {
+			t.Errorf("%v: exit %d, want %q and no %q: %s%s", x.args, code, x.say, x.hide, said, out)
+		}
+	}
+}
+
+// Go's benchmark format has every cell with a figure of any metric, and none of mixed settings, which benchstat could not tell apart.
+func TestBenchFormatHasAllCells(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "two")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "loss-free.rate=1e-3,0.1")...); code != 0 {
+		t.Fatal(said)
+	}
+	code, out, said := evenkeel(t, "table", dir, "--format", "bench", "--metric", "bias_spread,maxvio_global")
+	if n := strings.Count(out, " maxvio_global\n"); code != 0 || n != 9 || strings.Count(out, "strategy=none/") != 3 {
+		t.Errorf("exit %d, %d cells of 9: %s%s", code, n, said, out)
+	}
+	code, out, said = evenkeel(t, "table", dir, "--format", "bench", "--row", "strategy")
+	if code != 2 || out != "" || !strings.Contains(said, "loss-free.rate varies within") {
+		t.Errorf("mixed: exit %d: %s%s", code, said, out)
+	}
+}
+
+// A test of more differences than are counted out is not called exact.
+func TestManySeedsAreNotTestedExactly(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "many")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "random", "--seeds", "51")...); code != 0 {
+		t.Fatal(said)
+	}
+	for filter, want := range map[string]string{"seed>0": "over seeds, of more than 50 by the normal approximation, with Holm's correction for 1 comparison)", "seed<51": "over seeds, exact, with"} {
+		code, out, said := evenkeel(t, "table", dir, "--base", "none", "--metric", "affinity_kept", "--filter", filter)
+		if out = strings.ReplaceAll(out, "\n", " "); code != 0 || !strings.Contains(out, want) {
+			t.Errorf("%s: exit %d, want %q: %s%s", filter, code, want, said, out)
+		}
+	}
+}
+
+// Where parameters vary together, as in a zip, a comparison of the values of one says that the other differs too.
+func TestComparisonsSayWhatElseDiffers(t *testing.T) {
+	zip, grid := filepath.Join(t.TempDir(), "zip"), filepath.Join(t.TempDir(), "grid")
+	for dir, design := range map[string]string{zip: "zip", grid: "grid"} {
+		if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "loss-free.rate=1e-3,0.1", "--vary", "tokens=32,64", "--vary", "gate_scale=1,2", "--design", design)...); code != 0 {
+			t.Fatal(said)
+		}
+	}
+	const warning = "WARNING: rows that are compared also differ in "
+	for _, x := range []struct {
+		args []string
+		want string // of the warning
+	}{
+		{[]string{zip, "--row", "tokens", "--col", "strategy", "--base", "tokens=32"}, warning + "gate_scale and loss-free.rate:"},
+		{[]string{zip, "--row", "tokens", "--col", "strategy,rate", "--base", "tokens=32"}, warning + "gate_scale:"},
+		{[]string{zip, "--row", "tokens", "--col", "strategy", "--pairs", "--filter", "strategy=none"}, warning + "gate_scale:"},
+		{[]string{zip, "--row", "tokens,gate_scale,rate", "--col", "strategy", "--base", "tokens=32 gate_scale=1 rate=0.001"}, ""},
+		{[]string{grid, "--row", "strategy", "--col", "tokens,gate_scale", "--base", "none", "--filter", "rate!=0.1"}, ""},
+		{[]string{grid, "--base", "none", "--col", "tokens,gate_scale"}, ""},
+	} {
+		code, out, said := evenkeel(t, append([]string{"table"}, x.args...)...)
+		out = strings.ReplaceAll(out, "\n", " ")
+		if code != 0 || !strings.Contains(out, x.want) || x.want == "" && strings.Contains(out, warning) {
+			t.Errorf("%v: exit %d, want %q: %s%s", x.args[1:], code, x.want, said, out)
 		}
 	}
 }

@@ -35,9 +35,16 @@ var obsoletePictures = []string{"pareto", "parallel", "effects", "search", "rung
 
 func newSweptPictures(r *sweep.Results, filters []string) *sweptPictures {
 	m := r.Manifest
-	about := fmt.Sprintf("Scenario %s. %s under %s.", m.Scenario, plural(m.Cells, "cell"), plural(len(m.Seeds), "seed"))
+	// What pictures call a cell is a setting under all its seeds.
+	about := fmt.Sprintf("Scenario %s. %s under %s.", m.Scenario, plural(m.Cells, "run"), plural(len(m.Seeds), "seed"))
 	if len(filters) > 0 {
-		about = fmt.Sprintf("Scenario %s. Of %s under %s, those with %s.", m.Scenario, plural(m.Cells, "cell"), plural(len(m.Seeds), "seed"), strings.Join(filters, ", "))
+		about = fmt.Sprintf("Scenario %s. Of %s under %s, those with %s.", m.Scenario, plural(m.Cells, "run"), plural(len(m.Seeds), "seed"), strings.Join(filters, ", "))
+	}
+	if note := oneWorld(m); note != "" && len(m.Seeds) > 1 {
+		about += " " + note
+	}
+	if chosen := outcomes(r, filters); len(chosen) > 0 {
+		about += fmt.Sprintf(" The runs are chosen by what they found, %s: means and intervals are of the chosen seeds and not of the strategy.", strings.Join(chosen, " and "))
 	}
 	return &sweptPictures{r: r, filters: filters, about: plots.Sweep{About: about, Interval: "95 % t-interval of the mean over the seeds"}}
 }
@@ -52,6 +59,7 @@ func sample(g *sweep.Group, floor float64) plots.Sample {
 		s.N = max(1, g.Failed)
 		return s
 	}
+	s.Without = g.Failed
 	s.Mean = stat.Mean(g.Values)
 	if s.N > 1 && len(g.Mixed) == 0 {
 		i := stat.Student(g.Values, 0.95)
@@ -352,8 +360,8 @@ func (d *sweptPictures) effects(metric string) (plots.Named, error) {
 	f.Interval = ""
 	for _, t := range e.Terms {
 		switch {
-		case t.Name == sweep.Worlds:
-			f.Worlds, f.Residual.Name = plots.Effect{Name: t.Name, Share: t.Share}, "what is left"
+		case t.Name == sweep.Blocks:
+			f.Blocks, f.Residual.Name = plots.Effect{Name: t.Name, Share: t.Share}, "what is left"
 			continue
 		case t.Order == 0:
 			f.Residual.Share += t.Share

@@ -35,16 +35,17 @@ metric over the seeds of each group, ± half of its 95 % t-interval. What a swee
 every metric, is a column; a knob may be named without its strategy where that is clear. A
 group that mixes settings is marked, and is no basis of a comparison.
 
-With --base every other row is compared with that row, column by column: by Wilcoxon's exact
-signed-rank test over the seeds that both have, with Holm's correction for all comparisons of
-the table. A difference that is not shown is printed as ~ with its p, never as a percentage.
+With --base every other row is compared with that row, column by column: by Wilcoxon's
+signed-rank test, exact up to 50 differences, over the seeds that both have, with Holm's
+correction for all comparisons of the table. A difference that is not shown is printed as ~
+with its p, never as a percentage.
 --pairs compares all rows, and --effects says what share of the variance each parameter and
 each pair of them explains.
 
 steps.METRIC is the mean over a cell's recorded steps (sweep --record-steps) after its
 transient, whose end MSER-5 finds.`,
 		Example: `  evenkeel table rates --row strategy,rate --col tokens --metric maxvio_global
-  evenkeel table rates --filter 'rate<0.01' --base none --metric maxvio_global,affinity_kept
+  evenkeel table rates --filter 'tokens>=4096' --base none --metric maxvio_global,affinity_kept
   evenkeel table rates --pairs --filter tokens=4096
   evenkeel table rates --format bench >rates.txt && benchstat -col /strategy rates.txt`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -147,6 +148,7 @@ type sweptTable struct {
 	pairs   []pairVerdict
 	effects *sweep.Effects
 	chosen  []string // metrics that a filter chose the cells by
+	beside  []string // what differs between rows that are compared, beside their labels
 }
 
 // pairVerdict compares two rows in one column.
@@ -177,7 +179,8 @@ func (t *sweptTable) columnLabel(i int) string {
 	return joinLabels(t.Columns, t.ColumnLabels[i], kind)
 }
 
-// joinLabels is what values of columns say: words alone where they speak for themselves, else name=value.
+// joinLabels is what values of columns say: words alone where they speak for themselves, else name=value. What has none of the
+// columns, as a strategy without a knob, says so.
 func joinLabels(names, values []string, kind string) string {
 	var list []string
 	short := shortNames(names)
@@ -190,7 +193,13 @@ func joinLabels(names, values []string, kind string) string {
 			list = append(list, short[i]+"="+brief(v))
 		}
 	}
-	s := cmp.Or(strings.Join(list, " "), "all")
+	s := strings.Join(list, " ")
+	switch {
+	case len(names) == 0:
+		s = "all"
+	case s == "":
+		s = "without " + strings.Join(short, " or ")
+	}
 	if kind != "" {
 		s += " (" + kind + ")"
 	}
@@ -246,6 +255,11 @@ func (t *sweptTable) compare(pairs bool) error {
 		x, y := sweep.Pair(t.Groups[a][column], t.Groups[b][column])
 		if len(x) == 0 {
 			return nil, nil
+		}
+		for _, name := range sweep.Differ(t.Groups[a][column], t.Groups[b][column]) {
+			if !slices.Contains(t.beside, name) {
+				t.beside = append(t.beside, name)
+			}
 		}
 		v, err := stat.Compare(x, y, stat.Options{A: t.rowLabel(a), B: t.rowLabel(b), Metric: t.Metric})
 		return &v, err
@@ -338,8 +352,11 @@ func cellText(g *sweep.Group) string {
 	s := strconv.FormatFloat(m, 'g', 4, 64)
 	if !math.IsNaN(half) {
 		digits := 3
-		if half > 0 {
+		switch {
+		case half > 0:
 			digits = max(0, 1-int(math.Floor(math.Log10(half))))
+		case m != 0: // equal values, maybe small ones
+			digits = max(digits, 3-int(math.Floor(math.Log10(math.Abs(m)))))
 		}
 		if digits > 8 || math.Abs(m) >= 1e7 {
 			s = strconv.FormatFloat(m, 'g', 4, 64) + " ±" + strconv.FormatFloat(half, 'g', 2, 64)
@@ -365,7 +382,7 @@ func versusText(v *stat.Verdict) string {
 		return fmt.Sprintf("~ p=%.2g", v.Corrected)
 	case !v.Directed():
 		return fmt.Sprintf("differs, p=%.2g", v.Corrected) // its mean says one thing, its ranks another
-	case v.MeanB == 0:
+	case v.MeanA*v.MeanB < 0 || v.MeanB == 0: // which has no share of the other
 		return fmt.Sprintf("%+.3g p=%.2g", v.Difference.Estimate, v.Corrected)
 	}
 	return fmt.Sprintf("%+.3g %% p=%.2g", 100*v.Difference.Estimate/math.Abs(v.MeanB), v.Corrected)
@@ -540,6 +557,9 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 		}
 		list = append(list, fmt.Sprintf("± is half of the 95 %% t-interval over %s seeds.", over))
 	}
+	if note := oneWorld(m); note != "" && seeds > 1 {
+		list = append(list, note)
+	}
 	if single > 0 && seeds == 1 {
 		list = append(list, "WARNING: one seed gives no interval: nothing can be said of differences. Sweep again with --seeds 8 and --extend.")
 	}
@@ -561,25 +581,46 @@ func (t *sweptTable) notes(m *sweep.Manifest) (list []string) {
 	if len(t.chosen) > 0 {
 		list = append(list, fmt.Sprintf("WARNING: --filter chooses cells by what they found, %s: means, intervals and p are of the chosen seeds and not of the strategy.", strings.Join(t.chosen, " and ")))
 	}
+	if len(t.beside) > 0 {
+		list = append(list, fmt.Sprintf("WARNING: rows that are compared also differ in %s: their difference may be due to that.", strings.Join(t.beside, " and ")))
+	}
 	if t.base >= 0 && len(family) == 0 && len(t.RowLabels) > 1 {
 		list = append(list, fmt.Sprintf("WARNING: no row was compared with %s: no column has figures of both under the same seeds, without mixed settings.", t.rowLabel(t.base)))
 	}
 	if len(family) > 0 {
 		least, most := family[0].Least, 0
-		shown := 0
+		shown, exact := 0, "exact"
 		for _, v := range family {
 			if v.Significant {
 				shown++
 			}
+			if !v.Test.Exact {
+				exact = "of more than 50 by the normal approximation"
+			}
 			most = max(most, v.Seeds)
 		}
-		note := fmt.Sprintf("%d of %d differences from %s are shown (Wilcoxon's signed-rank test over seeds, exact, with Holm's correction for %d comparisons); ~ is not shown to differ.", shown, len(family), t.rowLabel(t.base), len(family))
+		note := fmt.Sprintf("%d of %d differences from %s are shown (Wilcoxon's signed-rank test over seeds, %s, with Holm's correction for %s); ~ is not shown to differ.", shown, len(family), t.rowLabel(t.base), exact, plural(len(family), "comparison"))
 		if most < least {
-			note = fmt.Sprintf("WARNING: with %d seeds none of these %d comparisons can be significant: at least %d are needed. ~ is not shown to differ.", most, len(family), least)
+			note = fmt.Sprintf("WARNING: with %s none of the %s can be significant: at least %d are needed. ~ is not shown to differ.", plural(most, "seed"), plural(len(family), "comparison"), least)
 		}
 		list = append(list, note)
 	}
 	return list
+}
+
+// oneWorld says what intervals and tests are of where seeds do not draw worlds of their own; else nothing.
+func oneWorld(m *sweep.Manifest) string {
+	keys := slices.Clone(m.Settings)
+	for _, a := range m.Axes {
+		keys = append(keys, a.Name+"=")
+	}
+	switch {
+	case slices.ContainsFunc(keys, func(k string) bool { return strings.HasPrefix(k, "trace.") }):
+		return "Seeds replay one trace in other orders: intervals and tests tell how far the order matters, and nothing of other tokens or routers."
+	case slices.ContainsFunc(keys, func(k string) bool { return strings.HasPrefix(k, "world_seed=") && k != "world_seed=0" }):
+		return "Seeds share a world: intervals and tests tell how far its tokens matter, and nothing of other worlds."
+	}
+	return ""
 }
 
 // effectsText prints what explains the variance.
@@ -745,12 +786,22 @@ func writeBench(w io.Writer, m *sweep.Manifest, list []*sweptTable) error {
 			for k, v := range list[0].ColumnLabels[c] {
 				name += "/" + safe.Replace(shortNames(list[0].Columns)[k]+"="+cmp.Or(v, "none"))
 			}
-			for n, seed := range g.Seeds {
-				fmt.Fprintf(&b, "%s-1 1 %s %s", name, number(g.Values[n]), list[0].Metric)
-				for _, t := range list[1:] {
-					other := t.Groups[i][c]
-					if at := slices.Index(other.Seeds, seed); at >= 0 {
-						fmt.Fprintf(&b, " %s %s", number(other.Values[at]), t.Metric)
+			if len(g.Mixed) > 0 {
+				return fmt.Errorf("--format bench: %s varies within %s, and its lines would pass for repetitions: add it to --row or --col, or pick one value by --filter", strings.Join(g.Mixed, " and "), name)
+			}
+			var seeds []uint64 // that have any of the metrics
+			for _, t := range list {
+				for _, seed := range t.Groups[i][c].Seeds {
+					if !slices.Contains(seeds, seed) {
+						seeds = append(seeds, seed)
+					}
+				}
+			}
+			for _, seed := range seeds {
+				fmt.Fprintf(&b, "%s-1 1", name)
+				for _, t := range list {
+					if at := slices.Index(t.Groups[i][c].Seeds, seed); at >= 0 {
+						fmt.Fprintf(&b, " %s %s", number(t.Groups[i][c].Values[at]), t.Metric)
 					}
 				}
 				b.WriteString("\n")
