@@ -434,7 +434,7 @@ func (m Multiples) draw(f *responseFigure) Picture {
 	line := lineHeight(labelText)
 	side := l.width() + 12
 	inner := vg.Length(150)
-	if len(m.Panels) <= 2 {
+	if len(m.Panels) <= columns { // one row, beside which the label has to fit
 		inner = 260
 	}
 	body := width - side - line - 2

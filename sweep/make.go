@@ -310,6 +310,8 @@ func (p *Plan) order() {
 	p.Pairs = slices.CompactFunc(p.Pairs, func(a, b [3]int32) bool { return a[0] == b[0] && a[1] == b[1] })
 }
 
+const worldSeed = "world_seed=" // begins a setting
+
 // settle fixes what a scenario leaves open, so that all cells agree on it: the file and layer of a trace, seeds, what learns.
 func (p *Plan) settle(b Base) error {
 	s, variant, err := p.check(b.Layer)
@@ -321,6 +323,10 @@ func (p *Plan) settle(b Base) error {
 	}
 	if varies("trace.file") && !varies("trace.sha256") {
 		return errors.New("--vary trace.file: files are told apart by their checksums: add --vary trace.sha256=... with as many values, and --design zip")
+	}
+	said := func(setting string) bool { return strings.HasPrefix(setting, worldSeed) }
+	if s.WorldSeed != 0 && !slices.ContainsFunc(p.Settings, said) && !slices.ContainsFunc(p.Axes, func(a Axis) bool { return said(a.Name + "=") }) {
+		p.Settings = append(p.Settings, fmt.Sprint(worldSeed, s.WorldSeed)) // from a file: the tables must know
 	}
 	if s.Trace != nil {
 		p.Settings = append(p.Settings, "trace.layer="+strconv.Itoa(s.Trace.Layer), "trace.sha256="+s.Trace.SHA256)

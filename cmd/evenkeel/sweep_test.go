@@ -285,6 +285,10 @@ func TestSamplesCountSeedsWithoutAFigure(t *testing.T) {
 // Seeds that share a world, or a trace, say nothing of others, and are not called worlds.
 func TestSeedsOfOneWorld(t *testing.T) {
 	const world, trace = "Seeds share a world:", "Seeds replay one trace in other orders:"
+	file := filepath.Join(t.TempDir(), "shared.yaml")
+	if err := os.WriteFile(file, []byte("name: shared\nabout: one world\nindependent: {spread: 1}\nworld_seed: 5\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, x := range []struct {
 		args []string
 		say  string
@@ -292,6 +296,8 @@ func TestSeedsOfOneWorld(t *testing.T) {
 		{[]string{"--set", "world_seed=5"}, world},
 		{[]string{"--vary", "world_seed=5,6"}, world},
 		{[]string{"--set", "world_seed=0"}, ""},
+		{[]string{"--scenario", file}, world},
+		{[]string{"--scenario", file, "--set", "world_seed=0"}, ""},
 		{[]string{"--scenario", "tinymoe", "--router", "frozen"}, trace},
 		{nil, ""},
 	} {
@@ -309,6 +315,51 @@ func TestSeedsOfOneWorld(t *testing.T) {
 			if code != 0 || strings.Contains(out, note) != (note == x.say) || !strings.Contains(out, "seeds, to all settings alike") {
 				t.Errorf("%v: exit %d, want %q: %s%s", x.args, code, x.say, said, out)
 			}
+		}
+	}
+}
+
+// Knobs of different strategies are no parameters of one picture.
+func TestPicturesAreOfParametersThatMeet(t *testing.T) {
+	for want, vary := range map[string][]string{
+		"response-affinity_kept-loss-free.rate":                                                  {"loss-free.rate=1e-3,1e-2"},
+		"response-affinity_kept-aux-loss.coeff response-affinity_kept-loss-free.rate":            {"loss-free.rate=1e-3,1e-2", "aux-loss.coeff=0.01,0.1"},
+		"heat-affinity_kept-tokens-loss-free.rate multiples-affinity_kept-tokens-loss-free.rate": {"loss-free.rate=1e-3,1e-2", "tokens=32,64"},
+		"heat-affinity_kept-aux-loss.coeff-tokens heat-affinity_kept-loss-free.rate-tokens multiples-affinity_kept-aux-loss.coeff-tokens multiples-affinity_kept-loss-free.rate-tokens": {"loss-free.rate=1e-3,1e-2,1e-1", "aux-loss.coeff=0.01,0.1", "tokens=32,64"},
+		"heat-affinity_kept-aux-loss.coeff-tokens heat-affinity_kept-tokens-loss-free.rate multiples-affinity_kept-aux-loss.coeff-tokens multiples-affinity_kept-tokens-loss-free.rate": {"loss-free.rate=1e-3,1e-2", "aux-loss.coeff=0.01,0.1", "tokens=32,64,128"},
+	} {
+		dir := filepath.Join(t.TempDir(), "swept")
+		args := sweeping(dir, "-s", "none")
+		for _, v := range vary {
+			args = append(args, "--vary", v)
+		}
+		if code, _, said := evenkeel(t, args...); code != 0 {
+			t.Fatal(said)
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "plots", "*affinity_kept*.svg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range files {
+			got = append(got, strings.TrimSuffix(filepath.Base(f), ".svg"))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q are drawn %q, want %q", vary, got, want)
+		}
+	}
+}
+
+// A strategy may be the axis of a picture, or its panels.
+func TestStrategiesAlongAnAxis(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "swept")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "tokens=32,64", "--vary", "loss-free.rate=1e-3,1e-2")...); code != 0 {
+		t.Fatal(said)
+	}
+	for _, args := range [][]string{{"--x", "strategy"}, {"--x", "spec"}, {"--x", "rate", "--over", "strategy"}, {"--x", "tokens", "--y", "strategy"}} {
+		out := filepath.Join(t.TempDir(), "p.svg")
+		if code, _, said := evenkeel(t, append([]string{"plot", dir, "--out", out}, args...)...); code != 0 {
+			t.Errorf("%v: %s", args, said)
 		}
 	}
 }

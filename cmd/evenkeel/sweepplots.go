@@ -79,10 +79,9 @@ func (d *sweptPictures) parameters() []string {
 	return slices.DeleteFunc(slices.Clone(d.r.Varied()), func(n string) bool { return n == "strategy" || d.varied[n] < 2 })
 }
 
-// without lists the strategy and all parameters but some.
-func (d *sweptPictures) without(names ...string) []string {
-	list := []string{"strategy"}
-	for _, n := range d.parameters() {
+// without lists the strategy and all parameters, but some of them.
+func (d *sweptPictures) without(names ...string) (list []string) {
+	for _, n := range append([]string{"strategy"}, d.parameters()...) {
 		if !slices.Contains(names, n) {
 			list = append(list, n)
 		}
@@ -389,14 +388,14 @@ func (d *sweptPictures) all(dir string) (list []plots.Named, left []string) {
 	}
 	kind, _, _ := strings.Cut(d.r.Manifest.Design, " ")
 	if kind == "grid" || kind == "zip" {
-		for _, metric := range metrics {
-			switch len(parameters) {
-			case 1:
-				add(d.response(metric, parameters[0]))
-			case 2, 3:
-				// Along what has most values, a panel for each of the next.
-				add(d.multiples(metric, parameters[0], parameters[1]))
-				add(d.heatMap(metric, parameters[0], parameters[1]))
+		for _, axes := range d.drawn(parameters) {
+			for _, metric := range metrics {
+				if len(axes) == 1 {
+					add(d.response(metric, axes[0]))
+					continue
+				}
+				add(d.multiples(metric, axes[0], axes[1]))
+				add(d.heatMap(metric, axes[0], axes[1]))
 			}
 		}
 	}
@@ -413,6 +412,34 @@ func (d *sweptPictures) all(dir string) (list []plots.Named, left []string) {
 		add(d.search(path))
 	}
 	return list, left
+}
+
+// drawn are the parameters along which a sweep is drawn: each that has most values of those that meet, and with it the next. Knobs of
+// different strategies never meet. With more than three parameters such pictures have too many lines.
+func (d *sweptPictures) drawn(parameters []string) (list [][]string) {
+	seen := map[string]bool{}
+	for _, x := range parameters {
+		others := slices.DeleteFunc(slices.Clone(parameters), func(n string) bool { return n == x || !d.meet(n, x) })
+		if seen[x] || len(others) > 2 {
+			continue
+		}
+		axes := append([]string{x}, others[:min(1, len(others))]...)
+		list = append(list, axes)
+		for _, n := range parameters {
+			if !slices.ContainsFunc(axes, func(a string) bool { return !d.meet(a, n) }) {
+				seen[n] = true
+			}
+		}
+	}
+	return list
+}
+
+// meet reports whether two parameters may be those of one cell.
+func (d *sweptPictures) meet(a, b string) bool {
+	knobs := d.r.Manifest.Knobs
+	x, _, _ := strings.Cut(a, ".")
+	y, _, _ := strings.Cut(b, ".")
+	return x == y || !slices.Contains(knobs, a) || !slices.Contains(knobs, b)
 }
 
 // values is how many values a parameter has among the cells.

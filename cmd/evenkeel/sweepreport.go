@@ -39,8 +39,16 @@ func writeSweepReport(w io.Writer, dir string, width int) error {
 	for _, t := range list {
 		fmt.Fprintf(w, "\n%s\n", t.render(false, width))
 	}
-	if len(list) > 0 {
-		for _, note := range list[0].notes(r.Manifest) {
+	said := map[string]bool{}
+	for i, t := range list {
+		for _, note := range t.notes(r.Manifest) {
+			if said[note] {
+				continue
+			}
+			said[note] = true
+			if i > 0 {
+				note = t.Metric + ": " + note
+			}
 			fmt.Fprintln(w, wrap(note, width))
 		}
 	}
