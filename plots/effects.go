@@ -230,7 +230,7 @@ func (b effectBars) Plot(c draw.Canvas, p *plot.Plot) {
 		}
 		text := tickText
 		text.YAlign = draw.YCenter
-		c.FillText(text, vg.Point{X: right + 4, Y: mid + text.FontExtents().Descent}, rounded(100*r.Share, 3)+" %")
+		c.FillText(text, vg.Point{X: right + 4, Y: mid + text.FontExtents().Descent}, rounded(math.Round(1000*r.Share)/10, 3)+" %")
 	}
 	c.StrokeLine2(draw.LineStyle{Color: ink, Width: 0.7}, x(0), c.Min.Y, x(0), c.Max.Y)
 	frame{}.Plot(c, p)

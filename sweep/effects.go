@@ -72,7 +72,7 @@ func (r *Results) Effects(q Query) (*Effects, error) {
 		}
 		names, factors = append(names, name), append(factors, l.index)
 	}
-	if slices.Contains(names, "spec") && len(r.Manifest.Knobs) > 0 {
+	if slices.Contains(names, "spec") {
 		e.Notes = append(e.Notes, "A strategy with its knobs is one parameter here: --filter strategy=NAME shows what each of its knobs does.")
 	}
 	if len(names) == 0 {
@@ -126,6 +126,9 @@ func tooMany(n int, factors [][]int32, rows []int) error {
 // Blocks is the name of what seeds do to all settings alike: each by its world, where they do not share one, and by its tokens.
 const Blocks = "seeds, to all settings alike"
 
+// Higher is the name of all interactions that are no terms of their own.
+const Higher = "interactions of three and more"
+
 // wholeStrategy is what reports call the column spec.
 const wholeStrategy = "strategy with knobs"
 
@@ -140,7 +143,11 @@ func (r *Results) factors(rows []int) (list []string, err error) {
 		return nil, err
 	}
 	for _, i := range rows {
-		if l.index[i] != l.index[rows[0]] {
+		switch {
+		case l.index[i] == l.index[rows[0]]:
+		case len(r.Manifest.Knobs) == 0:
+			return append(list, "strategy"), nil
+		default:
 			return append(list, "spec"), nil
 		}
 	}
@@ -197,7 +204,7 @@ func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 	for _, x := range []struct {
 		name string
 		stat.Term
-	}{{"shared by unbalanced terms", d.Shared}, {"interactions of three and more", d.Higher}, {Blocks, d.Blocks}, {rest, d.Seeds}} {
+	}{{"shared by unbalanced terms", d.Shared}, {Higher, d.Higher}, {Blocks, d.Blocks}, {rest, d.Seeds}} {
 		if x.DF > 0 || math.Abs(x.Share) > 1e-9 {
 			e.Terms = append(e.Terms, Effect{Name: x.name, DF: x.DF, Share: x.Share})
 		}

@@ -362,6 +362,8 @@ func (d *sweptPictures) effects(metric string) (plots.Named, error) {
 		case t.Name == sweep.Blocks:
 			f.Blocks, f.Residual.Name = plots.Effect{Name: t.Name, Share: t.Share}, "what is left"
 			continue
+		case t.Name == sweep.Higher:
+			t.Order = 3
 		case t.Order == 0:
 			f.Residual.Share += t.Share
 			continue
