@@ -111,7 +111,7 @@ type responseFigure struct {
 	said   []string
 	bands  bool
 	joined bool // by lines
-	floors bool // floors differ between strategies
+	floors bool // floors differ between lines
 }
 
 func newResponseFigure(m Metric, panels [][]Series) *responseFigure {
@@ -160,7 +160,7 @@ func (f *responseFigure) notes(s Sweep) []string {
 		notes = append(notes, "The sampling floor is what K experts chosen at random give: it is noise, not imbalance.")
 	}
 	if f.floors {
-		notes = append(notes, "Floors differ between strategies: drawn is the first one's.")
+		notes = append(notes, fmt.Sprintf("Floors differ between the lines, %s to %s: drawn is the first one's.", rounded(slices.Min(f.tally.floors), 3), rounded(slices.Max(f.tally.floors), 3)))
 	}
 	if slices.ContainsFunc(f.panels, func(series []Series) bool { return slices.ContainsFunc(series, func(s Series) bool { return s.Bound }) }) {
 		notes = append(notes, "A bound is no strategy that one could use.")

@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 
+	"evenkeel/plots"
 	"evenkeel/sim/stat"
 	"evenkeel/sweep"
+	"evenkeel/sweep/design"
 )
 
 // tiny makes the cells of a sweep take a millisecond.
@@ -277,7 +281,7 @@ func TestCaptionsOfSweeps(t *testing.T) {
 
 // Pictures know of the seeds without a figure.
 func TestSamplesCountSeedsWithoutAFigure(t *testing.T) {
-	if s := sample(&sweep.Group{Values: []float64{1, 2}, Seeds: []uint64{1, 3}, Failed: 6}, 0); s.N != 2 || s.Without != 6 {
+	if s := sample(&sweep.Group{Values: []float64{1, 2}, Seeds: []uint64{1, 3}, Failed: 6}); s.N != 2 || s.Without != 6 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -316,6 +320,71 @@ func TestSeedsOfOneWorld(t *testing.T) {
 				t.Errorf("%v: exit %d, want %q: %s%s", x.args, code, x.say, said, out)
 			}
 		}
+	}
+}
+
+// The floor stands beside every imbalance, also where cells of one table or picture differ in it.
+func TestFloorsThatDiffer(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "swept")
+	if code, _, said := evenkeel(t, sweeping(dir, "--vary", "loss-free.rate=1e-3,1e-2", "--vary", "tokens=32,64", "--vary", "topk=2,4")...); code != 0 {
+		t.Fatal(said)
+	}
+	_, out, _ := evenkeel(t, "table", dir, "--row", "rate,topk", "--col", "tokens", "--format", "markdown")
+	if i := strings.Index(out, "sampling floor"); i < 0 || strings.Count(out[i:], " to ") < 2 {
+		t.Errorf("no floors:\n%s", out)
+	}
+	if _, out, _ := evenkeel(t, "table", dir, "--row", "rate,topk", "--col", "tokens", "--format", "json"); strings.Contains(out, `"floor": null`) {
+		t.Errorf("a cell has no floor:\n%s", out)
+	}
+	if code, _, said := evenkeel(t, "plot", dir, "--x", "rate", "--over", "tokens", "--out", filepath.Join(dir, "plots", "drawn.svg")); code != 0 {
+		t.Fatal(said)
+	}
+	for picture, says := range map[string]string{
+		"heat-maxvio_global-*": "sampling floor is",
+		"parallel": "sampling floor is", "pareto": "the shade is", "drawn": "differ between the lines",
+	} {
+		files, err := filepath.Glob(filepath.Join(dir, "plots", picture+".svg"))
+		if err != nil || len(files) == 0 {
+			t.Fatal(picture, " is not drawn ", err)
+		}
+		svg, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text strings.Builder
+		for _, m := range regexp.MustCompile(`>([^<>]+)</text>`).FindAllSubmatch(svg, -1) {
+			text.WriteString(strings.TrimSpace(string(m[1])) + " ")
+		}
+		if !strings.Contains(text.String(), says) {
+			t.Errorf("%s does not say %q: %s", picture, says, text.String())
+		}
+	}
+}
+
+// A search for a front loses nothing: each generation is drawn with the front of those before it.
+func TestFrontsOfGenerations(t *testing.T) {
+	trial := func(x string) design.Trial { return design.Trial{Point: []string{x}} }
+	p := &sweep.Path{Generations: []design.Generation{
+		{Trials: []design.Trial{trial("1"), trial("2"), trial("3")}, Values: [][]float64{{1, 4, 9}, {3, 5, 9}, {4, 1, 9}}},
+		{Trials: []design.Trial{trial("5"), trial("6")}, Values: [][]float64{{2, 2, 9}, nil}},
+		{Trials: []design.Trial{trial("7")}, Values: [][]float64{{9, 9, 0}}},
+	}}
+	var got []string
+	for _, g := range fronts(p, func(o int, point []string, _ int) plots.Sample {
+		x, _ := strconv.ParseFloat(point[0], 64)
+		return plots.Sample{N: 1, Mean: x + 10*float64(o)}
+	}) {
+		line := strconv.Itoa(g.Number) + ":"
+		for i, x := range g.X {
+			line += fmt.Sprintf(" %v", x.Mean)
+			if g.Y[i].Mean != x.Mean+10 {
+				t.Errorf("generation %d: %v and %v", g.Number, x, g.Y[i])
+			}
+		}
+		got = append(got, line)
+	}
+	if want := "1: 1 2 3; 2: 1 3 5 6; 3: 1 3 5 7"; strings.Join(got, "; ") != want {
+		t.Errorf("fronts %q, want %q", got, want)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"evenkeel/plots"
 	"evenkeel/sim/stat"
 	"evenkeel/sweep"
+	"evenkeel/sweep/design"
 )
 
 // sweptPictures draws a sweep. Limits are of what one can read.
@@ -50,11 +51,11 @@ func newSweptPictures(r *sweep.Results, filters []string) *sweptPictures {
 }
 
 // sample is a group as pictures have it.
-func sample(g *sweep.Group, floor float64) plots.Sample {
+func sample(g *sweep.Group) plots.Sample {
 	if g == nil {
 		return plots.Sample{}
 	}
-	s := plots.Sample{N: len(g.Values), Mean: math.NaN(), Low: math.NaN(), High: math.NaN(), Floor: floor}
+	s := plots.Sample{N: len(g.Values), Mean: math.NaN(), Low: math.NaN(), High: math.NaN(), Floor: g.Floor}
 	if s.N == 0 {
 		s.N = max(1, g.Failed)
 		return s
@@ -141,9 +142,9 @@ func (d *sweptPictures) along(t *sweptTable, x string, keep func(labels []string
 		s := plots.Series{Name: joinLabels(t.Rows, t.RowLabels[i][:len(t.Rows)], ""), Bound: t.RowKinds[i] == "bound"}
 		for _, j := range columns {
 			if none >= 0 && t.Groups[i][none] != nil {
-				s.Y = append(s.Y, sample(t.Groups[i][none], t.Floors[j]))
+				s.Y = append(s.Y, sample(t.Groups[i][none]))
 			} else {
-				s.Y = append(s.Y, sample(t.Groups[i][j], t.Floors[j]))
+				s.Y = append(s.Y, sample(t.Groups[i][j]))
 			}
 		}
 		lines = append(lines, s)
@@ -243,7 +244,7 @@ func (d *sweptPictures) heatMap(metric, x, y string) (plots.Named, error) {
 			cells := make([]plots.Sample, len(columns))
 			if i, ok := rows[panel][value]; ok {
 				for k, j := range columns {
-					cells[k] = sample(t.Groups[i][j], t.Floors[j])
+					cells[k] = sample(t.Groups[i][j])
 				}
 			}
 			h.Cells = append(h.Cells, cells)
@@ -300,8 +301,8 @@ func (d *sweptPictures) clouds(x, y string, alone bool) (clouds []plots.Cloud, e
 			at[name] = n
 			clouds = append(clouds, plots.Cloud{Name: name, Bound: tx.RowKinds[i] == "bound"})
 		}
-		clouds[n].X = append(clouds[n].X, sample(tx.Groups[i][0], tx.Floors[0]))
-		clouds[n].Y = append(clouds[n].Y, sample(ty.Groups[i][0], ty.Floors[0]))
+		clouds[n].X = append(clouds[n].X, sample(tx.Groups[i][0]))
+		clouds[n].Y = append(clouds[n].Y, sample(ty.Groups[i][0]))
 	}
 	return clouds, nil
 }
@@ -332,7 +333,7 @@ func (d *sweptPictures) parallel(metric string) (plots.Named, error) {
 		f.Parameters = append(f.Parameters, plots.Parameter{Name: n, Values: values})
 	}
 	for i, l := range t.RowLabels {
-		s := plots.Setting{Y: sample(t.Groups[i][0], t.Floors[0])}
+		s := plots.Setting{Y: sample(t.Groups[i][0])}
 		for k, v := range l {
 			s.At = append(s.At, index[k][v])
 		}
@@ -512,18 +513,11 @@ func (d *sweptPictures) search(p *sweep.Path) (plots.Named, error) {
 		if !ok {
 			return plots.Sample{N: 1, Mean: math.NaN(), Low: math.NaN(), High: math.NaN()}
 		}
-		return sample(tables[o].Groups[i][0], tables[o].Floors[0])
+		return sample(tables[o].Groups[i][0])
 	}
 	switch {
 	case len(objectives) > 1:
-		f := plots.Generations{Sweep: d.about, X: aimed(objectives[0]), Y: aimed(objectives[1])}
-		for n, g := range p.Generations {
-			x := plots.Generation{Number: n + 1}
-			for _, t := range g.Trials {
-				x.X, x.Y = append(x.X, find(0, t.Point, t.Steps)), append(x.Y, find(1, t.Point, t.Steps))
-			}
-			f.Fronts = append(f.Fronts, x)
-		}
+		f := plots.Generations{Sweep: d.about, X: aimed(objectives[0]), Y: aimed(objectives[1]), Fronts: fronts(p, find)}
 		picture, err := f.Picture()
 		return plots.Named{Name: "generations", Picture: picture}, err
 	case strings.HasPrefix(p.Design, "halving"):
@@ -539,6 +533,29 @@ func (d *sweptPictures) search(p *sweep.Path) (plots.Named, error) {
 	}
 	picture, err := f.Picture()
 	return plots.Named{Name: "search", Picture: picture}, err
+}
+
+// fronts are the cells of each generation, with the front of both metrics that those before it had found: a search loses nothing.
+func fronts(p *sweep.Path, find func(o int, point []string, steps int) plots.Sample) (list []plots.Generation) {
+	var trials []design.Trial
+	var values [][]float64 // each to be made small
+	for n, g := range p.Generations {
+		trials = append(trials, g.Trials...)
+		for _, row := range g.Values {
+			values = append(values, row[:min(len(row), 2)])
+		}
+		x := plots.Generation{Number: n + 1}
+		for _, t := range trials {
+			x.X, x.Y = append(x.X, find(0, t.Point, t.Steps)), append(x.Y, find(1, t.Point, t.Steps))
+		}
+		list = append(list, x)
+		front := design.Front(values)
+		for k, i := range front { // rising, so that nothing is overwritten before it is read
+			trials[k], values[k] = trials[i], values[i]
+		}
+		trials, values = trials[:len(front)], values[:len(front)]
+	}
+	return list
 }
 
 // aimed is the metric of an objective, with the side that is to be better.

@@ -483,15 +483,18 @@ func (t *sweptTable) part(from, to int, markdown bool) string {
 		}
 		w.AppendRow(row)
 	}
-	if floors := t.Floors[from:to]; slices.ContainsFunc(floors, func(x float64) bool { return !math.IsNaN(x) }) {
+	if floors := t.Floors[from:to]; slices.ContainsFunc(floors, func(x [2]float64) bool { return !math.IsNaN(x[0]) }) {
 		footer := table.Row{"sampling floor"}
 		for range max(0, len(t.Rows)-1) {
 			footer = append(footer, "")
 		}
 		for _, x := range floors {
 			s := ""
-			if !math.IsNaN(x) {
-				s = strconv.FormatFloat(x, 'g', 4, 64)
+			if !math.IsNaN(x[0]) {
+				s = strconv.FormatFloat(x[0], 'g', 4, 64)
+			}
+			if x[1] > x[0] {
+				s += " to " + strconv.FormatFloat(x[1], 'g', 4, 64)
 			}
 			footer = append(footer, s)
 			if t.base >= 0 {
@@ -716,7 +719,7 @@ func writeTablesJSON(w io.Writer, m *sweep.Manifest, list []*sweptTable) error {
 				}
 				mean, half := meanOf(g)
 				x := groupJSON{Row: named(t.Rows, t.RowLabels[i]), Column: named(t.Columns, t.ColumnLabels[c]), Kind: t.RowKinds[i], Seeds: g.Seeds, Values: g.Values,
-					Mean: finite(mean), Half: finite(half), Floor: finite(t.Floors[c]), Failed: g.Failed, Mixed: g.Mixed}
+					Mean: finite(mean), Half: finite(half), Floor: finite(g.Floor), Failed: g.Failed, Mixed: g.Mixed}
 				if t.versus != nil {
 					x.Versus = newVersus(t.versus[i][c], "")
 				}
@@ -750,7 +753,7 @@ func writeTablesCSV(w io.Writer, list []*sweptTable) error {
 					continue
 				}
 				m, half := meanOf(g)
-				line := append(append(append([]string{t.Metric}, t.RowLabels[i]...), t.ColumnLabels[c]...), t.RowKinds[i], strconv.Itoa(len(g.Values)), number(m), number(half), number(t.Floors[c]),
+				line := append(append(append([]string{t.Metric}, t.RowLabels[i]...), t.ColumnLabels[c]...), t.RowKinds[i], strconv.Itoa(len(g.Values)), number(m), number(half), number(g.Floor),
 					strconv.Itoa(g.Failed), strings.Join(g.Mixed, " "))
 				if t.versus != nil && t.versus[i][c] != nil {
 					v := t.versus[i][c]
