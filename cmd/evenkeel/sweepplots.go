@@ -576,7 +576,7 @@ func (d *sweptPictures) rungs(p *sweep.Path, o sweep.Objective, find func(o int,
 			if !ok {
 				k = len(f.Entrants)
 				at[key] = k
-				f.Entrants = append(f.Entrants, plots.Series{Name: key, Y: make([]plots.Sample, len(p.Generations))})
+				f.Entrants = append(f.Entrants, plots.Series{Name: pointText(p.Axes, t.Point), Y: make([]plots.Sample, len(p.Generations))})
 			}
 			// Later rungs may have run more seeds of the same steps: what this one saw is in the path.
 			s := plots.Sample{N: max(1, t.Seeds), Mean: math.NaN(), Low: math.NaN(), High: math.NaN(), Floor: find(0, t.Point, t.Steps).Floor}
