@@ -125,7 +125,7 @@ func (e Effects) notes(rows []effectRow) []string {
 	if ranged {
 		notes = append(notes, "Whiskers: "+orElse(e.Interval, "interval")+".")
 	} else {
-		notes = append(notes, "No intervals were given.")
+		notes = append(notes, "The shares have no intervals.")
 	}
 	if math.Abs(sum-1) > 0.005 {
 		notes = append(notes, fmt.Sprintf("The shares add up to %s %%, not to 100: the design is not balanced, or terms are missing.", rounded(100*sum, 3)))

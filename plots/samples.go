@@ -209,7 +209,7 @@ func (t tally) seeds(s Sweep, points, bars string) string {
 	case t.most <= 1:
 		return points + ": one seed each, so that nothing is known of the spread between seeds."
 	case !t.ranged:
-		return fmt.Sprintf("%s: mean over the seeds (%s); no intervals were given.", points, n)
+		return fmt.Sprintf("%s: mean over the seeds (%s), without intervals.", points, n)
 	case bars == "":
 		return fmt.Sprintf("%s: mean over the seeds (%s); there is no room for the intervals.", points, n)
 	case t.least == 1:

@@ -117,7 +117,7 @@ func (m *Manifest) open(dir, table string) (*Table, error) {
 	name := filepath.Join(dir, table)
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, whole.Located(err)
+		return nil, fmt.Errorf("%w: make the tables again by evenkeel collect %s", whole.Located(err), dir)
 	}
 	defer f.Close()
 	sum := sha256.New()
@@ -343,6 +343,9 @@ func (r *Results) Project(q Query) (*Projection, error) {
 func (r *Results) metric(p *Projection, kept []bool) ([]float64, error) {
 	if key, ok := strings.CutPrefix(p.Metric, "steps."); ok {
 		return r.steady(p, key, kept)
+	}
+	if len(r.Measured()) == 0 && r.Manifest.Missing > 0 {
+		return nil, fmt.Errorf("the tables of %s hold no cell with figures yet: %d of %d were missing when they were made", r.dir, r.Manifest.Missing, r.Manifest.Cells)
 	}
 	if len(r.Measured()) == 0 {
 		return nil, errors.New("the sweep measured nothing: no cell could run, and the column failed of its table of cells says why")

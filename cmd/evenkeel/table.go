@@ -388,19 +388,42 @@ func versusText(v *stat.Verdict) string {
 	return fmt.Sprintf("%+.3g %% p=%.2g", 100*v.Difference.Estimate/math.Abs(v.MeanB), v.Corrected)
 }
 
+// fewPairs is how many pairs are listed of which none can be shown to differ: of more, one line says so.
+const fewPairs = 12
+
+// cannotShow says in one line what every one of many pairs would say: that there are too few seeds.
+func cannotShow(pairs []pairVerdict) string {
+	seeds, low, high := 0, math.MaxInt, 0
+	for _, p := range pairs {
+		if seeds = max(seeds, p.Seeds); p.Needed > 0 {
+			low, high = min(low, p.Needed), max(high, p.Needed)
+		}
+	}
+	text := fmt.Sprintf("WARNING: with %s none of the %d pairs can be shown to differ: at least %d are needed, or fewer pairs, by --filter or --row", plural(seeds, "seed"), len(pairs), pairs[0].Least)
+	if high > 0 {
+		text += fmt.Sprintf("; the differences that were measured take about %d to %d", low, high)
+	}
+	return text + "."
+}
+
 // writeTables prints the tables for people.
 func writeTables(w io.Writer, m *sweep.Manifest, list []*sweptTable, markdown bool, width int) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s\n", m.Scenario, m.Design)
 	if m.Missing > 0 {
-		fmt.Fprintf(&b, "WARNING: %d of %d cells are missing: the sweep is not finished.\n", m.Missing, m.Cells)
+		fmt.Fprintf(&b, "%s\n", wrap(fmt.Sprintf("WARNING: of %s %d were missing when the tables were made: evenkeel collect makes them again.", plural(m.Cells, "cell"), m.Missing), width))
 	}
 	for _, t := range list {
 		b.WriteString("\n" + t.render(markdown, width) + "\n")
 		for _, note := range t.notes(m) {
 			b.WriteString(wrap(note, width) + "\n")
 		}
-		for _, p := range t.pairs {
+		pairs := t.pairs
+		if len(pairs) > fewPairs && !slices.ContainsFunc(pairs, func(p pairVerdict) bool { return p.Seeds >= p.Least }) {
+			b.WriteString(wrap(cannotShow(pairs), width) + "\n")
+			pairs = nil
+		}
+		for _, p := range pairs {
 			b.WriteString(wrap("- "+prefixed(t.columnLabel(p.column), p.String()+p.effect())+".", width) + "\n")
 		}
 		if t.effects != nil {
