@@ -287,6 +287,32 @@ func TestCaptionsOfSweeps(t *testing.T) {
 	}
 }
 
+// A line that is the same everywhere, because its strategy lacks the parameter, is said to be.
+func TestLevelLinesSaySo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "swept")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "random", "--vary", "loss-free.rate=1e-3,1e-2", "--vary", "topk=1,2")...); code != 0 {
+		t.Fatal(said)
+	}
+	r, err := sweep.OpenResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	const want = "What has no loss-free.rate, none and random, is the same at all of its values."
+	for filter, says := range map[string]bool{"": true, "strategy=loss-free": false} {
+		d := newSweptPictures(r, split(filter))
+		for rows, columns := range map[string]string{"strategy,topk": "loss-free.rate", "strategy,loss-free.rate": "topk"} {
+			table, err := d.project("maxvio_global", split(rows), split(columns))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := d.level(table, "loss-free.rate", "topk").About; strings.HasSuffix(got, want) != says {
+				t.Errorf("%q by %s and %s: %s", filter, rows, columns, got)
+			}
+		}
+	}
+}
+
 // Pictures know of the seeds without a figure.
 func TestSamplesCountSeedsWithoutAFigure(t *testing.T) {
 	if s := sample(&sweep.Group{Values: []float64{1, 2}, Seeds: []uint64{1, 3}, Failed: 6}); s.N != 2 || s.Without != 6 {

@@ -113,13 +113,35 @@ func (d *sweptPictures) response(metric, x string) (plots.Named, error) {
 	if err != nil {
 		return plots.Named{}, err
 	}
-	f := plots.Response{Sweep: d.about, Metric: plots.MetricOf(metric)}
+	f := plots.Response{Sweep: d.level(t, x), Metric: plots.MetricOf(metric)}
 	f.X, f.Series = d.along(t, x, nil)
 	if len(f.Series) > mostSeries {
 		return plots.Named{}, fmt.Errorf("a response along %s would have %d lines: --over or --y shows one more parameter, and --filter leaves some out", x, len(f.Series))
 	}
 	p, err := f.Picture()
 	return plots.Named{Name: name("response", metric, x), Picture: p}, err
+}
+
+// level is what a picture is of, with a sentence on the strategies of a table that do not have a parameter along which it is drawn.
+func (d *sweptPictures) level(t *sweptTable, names ...string) plots.Sweep {
+	about := d.about
+	for _, name := range names {
+		var without []string
+		at, strategy := slices.Index(t.Rows, name), slices.Index(t.Rows, "strategy")
+		for i, l := range t.RowLabels {
+			lacks := at >= 0 && l[at] == ""
+			for j, c := range t.ColumnLabels {
+				lacks = lacks || at < 0 && c[0] == "" && t.Groups[i][j] != nil
+			}
+			if lacks && strategy >= 0 && !slices.Contains(without, l[strategy]) {
+				without = append(without, l[strategy])
+			}
+		}
+		if len(without) > 0 {
+			about.About += fmt.Sprintf(" What has no %s, %s, is the same at all of its values.", name, strings.Join(without, " and "))
+		}
+	}
+	return about
 }
 
 // along makes the lines of a table whose columns are the values of x, of the rows that keep lets pass.
@@ -159,7 +181,7 @@ func (d *sweptPictures) multiples(metric, x, over string) (plots.Named, error) {
 		return plots.Named{}, err
 	}
 	last := len(t.Rows) - 1
-	f := plots.Multiples{Sweep: d.about, Metric: plots.MetricOf(metric), Over: plots.Parameter{Name: over}}
+	f := plots.Multiples{Sweep: d.level(t, x, over), Metric: plots.MetricOf(metric), Over: plots.Parameter{Name: over}}
 	for _, l := range t.RowLabels {
 		if l[last] != "" && !slices.Contains(f.Over.Values, l[last]) {
 			f.Over.Values = append(f.Over.Values, l[last])
