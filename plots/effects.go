@@ -155,7 +155,7 @@ func (e Effects) draw() Picture {
 	if low < 0 {
 		s.low -= 3 * (high - low)
 	}
-	l := newLegend(3)
+	l := newLegend(4)
 	box := func(fill color.Color) func(draw.Canvas, vg.Point, vg.Point) {
 		return func(c draw.Canvas, from, to vg.Point) { fillBox(c, fill, from.X+4, to.X-4, from.Y-4, from.Y+4) }
 	}
@@ -164,6 +164,9 @@ func (e Effects) draw() Picture {
 	}
 	if slices.ContainsFunc(e.Terms, func(t Effect) bool { return t.Order > 1 }) {
 		l.add("interaction", box(pairFill))
+	}
+	if e.Blocks.Share != 0 {
+		l.add("seeds", box(blocksFill))
 	}
 	l.add("residual", box(residualFill))
 	p := newPlot("", "")

@@ -45,7 +45,7 @@ func (f Pareto) Picture() (Picture, error) {
 	if len(g.clouds) == 0 {
 		return Picture{}, ErrNothing
 	}
-	return g.draw(orElse(f.Title, f.Y.subject()+" against "+f.X.subject())), nil
+	return g.draw(orElse(f.Title, f.Y.opening()+" against "+f.X.subject())), nil
 }
 
 func (f Pareto) check() error {

@@ -34,7 +34,7 @@ func (r Response) Picture() (Picture, error) {
 	if !f.any() {
 		return Picture{}, ErrNothing
 	}
-	title := orElse(r.Title, r.Metric.subject()+" along "+oneLine(r.X.Name))
+	title := orElse(r.Title, r.Metric.opening()+" along "+oneLine(r.X.Name))
 	if _, numeric := r.X.numbers(); !numeric {
 		return f.side(r, title), nil
 	}
@@ -460,7 +460,7 @@ func (m Multiples) draw(f *responseFigure) Picture {
 	}
 	g := newPanelGrid(panels, columns, body, inner, true)
 	return sheet{
-		title:   orElse(m.Title, m.Metric.subject()+" along "+oneLine(m.X.Name)+", by "+oneLine(m.Over.Name)),
+		title:   orElse(m.Title, m.Metric.opening()+" along "+oneLine(m.X.Name)+", by "+oneLine(m.Over.Name)),
 		caption: m.caption(append(f.notes(m.Sweep), "All panels have the same axes.", hatched, x.key)...),
 		height:  max(g.height(), l.height()+panelHeader+lineHeight(panelText)),
 		body: func(c draw.Canvas) {

@@ -231,7 +231,7 @@ func (t tally) gaps() string {
 	if len(parts) == 0 {
 		return ""
 	}
-	return "Missing: " + strings.Join(parts, ", ") + "."
+	return "Gaps: " + strings.Join(parts, ", ") + "."
 }
 
 // caption joins what was swept and the sentences of a figure.
