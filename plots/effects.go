@@ -125,7 +125,7 @@ func (e Effects) notes(rows []effectRow) []string {
 	if ranged {
 		notes = append(notes, "Whiskers: "+orElse(e.Interval, "interval")+".")
 	} else {
-		notes = append(notes, "No intervals were given.")
+		notes = append(notes, "The shares have no intervals.")
 	}
 	if math.Abs(sum-1) > 0.005 {
 		notes = append(notes, fmt.Sprintf("The shares add up to %s %%, not to 100: the design is not balanced, or terms are missing.", rounded(100*sum, 3)))
@@ -155,7 +155,7 @@ func (e Effects) draw() Picture {
 	if low < 0 {
 		s.low -= 3 * (high - low)
 	}
-	l := newLegend(3)
+	l := newLegend(4)
 	box := func(fill color.Color) func(draw.Canvas, vg.Point, vg.Point) {
 		return func(c draw.Canvas, from, to vg.Point) { fillBox(c, fill, from.X+4, to.X-4, from.Y-4, from.Y+4) }
 	}
@@ -164,6 +164,9 @@ func (e Effects) draw() Picture {
 	}
 	if slices.ContainsFunc(e.Terms, func(t Effect) bool { return t.Order > 1 }) {
 		l.add("interaction", box(pairFill))
+	}
+	if e.Blocks.Share != 0 {
+		l.add("seeds", box(blocksFill))
 	}
 	l.add("residual", box(residualFill))
 	p := newPlot("", "")

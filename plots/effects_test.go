@@ -32,7 +32,7 @@ func TestEffects(t *testing.T) {
 	}
 	says(t, "usual", pictures["usual"], "What moves MaxVio global", "share of the variance of the logarithm of MaxVio global, %", "loss-free.rate × tokens", "52 %", "11.5 %",
 		"residual: seeds, and what the terms leave", "interaction", "95 % bootstrap interval of the share")
-	says(t, "many", pictures["many"], "36 further terms together", "54 %", "No intervals were given")
+	says(t, "many", pictures["many"], "36 further terms together", "54 %", "have no intervals")
 	says(t, "odd", pictures["odd"], "add up to 49.5 %, not to 100", "−2 %")
 	for want, change := range map[string]func(*Effects){
 		"term 0 has no name": func(e *Effects) { e.Terms = []Effect{{"", 1, 0.1, 0, 0}} },

@@ -17,7 +17,7 @@ type Generations struct {
 	Bounds []Cloud
 }
 
-// Generation is the cells that a search kept at some time.
+// Generation is the cells that a generation of a search tried, with those of the front that came before it.
 type Generation struct {
 	Number int
 	X, Y   []Sample
@@ -80,7 +80,7 @@ func (g Generations) notes(p *paretoFigure, shown int) []string {
 		}
 	}
 	notes := []string{
-		"Dots: the cells that a generation kept; steps: its front, which none of them beats in both metrics; the later, the darker. " + p.better(),
+		"Dots: the cells that a generation tried, and the front before it; steps: the front so far, which none of them beats in both metrics; the later, the darker. " + p.better(),
 		kept.seeds(g.Sweep, "All points", "bars, of the last generation"),
 		"A front is of means: of cells that differ by noise alone a search keeps the luckiest, so confirm its points with fresh seeds.",
 	}

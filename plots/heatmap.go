@@ -223,7 +223,7 @@ func (h HeatMap) draw(panels []HeatPanel, t tally, colours scale, said []string)
 	}
 	notes = append(append(notes, said...), "Values stand side by side, not to scale; all panels have the same colours.", x.key, y.key)
 	return sheet{
-		title:   orElse(h.Title, h.Metric.subject()+" over "+oneLine(h.X.Name)+" and "+oneLine(h.Y.Name)),
+		title:   orElse(h.Title, h.Metric.opening()+" over "+oneLine(h.X.Name)+" and "+oneLine(h.Y.Name)),
 		caption: h.caption(notes...),
 		height:  max(g.height(), 150),
 		body: func(c draw.Canvas) {

@@ -3,6 +3,8 @@ package plots
 import (
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"evenkeel/sim"
 )
@@ -117,6 +119,15 @@ func (m Metric) name() string { return oneLine(m.Name) }
 
 // subject is the name without its unit, for titles.
 func (m Metric) subject() string { return strings.TrimSuffix(m.name(), ", %") }
+
+// opening is the subject where it begins a title.
+func (m Metric) opening() string {
+	first, size := utf8.DecodeRuneInString(m.subject())
+	if size == 0 {
+		return ""
+	}
+	return string(unicode.ToUpper(first)) + m.subject()[size:]
+}
 
 // cost is a shown value such that less is better.
 func (m Metric) cost(v float64) float64 {

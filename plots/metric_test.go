@@ -61,6 +61,11 @@ func TestMeasureHoldsMeansAndOwnsUp(t *testing.T) {
 	if s.low > 0.09 || s.high < 2.2 || s.high > 1e6 || len(notes) != 1 {
 		t.Errorf("%v, %v", s, notes)
 	}
+	// Where most intervals are wider than the means are apart, they are what is seen.
+	wide := []Sample{{Mean: 0.95, Low: 0.9, High: 1, N: 3}, {Mean: 0.96, Low: 0.91, High: 1.01, N: 3}, {Mean: 0.955, Low: 0.905, High: 1.005, N: 3}}
+	if s, notes = (Metric{}).measure(wide); s.low > 0.9 || s.high < 1.01 || len(notes) > 0 {
+		t.Errorf("intervals are cut: %v, %q", s, notes)
+	}
 	if s, _ = m.measure(nil); !(s.low < s.high) {
 		t.Errorf("of nothing: %v", s)
 	}

@@ -223,7 +223,7 @@ func (g *parallelFigure) draw() Picture {
 	}
 	head := lineHeight(tickText)*vg.Length(lines) + 10
 	return sheet{
-		title:   orElse(g.Title, g.Metric.subject()+" over "+plural(len(g.Parameters), "parameter")),
+		title:   orElse(g.Title, g.Metric.opening()+" over "+plural(len(g.Parameters), "parameter")),
 		caption: g.caption(append(g.say(), key)...),
 		height:  parallelHeight + head + 10,
 		body: func(c draw.Canvas) {

@@ -45,7 +45,7 @@ func (f Pareto) Picture() (Picture, error) {
 	if len(g.clouds) == 0 {
 		return Picture{}, ErrNothing
 	}
-	return g.draw(orElse(f.Title, f.Y.subject()+" against "+f.X.subject())), nil
+	return g.draw(orElse(f.Title, f.Y.opening()+" against "+f.X.subject())), nil
 }
 
 func (f Pareto) check() error {
@@ -242,6 +242,9 @@ func (g *paretoFigure) say(t tally) {
 			plural(g.cells-g.without, "cell"), g.better()),
 		t.seeds(g.Sweep, "All points", bars),
 		"A front is of means: of many cells that differ by noise alone the luckiest stand on it, so confirm its points with fresh seeds.",
+	}
+	if len(g.floors[0]) > 1 || len(g.floors[1]) > 1 {
+		g.extra = append(g.extra, "Cells differ in their sampling floor: the shade is from the least to the largest.")
 	}
 	if g.without > 0 {
 		g.extra = append(g.extra, fmt.Sprintf("Not drawn: %s without one of the metrics.", plural(g.without, "cell")))

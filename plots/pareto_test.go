@@ -54,7 +54,7 @@ func TestPareto(t *testing.T) {
 	for name, f := range paretos() {
 		pictures[name] = checkPicture(t, "pareto", name, f.Picture)
 	}
-	says(t, "usual", pictures["usual"], "affinity lost against MaxVio global", "sampling floor", "front of all", "balanced-optimum (bound)", "269 cells",
+	says(t, "usual", pictures["usual"], "Affinity lost against MaxVio global", "sampling floor", "front of all", "balanced-optimum (bound)", "269 cells",
 		"95 % bootstrap interval", "Better is left and down", "confirm its points with fresh seeds", "Hollow star and dotted line: a bound")
 	says(t, "broken", pictures["broken"], "3 cells without one of the metrics", "Linear scale", "n = 5 to 8", "Runs without a value are left out of the means.")
 	says(t, "one seed", pictures["one seed"], "n = 1 to 8")

@@ -34,7 +34,7 @@ func (r Response) Picture() (Picture, error) {
 	if !f.any() {
 		return Picture{}, ErrNothing
 	}
-	title := orElse(r.Title, r.Metric.subject()+" along "+oneLine(r.X.Name))
+	title := orElse(r.Title, r.Metric.opening()+" along "+oneLine(r.X.Name))
 	if _, numeric := r.X.numbers(); !numeric {
 		return f.side(r, title), nil
 	}
@@ -111,7 +111,7 @@ type responseFigure struct {
 	said   []string
 	bands  bool
 	joined bool // by lines
-	floors bool // floors differ between strategies
+	floors bool // floors differ between lines
 }
 
 func newResponseFigure(m Metric, panels [][]Series) *responseFigure {
@@ -160,7 +160,7 @@ func (f *responseFigure) notes(s Sweep) []string {
 		notes = append(notes, "The sampling floor is what K experts chosen at random give: it is noise, not imbalance.")
 	}
 	if f.floors {
-		notes = append(notes, "Floors differ between strategies: drawn is the first one's.")
+		notes = append(notes, fmt.Sprintf("Floors differ between the lines, %s to %s: drawn is the first one's.", rounded(slices.Min(f.tally.floors), 3), rounded(slices.Max(f.tally.floors), 3)))
 	}
 	if slices.ContainsFunc(f.panels, func(series []Series) bool { return slices.ContainsFunc(series, func(s Series) bool { return s.Bound }) }) {
 		notes = append(notes, "A bound is no strategy that one could use.")
@@ -460,7 +460,7 @@ func (m Multiples) draw(f *responseFigure) Picture {
 	}
 	g := newPanelGrid(panels, columns, body, inner, true)
 	return sheet{
-		title:   orElse(m.Title, m.Metric.subject()+" along "+oneLine(m.X.Name)+", by "+oneLine(m.Over.Name)),
+		title:   orElse(m.Title, m.Metric.opening()+" along "+oneLine(m.X.Name)+", by "+oneLine(m.Over.Name)),
 		caption: m.caption(append(f.notes(m.Sweep), "All panels have the same axes.", hatched, x.key)...),
 		height:  max(g.height(), l.height()+panelHeader+lineHeight(panelText)),
 		body: func(c draw.Canvas) {

@@ -209,7 +209,7 @@ func (t tally) seeds(s Sweep, points, bars string) string {
 	case t.most <= 1:
 		return points + ": one seed each, so that nothing is known of the spread between seeds."
 	case !t.ranged:
-		return fmt.Sprintf("%s: mean over the seeds (%s); no intervals were given.", points, n)
+		return fmt.Sprintf("%s: mean over the seeds (%s), without intervals.", points, n)
 	case bars == "":
 		return fmt.Sprintf("%s: mean over the seeds (%s); there is no room for the intervals.", points, n)
 	case t.least == 1:
@@ -231,7 +231,7 @@ func (t tally) gaps() string {
 	if len(parts) == 0 {
 		return ""
 	}
-	return "Missing: " + strings.Join(parts, ", ") + "."
+	return "Gaps: " + strings.Join(parts, ", ") + "."
 }
 
 // caption joins what was swept and the sentences of a figure.

@@ -128,8 +128,8 @@ func roomAround(low, high float64) (float64, float64) {
 	return low - d, high + d
 }
 
-// measure fits a scale to the means and floors of a metric, and to the ends of their intervals as far as these do not press
-// everything else together; notes say what a reader would not expect.
+// measure fits a scale to the means and floors of a metric, and to the ends of their intervals as far as these, if they are
+// few, do not press everything else together; notes say what a reader would not expect.
 func (m Metric) measure(samples ...[]Sample) (s scale, notes []string) {
 	low, high, least := math.Inf(1), math.Inf(-1), math.Inf(1)
 	zeros, negative := 0, false
@@ -171,8 +171,19 @@ func (m Metric) measure(samples ...[]Sample) (s scale, notes []string) {
 		along = math.Log
 	}
 	from, to := along(low), along(high)
+	var halves []float64
+	for _, list := range samples {
+		for _, x := range list {
+			if x.ranged() && (s.kind == linear || x.Mean > 0) {
+				halves = append(halves, along(max(x.High, x.Mean))-along(x.Mean))
+			}
+		}
+	}
 	room := 1.5 * (to - from)
-	if room == 0 {
+	if slices.Sort(halves); len(halves) > 0 {
+		room = max(room, 1.25*halves[len(halves)/2]) // where most intervals are wider than what they are of, that is what is seen
+	}
+	if to == from {
 		room = math.Inf(1)
 	}
 	bottom, top, cut := from, to, false

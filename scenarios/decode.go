@@ -149,7 +149,7 @@ func hint(key, path string, here reflect.Type) string {
 	if path == "" {
 		for _, known := range Keys() {
 			if strings.HasSuffix(known, "."+key) {
-				return "; did you mean " + known + "?"
+				return " (did you mean " + known + "?)"
 			}
 		}
 	}

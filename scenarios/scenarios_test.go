@@ -40,8 +40,8 @@ func TestMistakesNameTheirPlace(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", "x.yaml is empty"},
 		{"- 1", "x.yaml:1: a scenario file is a list of keys"},
-		{"name: a\nexprts: 8", "x.yaml:2: exprts: unknown key; did you mean experts?"},
-		{"router:\n  rat: 1", "x.yaml:2: router.rat: unknown key; did you mean rate?"},
+		{"name: a\nexprts: 8", "x.yaml:2: exprts: unknown key (did you mean experts?)"},
+		{"router:\n  rat: 1", "x.yaml:2: router.rat: unknown key (did you mean rate?)"},
 		{"experts: 6.5", `x.yaml:1: experts: want a whole number, got "6.5"`},
 		{"experts: many", `x.yaml:1: experts: want a whole number, got "many"`},
 		{"experts: 1", "x.yaml:1: experts: 1 is out of range: it must be 2 to 4096 experts"},

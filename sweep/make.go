@@ -216,6 +216,14 @@ func (m *maker) role(name string, specs []strategies.Spec) ([]strategies.Spec, e
 	return specs, nil
 }
 
+// flagOf says of words that look like keys how they are given.
+var flagOf = map[string]string{
+	"scenario": "a sweep is of one, which --scenario names",
+	"strategy": "-s names a strategy, and may be repeated",
+	"model":    "a sweep is of one model at most, which --model names",
+	"layer":    "it is trace.layer, of a trace of several layers",
+}
+
 // key enters an axis that is a key of the scenario.
 func (m *maker) key(name string) error {
 	if known := scenarios.Keys(); !slices.Contains(known, name) {
@@ -223,6 +231,9 @@ func (m *maker) key(name string) error {
 			if _, err := strategies.Find(strategy); err != nil {
 				return fmt.Errorf("--vary %s: it is no key of a scenario, and %w", name, err)
 			}
+		}
+		if flag, ok := flagOf[name]; ok {
+			return fmt.Errorf("--vary %s: it is no key of a scenario: %s", name, flag)
 		}
 		return fmt.Errorf("--vary %s: it is neither a key of a scenario nor a knob of a strategy, such as loss-free.rate%s", name, nearest.Hint(name, known))
 	}
@@ -260,6 +271,18 @@ func (m *maker) add(point Point) (first [2]int32, err error) {
 	}
 	return first, nil
 }
+
+// blame says whose an error is that a variant gives: the axes', unless the scenario does not load without them either.
+func (p *Plan) blame(variant, layer int, err error) error {
+	settings := p.VariantSettings(variant)
+	if _, alone := p.Scenario.Load(p.Settings, layer); alone != nil || len(settings) == 0 {
+		return err
+	}
+	return fmt.Errorf("--vary: with %s it cannot run: %s", strings.Join(settings, " "), varied(err))
+}
+
+// varied is what an error says of settings that come of --vary, and not of --set.
+func varied(err error) string { return strings.ReplaceAll(err.Error(), "--set: ", "") }
 
 // value is the index of a knob's value, which other words may mean too.
 func (m *maker) value(k int, word string) (int32, error) {
@@ -451,7 +474,9 @@ func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
 		tries++
 		s, err := p.Scenario.Load(slices.Concat(p.Settings, p.VariantSettings(i)), layer)
 		if err != nil {
-			wrong = cmp.Or(wrong, err)
+			if wrong == nil {
+				wrong = p.blame(i, layer, err)
+			}
 		} else if first == nil {
 			first, at = s, i
 		}
@@ -470,7 +495,7 @@ func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
 	for a := range p.Axes {
 		for n := range p.Axes[a].Values {
 			if err := bad[value{int32(a), int32(n)}]; err != nil {
-				return nil, 0, fmt.Errorf("--vary %s: with %s it cannot run: %w", p.Axes[a].Name, p.Axes[a].Values[n], err)
+				return nil, 0, fmt.Errorf("--vary %s: with %s it cannot run: %s", p.Axes[a].Name, p.Axes[a].Values[n], varied(err))
 			}
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -91,6 +92,9 @@ func ReadPlan(name string) (*Plan, error) {
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, whole.Located(err)
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder, and a plan is a file, such as %s", name, filepath.Join(name, PlanFile))
 	}
 	if info.Size() > maxPlan || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s has %d bytes: a plan is a file of at most %d", name, info.Size(), maxPlan)

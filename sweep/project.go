@@ -35,18 +35,19 @@ type Projection struct {
 	Rows, Columns []string   // names, resolved
 	RowLabels     [][]string // a label for each of the names, of every row in order
 	ColumnLabels  [][]string
-	RowKinds      []string   // what a reader must know of the strategies of a row, such as bound; empty where they differ
-	ColumnKinds   []string   // the same of a column
-	Groups        [][]*Group // [row][column]; nil where there are no cells
-	Floors        []float64  // of the metric, by column; NaN where there is none or they differ
-	Varied        []string   // everything that the sweep varied, but for the seed
-	Uncut         int        // cells left out because their transient has no end, of steps.METRIC
+	RowKinds      []string     // what a reader must know of the strategies of a row, such as bound; empty where they differ
+	ColumnKinds   []string     // the same of a column
+	Groups        [][]*Group   // [row][column]; nil where there are no cells
+	Floors        [][2]float64 // the least and the largest of the metric's, by column; NaN where there is none
+	Varied        []string     // everything that the sweep varied, but for the seed
+	Uncut         int          // cells left out because their transient has no end, of steps.METRIC
 }
 
 // Group is the cells of one place of a table.
 type Group struct {
 	Seeds  []uint64  // of the cells with figures, in the order of the plan
 	Values []float64 // their metric
+	Floor  float64   // the metric's, of sampling; NaN where there is none or the cells' differ
 	Failed int       // cells without figures
 	Mixed  []string  // what else varies within the group
 
@@ -116,7 +117,7 @@ func (m *Manifest) open(dir, table string) (*Table, error) {
 	name := filepath.Join(dir, table)
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, whole.Located(err)
+		return nil, fmt.Errorf("%w: make the tables again by evenkeel collect %s", whole.Located(err), dir)
 	}
 	defer f.Close()
 	sum := sha256.New()
@@ -343,6 +344,9 @@ func (r *Results) metric(p *Projection, kept []bool) ([]float64, error) {
 	if key, ok := strings.CutPrefix(p.Metric, "steps."); ok {
 		return r.steady(p, key, kept)
 	}
+	if len(r.Measured()) == 0 && r.Manifest.Missing > 0 {
+		return nil, fmt.Errorf("the tables of %s hold no cell with figures yet: %d of %d were missing when they were made", r.dir, r.Manifest.Missing, r.Manifest.Cells)
+	}
 	if len(r.Measured()) == 0 {
 		return nil, errors.New("the sweep measured nothing: no cell could run, and the column failed of its table of cells says why")
 	}
@@ -431,7 +435,7 @@ func (r *Results) group(p *Projection, kept []bool, values []float64) error {
 		}
 		g := &p.Groups[rowOf[i]][columnOf[i]]
 		if *g == nil {
-			*g = &Group{}
+			*g = &Group{Floor: math.NaN()}
 		}
 		if math.IsNaN(values[i]) {
 			(*g).Failed++
@@ -445,7 +449,7 @@ func (r *Results) group(p *Projection, kept []bool, values []float64) error {
 	if err := r.kinds(p, kept, rowOf, columnOf); err != nil {
 		return err
 	}
-	return r.floors(p, kept, columnOf)
+	return r.floors(p, kept, rowOf, columnOf)
 }
 
 // maxPlaces bounds a table that somebody has to read.
@@ -565,11 +569,11 @@ func (r *Results) kinds(p *Projection, kept []bool, rowOf, columnOf []int32) err
 	return nil
 }
 
-// floors reads the sampling floors of the columns.
-func (r *Results) floors(p *Projection, kept []bool, columnOf []int32) error {
-	p.Floors = make([]float64, len(p.ColumnLabels))
+// floors reads the sampling floors of groups and columns.
+func (r *Results) floors(p *Projection, kept []bool, rowOf, columnOf []int32) error {
+	p.Floors = make([][2]float64, len(p.ColumnLabels))
 	for i := range p.Floors {
-		p.Floors[i] = math.NaN()
+		p.Floors[i] = [2]float64{math.NaN(), math.NaN()}
 	}
 	if !slices.Contains(r.cells.Names, p.Metric+floor) {
 		return nil
@@ -578,19 +582,24 @@ func (r *Results) floors(p *Projection, kept []bool, columnOf []int32) error {
 	if err != nil {
 		return err
 	}
-	differ := make([]bool, len(p.Floors))
+	differ := map[*Group]bool{}
 	for i, x := range list {
 		if !kept[i] || math.IsNaN(x) {
 			continue
 		}
-		f := &p.Floors[columnOf[i]]
-		differ[columnOf[i]] = differ[columnOf[i]] || !math.IsNaN(*f) && *f != x
-		*f = x
-	}
-	for i := range differ {
-		if differ[i] {
-			p.Floors[i] = math.NaN()
+		if f := &p.Floors[columnOf[i]]; math.IsNaN(f[0]) {
+			*f = [2]float64{x, x}
+		} else {
+			*f = [2]float64{min(f[0], x), max(f[1], x)}
 		}
+		g := p.Groups[rowOf[i]][columnOf[i]]
+		if !math.IsNaN(g.Floor) && g.Floor != x {
+			differ[g] = true
+		}
+		g.Floor = x
+	}
+	for g := range differ {
+		g.Floor = math.NaN()
 	}
 	return nil
 }

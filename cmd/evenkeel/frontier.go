@@ -382,10 +382,13 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\n", wrap(heading(p, f.result), width))
 	t := newTable()
-	shown := columns[:4]
+	var shown []column
+	for _, metric := range []string{"maxvio_global", "affinity_kept", "output_error"} {
+		shown = append(shown, columns[slices.IndexFunc(columns, func(c column) bool { return c.metric == metric })])
+	}
 	header, configs := table.Row{"strategy", "strength"}, []table.ColumnConfig{right(2)}
 	floors := table.Row{"sampling floor", ""}
-	for i, c := range []column{columns[0], columns[2], columns[3]} {
+	for i, c := range shown {
 		header = append(header, c.title)
 		floors = append(floors, floorCell(f.result, c))
 		configs = append(configs, right(i+3))
@@ -393,7 +396,7 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 	t.SetColumnConfigs(configs)
 	t.AppendHeader(header)
 	row := func(name, strength string, s *sim.StrategyResult) {
-		t.AppendRow(table.Row{name, strength, cell(s, shown[0]), cell(s, shown[2]), cell(s, shown[3])})
+		t.AppendRow(table.Row{name, strength, cell(s, shown[0]), cell(s, shown[1]), cell(s, shown[2])})
 	}
 	for i, c := range f.curves {
 		if i > 0 {

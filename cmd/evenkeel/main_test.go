@@ -447,8 +447,15 @@ func TestFrontier(t *testing.T) {
 	if code != 0 {
 		t.Fatal(stderr)
 	}
-	if _, text, stderr := evenkeel(t, append(args, "--quiet=false")...); !strings.Contains(strings.ReplaceAll(text, "\n", " "), "each interval is of its pair alone") {
+	_, text, stderr := evenkeel(t, append(args, "--quiet=false")...)
+	if !strings.Contains(strings.ReplaceAll(text, "\n", " "), "each interval is of its pair alone") {
 		t.Errorf("%s%s", text, stderr)
+	}
+	// The table's quality is that of its strategies: the loss's first point is none, which has both figures.
+	for _, line := range strings.Split(text, "\n") {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "aux-loss" && (strings.Count(line, "±") != 3 || !strings.Contains(text, "lost, %") || !strings.Contains(text, "error")) {
+			t.Errorf("no quality in %q", line)
+		}
 	}
 	var f frontierJSON
 	if err := json.Unmarshal([]byte(out), &f); err != nil {

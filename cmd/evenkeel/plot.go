@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -60,7 +61,10 @@ func (q *plotRequest) run(dir string, stdout io.Writer) error {
 	case ".png":
 		draw = plots.Picture.PNG
 	default:
-		return errors.New("--out names the file of the picture, which ends in .svg or .png")
+		if q.out == "" {
+			return errors.New("--out is missing: name the file of the picture, which ends in .svg or .png")
+		}
+		return fmt.Errorf("--out %s: a picture's name must end in .svg or .png", q.out)
 	}
 	chosen := 0
 	for _, s := range []string{q.y, q.over, q.against} {
@@ -87,6 +91,16 @@ func (q *plotRequest) run(dir string, stdout io.Writer) error {
 		if *p != "" {
 			if *p, err = r.Column(*p); err != nil {
 				return err
+			}
+		}
+	}
+	if q.x != "" && (q.x == q.y || q.x == q.over) {
+		return fmt.Errorf("--x names %s, and so does its second parameter: name another, or leave one out", q.x)
+	}
+	if names := d.parameters(); q.against == "" {
+		for _, p := range []string{q.x, q.y, q.over} {
+			if p != "" && p != "strategy" && slices.Contains(r.Varied(), p) && !slices.Contains(names, p) && d.values(p) == 0 {
+				return fmt.Errorf("no cell that --filter keeps has %s: keep others, or name one of %s", p, strings.Join(append(names, "strategy"), ", "))
 			}
 		}
 	}

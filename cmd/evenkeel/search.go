@@ -73,21 +73,59 @@ func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Ax
 	generations, err := run.Search(ctx, search, objectives, func(g design.Generation) {
 		number++
 		if !q.quiet && !q.json {
-			fmt.Fprintln(stderr, generationLine(number, g, objectives))
+			fmt.Fprintln(stderr, generationLine(number, names(axes), g, objectives))
 		}
 	})
 	if err != nil {
 		return stopped(err, q.out)
 	}
 	err = q.finish(ctx, run.Plan, sweep.Outcome{Cells: run.Plan.Cells(), Ran: run.Ran}, sweep.Found{}, time.Since(begin), stdout, stderr)
-	if err != nil || q.quiet || q.json || len(objectives) < 2 {
+	if err != nil || q.quiet || q.json {
 		return err
 	}
-	return writeFront(stdout, names(axes), generations, objectives)
+	if len(objectives) == 1 {
+		return writeBest(stdout, names(axes), generations, objectives[0], terminalWidth(stdout))
+	}
+	return writeFront(stdout, names(axes), generations, objectives, terminalWidth(stdout))
+}
+
+// writeBest prints the best setting that was tried: of a halving, the best of the last rung, which alone ran all steps and seeds.
+func writeBest(w io.Writer, axes []string, generations []design.Generation, o sweep.Objective, width int) error {
+	var best design.Trial
+	least, tried := math.Inf(1), map[string]bool{}
+	for _, g := range generations {
+		if len(g.Trials) > 0 && g.Trials[0].Budget != best.Budget {
+			least = math.Inf(1)
+		}
+		for i, t := range g.Trials {
+			tried[strings.Join(t.Point, "\x00")] = true
+			if row := g.Values[i]; row != nil && row[0] < least {
+				best, least = t, row[0]
+			}
+		}
+	}
+	if math.IsInf(least, 1) {
+		return nil // the report says that nothing ran
+	}
+	if o.Larger {
+		least = -least
+	}
+	_, err := fmt.Fprintln(w, "\n"+wrap(fmt.Sprintf("The best, of %s that were tried: %s, with a mean %s of %.4g. Of settings that differ by noise alone it is the luckiest: confirm it with fresh seeds.",
+		plural(len(tried), "setting"), pointText(axes, best.Point), o.Metric, least), width))
+	return err
+}
+
+// pointText is a point of a search with the names of its axes.
+func pointText(axes, point []string) string {
+	list := make([]string, len(point))
+	for i, name := range shortNames(axes[:len(point)]) {
+		list[i] = name + "=" + brief(point[i])
+	}
+	return strings.Join(list, " ")
 }
 
 // writeFront prints the settings that no other one beats in all objectives.
-func writeFront(w io.Writer, axes []string, generations []design.Generation, objectives []sweep.Objective) error {
+func writeFront(w io.Writer, axes []string, generations []design.Generation, objectives []sweep.Objective, width int) error {
 	var trials []design.Trial
 	var values [][]float64
 	seen := map[string]bool{}
@@ -124,7 +162,8 @@ func writeFront(w io.Writer, axes []string, generations []design.Generation, obj
 		}
 		t.AppendRow(row)
 	}
-	_, err := fmt.Fprintf(w, "\nThe front, of %d settings that were tried, by their means (of settings that differ by noise alone the luckiest are on it):\n%s\n", len(trials), rendered(t))
+	head := fmt.Sprintf("The front, of %d settings that were tried, by their means (of settings that differ by noise alone the luckiest are on it):", len(trials))
+	_, err := fmt.Fprintf(w, "\n%s\n%s\n", wrap(head, width), rendered(t))
 	return err
 }
 
@@ -174,7 +213,7 @@ func orNil[S design.Search](s S, err error) (design.Search, error) {
 }
 
 // generationLine says what a generation found.
-func generationLine(number int, g design.Generation, objectives []sweep.Objective) string {
+func generationLine(number int, axes []string, g design.Generation, objectives []sweep.Objective) string {
 	line := fmt.Sprintf("generation %d, %s", number, plural(len(g.Trials), "trial"))
 	if b := g.Trials[0].Budget; b.Steps > 0 {
 		line += fmt.Sprintf(" of %s and %s", plural(b.Steps, "step"), plural(max(1, b.Seeds), "seed"))
@@ -196,7 +235,7 @@ func generationLine(number int, g design.Generation, objectives []sweep.Objectiv
 		if o.Larger {
 			x = -x
 		}
-		line += fmt.Sprintf("; best %s %.4g at %s", o.Metric, x, strings.Join(g.Trials[best].Point, " "))
+		line += fmt.Sprintf("; best %s %.4g at %s", o.Metric, x, pointText(axes, g.Trials[best].Point))
 		if failed > 0 && j == len(objectives)-1 {
 			line += fmt.Sprintf("; %d without figures", failed)
 		}

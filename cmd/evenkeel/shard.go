@@ -144,7 +144,7 @@ func collect(ctx context.Context, dir string, others []string, csv bool, stdout,
 		return err
 	}
 	if m.Missing > 0 {
-		return failure{exitAgain, fmt.Errorf("%d of %d cells of %s are missing: run their shards, or the whole by evenkeel run --plan %s --out %s", m.Missing, m.Cells, dir, filepath.Join(dir, sweep.PlanFile), dir)}
+		return failure{exitAgain, fmt.Errorf("of the %d cells of %s %d are missing: run their shards, or the whole by evenkeel run --plan %s --out %s", m.Cells, dir, m.Missing, filepath.Join(dir, sweep.PlanFile), dir)}
 	}
 	_, err = fmt.Fprintf(stdout, "%s: %s, %d of them without figures, collected into %s\n", p.Scenario.Name, plural(m.Cells, "cell"), m.Failed, dir)
 	if err == nil {

@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 
+	"evenkeel/plots"
 	"evenkeel/sim/stat"
 	"evenkeel/sweep"
+	"evenkeel/sweep/design"
 )
 
 // tiny makes the cells of a sweep take a millisecond.
@@ -73,12 +77,16 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{s("-s", "nope"), 2, `there is no strategy "nope"; did you mean none?`},
 		{s("-s", "none", "--vary", "tokns=1,2"), 2, "did you mean tokens?"},
 		{s("-s", "none", "--vary", "tokens"), 2, "write NAME=VALUES"},
-		{s("-s", "none", "--vary", "tokens=0,64"), 2, "with 0 it cannot run"},
+		{s("-s", "none", "--vary", "tokens=0,64"), 2, "--vary tokens: with 0 it cannot run: tokens: 0 is out of range"},
+		{s("-s", "none", "--vary", "tokens=many"), 2, `--vary: with tokens=many it cannot run: tokens: want a whole number`},
+		{s("-s", "none", "--vary", "tokens=32,64", "--set", "expert=8"), 2, "--set: expert: unknown key (did you mean experts?)"},
+		{s("-s", "none", "--vary", "strategy=none,random"), 2, "-s names a strategy"},
+		{s("-s", "none", "--tokens", "3"), 2, "there is no flag --tokens: see evenkeel sweep --help"},
 		{s("-s", "none", "--vary", "tokens=lin:1..5"), 2, "has no number of values"},
 		{s("-s", "none", "--vary", "tokens=1", "--vary", "tokens=2"), 2, "varied twice"},
 		{s("--vary", "loss-free.rat=1"), 2, "did you mean rate?"},
 		{s("--vary", "loss-free.rate=-1"), 2, "rate is -1"},
-		{s("-s", "none", "--vary", "los-free.rate=1"), 2, "neither a key of a scenario"},
+		{s("-s", "none", "--vary", "los-free.rate=1"), 2, `there is no strategy "los-free"; did you mean loss-free?`},
 		{s("-s", "none", "--vary", "seeds=1,2"), 2, "seeds are no axis"},
 		{s("-s", "none", "--vary", "name=a,b"), 2, "only describes a scenario"},
 		{s("-s", "none", "--vary", "tokens=1,2", "--vary", "width=1,2,3", "--design", "zip"), 2, "zip"},
@@ -101,7 +109,8 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{s("-s", "none", "--set", "experts"), 2, "want key=value"},
 		{s(filepath.Join(dir, "absent.yaml")), 2, "absent.yaml: no such file or directory"},
 		{s(write("bad.yaml", "[1, 2]")), 2, "must be a mapping of the words of evenkeel sweep"},
-		{s(write("word.yaml", "strategies: [none]")), 2, `line 1: there is no word "strategies"; did you mean strategy?`},
+		{s(write("empty.yaml", "")), 2, "empty.yaml: it is empty"},
+		{s(write("word.yaml", "strategies: [none]")), 2, `line 1: there is no word "strategies" (did you mean strategy?)`},
 		{s(write("twice.yaml", "strategy: none\nstrategy: none")), 2, "twice"},
 		{s(write("alias.yaml", "strategy: &a [none]\nvary: *a")), 2, "line 2: vary: it must be a value, a list or a mapping, without aliases"},
 		{s(write("type.yaml", "strategy: none\ndesign-seed: many")), 2, `line 2: design-seed is "many"`},
@@ -112,7 +121,7 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{[]string{"run", "--plan", filepath.Join(dir, "absent.json"), "--out", out}, 2, "absent.json: no such file or directory"},
 		{[]string{"run", "--plan", broken, "--out", out}, 2, "broken.json: is no plan of a sweep: unexpected EOF"},
 		{[]string{"run", "--plan", other, "--out", out}, 2, fmt.Sprintf("has format 7, and this program writes and reads %d", sweep.Format)},
-		{[]string{"run", "--plan", swept, "--out", out}, 2, "a plan is a file"},
+		{[]string{"run", "--plan", swept, "--out", out}, 2, swept + " is a folder, and a plan is a file, such as " + plan},
 		{[]string{"run", "--plan", plan, "--out", out, "--shard", "0/4"}, 2, `shard "0/4": want i/n`},
 		{[]string{"run", "--plan", plan, "--out", out, "--shard", "5/4"}, 2, `shard "5/4": want i/n`},
 		{[]string{"run", "--plan", plan, "--out", out, "--shard", "4"}, 2, `shard "4": want i/n`},
@@ -123,7 +132,7 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{[]string{"collect"}, 2, "collect needs the folder of a sweep"},
 		{[]string{"collect", filepath.Join(dir, "absent")}, 2, "no such file or directory"},
 		{[]string{"collect", taken}, 2, "plan.json: no such file or directory"},
-		{[]string{"collect", planned}, 75, "3 of 3 cells of " + planned + " are missing: run their shards"},
+		{[]string{"collect", planned}, 75, "of the 3 cells of " + planned + " 3 are missing: run their shards"},
 		{[]string{"collect", swept, planned}, 1, "holds the results of another plan"},
 
 		{[]string{"table"}, 2, "table needs the folder of one sweep"},
@@ -132,17 +141,20 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{[]string{"table", swept, "--metric", "speed"}, 2, `the sweep has no metric "speed"`},
 		{[]string{"table", swept, "--metric", "steps.maxvio"}, 2, "the sweep kept no steps"},
 		{[]string{"table", swept, "--metric", ","}, 2, "--metric names nothing"},
-		{[]string{"table", swept, "--row", "tokns"}, 2, `the sweep has no column "tokns"; did you mean tokens?`},
+		{[]string{"table", swept, "--row", "tokns"}, 2, `the sweep has no column "tokns" (did you mean tokens?)`},
 		{[]string{"table", swept, "--row", "tokens", "--col", "tokens"}, 2, "tokens is named twice"},
 		{[]string{"table", swept, "--filter", "tokens"}, 2, "want a column, one of = != < <= > >=, and a value"},
 		{[]string{"table", swept, "--filter", "tokens<many"}, 2, `tokens holds numbers, and "many" is none`},
 		{[]string{"table", swept, "--filter", "strategy<none"}, 2, "strategy holds words, which are compared by = or !="},
-		{[]string{"table", swept, "--filter", "strategy=nonne"}, 2, `no cell has strategy "nonne"; did you mean none?`},
+		{[]string{"table", swept, "--filter", "strategy=nonne"}, 2, `no cell has strategy "nonne" (did you mean none?)`},
 		{[]string{"table", swept, "--filter", "tokens=65"}, 2, `no cell has tokens 65; the nearest is 64`},
 		{[]string{"table", swept, "--filter", "tokens>32", "--filter", "tokens<64"}, 2, "--filter tokens>32 --filter tokens<64: no cell is left"},
 		{[]string{"table", swept, "--base", "nope"}, 2, "--base nope: there is no such row: the rows are none, loss-free"},
 		{[]string{"table", swept, "--format", "csv", "--pairs"}, 2, "--format csv has no place for --pairs and --effects"},
 		{[]string{"table", swept, "--format", "xml"}, 2, `--format is "xml"`},
+		{[]string{"plot", swept, "--x", "tokens"}, 2, "--out is missing"},
+		{[]string{"plot", swept, "--x", "tokens", "--out", "a.gif"}, 2, "--out a.gif: a picture's name must end in .svg or .png"},
+		{[]string{"plot", swept, "--x", "tokens", "--over", "tokens", "--out", out + ".svg"}, 2, "--x names tokens, and so does its second parameter"},
 	} {
 		code, printed, said := evenkeel(t, x.args...)
 		if code != x.code || !strings.Contains(said, x.said) || strings.Count(said, "\n") != 1 || printed != "" {
@@ -275,9 +287,35 @@ func TestCaptionsOfSweeps(t *testing.T) {
 	}
 }
 
+// A line that is the same everywhere, because its strategy lacks the parameter, is said to be.
+func TestLevelLinesSaySo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "swept")
+	if code, _, said := evenkeel(t, sweeping(dir, "-s", "none", "-s", "random", "--vary", "loss-free.rate=1e-3,1e-2", "--vary", "topk=1,2")...); code != 0 {
+		t.Fatal(said)
+	}
+	r, err := sweep.OpenResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	const want = "What has no loss-free.rate, none and random, is the same at all of its values."
+	for filter, says := range map[string]bool{"": true, "strategy=loss-free": false} {
+		d := newSweptPictures(r, split(filter))
+		for rows, columns := range map[string]string{"strategy,topk": "loss-free.rate", "strategy,loss-free.rate": "topk"} {
+			table, err := d.project("maxvio_global", split(rows), split(columns))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := d.level(table, "loss-free.rate", "topk").About; strings.HasSuffix(got, want) != says {
+				t.Errorf("%q by %s and %s: %s", filter, rows, columns, got)
+			}
+		}
+	}
+}
+
 // Pictures know of the seeds without a figure.
 func TestSamplesCountSeedsWithoutAFigure(t *testing.T) {
-	if s := sample(&sweep.Group{Values: []float64{1, 2}, Seeds: []uint64{1, 3}, Failed: 6}, 0); s.N != 2 || s.Without != 6 {
+	if s := sample(&sweep.Group{Values: []float64{1, 2}, Seeds: []uint64{1, 3}, Failed: 6}); s.N != 2 || s.Without != 6 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -316,6 +354,71 @@ func TestSeedsOfOneWorld(t *testing.T) {
 				t.Errorf("%v: exit %d, want %q: %s%s", x.args, code, x.say, said, out)
 			}
 		}
+	}
+}
+
+// The floor stands beside every imbalance, also where cells of one table or picture differ in it.
+func TestFloorsThatDiffer(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "swept")
+	if code, _, said := evenkeel(t, sweeping(dir, "--vary", "loss-free.rate=1e-3,1e-2", "--vary", "tokens=32,64", "--vary", "topk=2,4")...); code != 0 {
+		t.Fatal(said)
+	}
+	_, out, _ := evenkeel(t, "table", dir, "--row", "rate,topk", "--col", "tokens", "--format", "markdown")
+	if i := strings.Index(out, "sampling floor"); i < 0 || strings.Count(out[i:], " to ") < 2 {
+		t.Errorf("no floors:\n%s", out)
+	}
+	if _, out, _ := evenkeel(t, "table", dir, "--row", "rate,topk", "--col", "tokens", "--format", "json"); strings.Contains(out, `"floor": null`) {
+		t.Errorf("a cell has no floor:\n%s", out)
+	}
+	if code, _, said := evenkeel(t, "plot", dir, "--x", "rate", "--over", "tokens", "--out", filepath.Join(dir, "plots", "drawn.svg")); code != 0 {
+		t.Fatal(said)
+	}
+	for picture, says := range map[string]string{
+		"heat-maxvio_global-*": "sampling floor is",
+		"parallel":             "sampling floor is", "pareto": "the shade is", "drawn": "differ between the lines",
+	} {
+		files, err := filepath.Glob(filepath.Join(dir, "plots", picture+".svg"))
+		if err != nil || len(files) == 0 {
+			t.Fatal(picture, " is not drawn ", err)
+		}
+		svg, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text strings.Builder
+		for _, m := range regexp.MustCompile(`>([^<>]+)</text>`).FindAllSubmatch(svg, -1) {
+			text.WriteString(strings.TrimSpace(string(m[1])) + " ")
+		}
+		if !strings.Contains(text.String(), says) {
+			t.Errorf("%s does not say %q: %s", picture, says, text.String())
+		}
+	}
+}
+
+// A search for a front loses nothing: each generation is drawn with the front of those before it.
+func TestFrontsOfGenerations(t *testing.T) {
+	trial := func(x string) design.Trial { return design.Trial{Point: []string{x}} }
+	p := &sweep.Path{Generations: []design.Generation{
+		{Trials: []design.Trial{trial("1"), trial("2"), trial("3")}, Values: [][]float64{{1, 4, 9}, {3, 5, 9}, {4, 1, 9}}},
+		{Trials: []design.Trial{trial("5"), trial("6")}, Values: [][]float64{{2, 2, 9}, nil}},
+		{Trials: []design.Trial{trial("7")}, Values: [][]float64{{9, 9, 0}}},
+	}}
+	var got []string
+	for _, g := range fronts(p, func(o int, point []string, _ int) plots.Sample {
+		x, _ := strconv.ParseFloat(point[0], 64)
+		return plots.Sample{N: 1, Mean: x + 10*float64(o)}
+	}) {
+		line := strconv.Itoa(g.Number) + ":"
+		for i, x := range g.X {
+			line += fmt.Sprintf(" %v", x.Mean)
+			if g.Y[i].Mean != x.Mean+10 {
+				t.Errorf("generation %d: %v and %v", g.Number, x, g.Y[i])
+			}
+		}
+		got = append(got, line)
+	}
+	if want := "1: 1 2 3; 2: 1 3 5 6; 3: 1 3 5 7"; strings.Join(got, "; ") != want {
+		t.Errorf("fronts %q, want %q", got, want)
 	}
 }
 
@@ -526,6 +629,8 @@ func TestEveryDesignRuns(t *testing.T) {
 		}
 		if _, out, said := evenkeel(t, append(sweeping(dir, x.args...), "--quiet=false")...); !strings.Contains(out, "of which 0 ran now") {
 			t.Errorf("%v: the same again does not say that nothing ran: %s%s", x.args, out, said)
+		} else if slices.Contains(x.args, "--objective") != (strings.Contains(out, "The best, of ") || strings.Contains(out, "The front, of ")) {
+			t.Errorf("%v: a search does not say what it found: %s", x.args, out)
 		}
 	}
 }

@@ -32,7 +32,9 @@ func readFlags(name string, flags *pflag.FlagSet) error {
 func setFlags(text []byte, flags *pflag.FlagSet) error {
 	var file yaml.Node
 	d := yaml.NewDecoder(bytes.NewReader(text))
-	if err := d.Decode(&file); err != nil {
+	if err := d.Decode(&file); errors.Is(err, io.EOF) {
+		return errors.New("it is empty: write words of evenkeel sweep, such as vary: {tokens: [1024, 4096]}")
+	} else if err != nil {
 		return fmt.Errorf("it is no YAML: %w", err)
 	}
 	var more yaml.Node

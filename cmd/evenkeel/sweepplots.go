@@ -15,6 +15,7 @@ import (
 	"evenkeel/plots"
 	"evenkeel/sim/stat"
 	"evenkeel/sweep"
+	"evenkeel/sweep/design"
 )
 
 // sweptPictures draws a sweep. Limits are of what one can read.
@@ -50,11 +51,11 @@ func newSweptPictures(r *sweep.Results, filters []string) *sweptPictures {
 }
 
 // sample is a group as pictures have it.
-func sample(g *sweep.Group, floor float64) plots.Sample {
+func sample(g *sweep.Group) plots.Sample {
 	if g == nil {
 		return plots.Sample{}
 	}
-	s := plots.Sample{N: len(g.Values), Mean: math.NaN(), Low: math.NaN(), High: math.NaN(), Floor: floor}
+	s := plots.Sample{N: len(g.Values), Mean: math.NaN(), Low: math.NaN(), High: math.NaN(), Floor: g.Floor}
 	if s.N == 0 {
 		s.N = max(1, g.Failed)
 		return s
@@ -112,13 +113,35 @@ func (d *sweptPictures) response(metric, x string) (plots.Named, error) {
 	if err != nil {
 		return plots.Named{}, err
 	}
-	f := plots.Response{Sweep: d.about, Metric: plots.MetricOf(metric)}
+	f := plots.Response{Sweep: d.level(t, x), Metric: plots.MetricOf(metric)}
 	f.X, f.Series = d.along(t, x, nil)
 	if len(f.Series) > mostSeries {
 		return plots.Named{}, fmt.Errorf("a response along %s would have %d lines: --over or --y shows one more parameter, and --filter leaves some out", x, len(f.Series))
 	}
 	p, err := f.Picture()
 	return plots.Named{Name: name("response", metric, x), Picture: p}, err
+}
+
+// level is what a picture is of, with a sentence on the strategies of a table that do not have a parameter along which it is drawn.
+func (d *sweptPictures) level(t *sweptTable, names ...string) plots.Sweep {
+	about := d.about
+	for _, name := range names {
+		var without []string
+		at, strategy := slices.Index(t.Rows, name), slices.Index(t.Rows, "strategy")
+		for i, l := range t.RowLabels {
+			lacks := at >= 0 && l[at] == ""
+			for j, c := range t.ColumnLabels {
+				lacks = lacks || at < 0 && c[0] == "" && t.Groups[i][j] != nil
+			}
+			if lacks && strategy >= 0 && !slices.Contains(without, l[strategy]) {
+				without = append(without, l[strategy])
+			}
+		}
+		if len(without) > 0 {
+			about.About += fmt.Sprintf(" What has no %s, %s, is the same at all of its values.", name, strings.Join(without, " and "))
+		}
+	}
+	return about
 }
 
 // along makes the lines of a table whose columns are the values of x, of the rows that keep lets pass.
@@ -141,9 +164,9 @@ func (d *sweptPictures) along(t *sweptTable, x string, keep func(labels []string
 		s := plots.Series{Name: joinLabels(t.Rows, t.RowLabels[i][:len(t.Rows)], ""), Bound: t.RowKinds[i] == "bound"}
 		for _, j := range columns {
 			if none >= 0 && t.Groups[i][none] != nil {
-				s.Y = append(s.Y, sample(t.Groups[i][none], t.Floors[j]))
+				s.Y = append(s.Y, sample(t.Groups[i][none]))
 			} else {
-				s.Y = append(s.Y, sample(t.Groups[i][j], t.Floors[j]))
+				s.Y = append(s.Y, sample(t.Groups[i][j]))
 			}
 		}
 		lines = append(lines, s)
@@ -158,7 +181,7 @@ func (d *sweptPictures) multiples(metric, x, over string) (plots.Named, error) {
 		return plots.Named{}, err
 	}
 	last := len(t.Rows) - 1
-	f := plots.Multiples{Sweep: d.about, Metric: plots.MetricOf(metric), Over: plots.Parameter{Name: over}}
+	f := plots.Multiples{Sweep: d.level(t, x, over), Metric: plots.MetricOf(metric), Over: plots.Parameter{Name: over}}
 	for _, l := range t.RowLabels {
 		if l[last] != "" && !slices.Contains(f.Over.Values, l[last]) {
 			f.Over.Values = append(f.Over.Values, l[last])
@@ -243,7 +266,7 @@ func (d *sweptPictures) heatMap(metric, x, y string) (plots.Named, error) {
 			cells := make([]plots.Sample, len(columns))
 			if i, ok := rows[panel][value]; ok {
 				for k, j := range columns {
-					cells[k] = sample(t.Groups[i][j], t.Floors[j])
+					cells[k] = sample(t.Groups[i][j])
 				}
 			}
 			h.Cells = append(h.Cells, cells)
@@ -300,8 +323,8 @@ func (d *sweptPictures) clouds(x, y string, alone bool) (clouds []plots.Cloud, e
 			at[name] = n
 			clouds = append(clouds, plots.Cloud{Name: name, Bound: tx.RowKinds[i] == "bound"})
 		}
-		clouds[n].X = append(clouds[n].X, sample(tx.Groups[i][0], tx.Floors[0]))
-		clouds[n].Y = append(clouds[n].Y, sample(ty.Groups[i][0], ty.Floors[0]))
+		clouds[n].X = append(clouds[n].X, sample(tx.Groups[i][0]))
+		clouds[n].Y = append(clouds[n].Y, sample(ty.Groups[i][0]))
 	}
 	return clouds, nil
 }
@@ -332,7 +355,7 @@ func (d *sweptPictures) parallel(metric string) (plots.Named, error) {
 		f.Parameters = append(f.Parameters, plots.Parameter{Name: n, Values: values})
 	}
 	for i, l := range t.RowLabels {
-		s := plots.Setting{Y: sample(t.Groups[i][0], t.Floors[0])}
+		s := plots.Setting{Y: sample(t.Groups[i][0])}
 		for k, v := range l {
 			s.At = append(s.At, index[k][v])
 		}
@@ -514,18 +537,11 @@ func (d *sweptPictures) search(p *sweep.Path) (plots.Named, error) {
 		if !ok {
 			return plots.Sample{N: 1, Mean: math.NaN(), Low: math.NaN(), High: math.NaN()}
 		}
-		return sample(tables[o].Groups[i][0], tables[o].Floors[0])
+		return sample(tables[o].Groups[i][0])
 	}
 	switch {
 	case len(objectives) > 1:
-		f := plots.Generations{Sweep: d.about, X: aimed(objectives[0]), Y: aimed(objectives[1])}
-		for n, g := range p.Generations {
-			x := plots.Generation{Number: n + 1}
-			for _, t := range g.Trials {
-				x.X, x.Y = append(x.X, find(0, t.Point, t.Steps)), append(x.Y, find(1, t.Point, t.Steps))
-			}
-			f.Fronts = append(f.Fronts, x)
-		}
+		f := plots.Generations{Sweep: d.about, X: aimed(objectives[0]), Y: aimed(objectives[1]), Fronts: fronts(p, find)}
 		picture, err := f.Picture()
 		return plots.Named{Name: "generations", Picture: picture}, err
 	case strings.HasPrefix(p.Design, "halving"):
@@ -541,6 +557,29 @@ func (d *sweptPictures) search(p *sweep.Path) (plots.Named, error) {
 	}
 	picture, err := f.Picture()
 	return plots.Named{Name: "search", Picture: picture}, err
+}
+
+// fronts are the cells of each generation, with the front of both metrics that those before it had found: a search loses nothing.
+func fronts(p *sweep.Path, find func(o int, point []string, steps int) plots.Sample) (list []plots.Generation) {
+	var trials []design.Trial
+	var values [][]float64 // each to be made small
+	for n, g := range p.Generations {
+		trials = append(trials, g.Trials...)
+		for _, row := range g.Values {
+			values = append(values, row[:min(len(row), 2)])
+		}
+		x := plots.Generation{Number: n + 1}
+		for _, t := range trials {
+			x.X, x.Y = append(x.X, find(0, t.Point, t.Steps)), append(x.Y, find(1, t.Point, t.Steps))
+		}
+		list = append(list, x)
+		front := design.Front(values)
+		for k, i := range front { // rising, so that nothing is overwritten before it is read
+			trials[k], values[k] = trials[i], values[i]
+		}
+		trials, values = trials[:len(front)], values[:len(front)]
+	}
+	return list
 }
 
 // aimed is the metric of an objective, with the side that is to be better.
@@ -561,7 +600,7 @@ func (d *sweptPictures) rungs(p *sweep.Path, o sweep.Objective, find func(o int,
 			if !ok {
 				k = len(f.Entrants)
 				at[key] = k
-				f.Entrants = append(f.Entrants, plots.Series{Name: key, Y: make([]plots.Sample, len(p.Generations))})
+				f.Entrants = append(f.Entrants, plots.Series{Name: pointText(p.Axes, t.Point), Y: make([]plots.Sample, len(p.Generations))})
 			}
 			// Later rungs may have run more seeds of the same steps: what this one saw is in the path.
 			s := plots.Sample{N: max(1, t.Seeds), Mean: math.NaN(), Low: math.NaN(), High: math.NaN(), Floor: find(0, t.Point, t.Steps).Floor}

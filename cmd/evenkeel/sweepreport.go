@@ -95,7 +95,7 @@ func writeReasons(w io.Writer, r *sweep.Results, width int) error {
 			if several[i] {
 				such = ", such as"
 			}
-			fmt.Fprintln(w, wrap(fmt.Sprintf("%s %s%s: %s.", plural(k.Cells, "cell"), column.words, such, strings.TrimSuffix(k.Text, ".")), width))
+			fmt.Fprintln(w, wrap(fmt.Sprintf("%s %s%s: %s.", plural(k.Cells, "cell"), column.words, such, strings.TrimSuffix(strings.TrimPrefix(k.Text, "--set: "), ".")), width))
 		}
 	}
 	return nil

@@ -388,19 +388,42 @@ func versusText(v *stat.Verdict) string {
 	return fmt.Sprintf("%+.3g %% p=%.2g", 100*v.Difference.Estimate/math.Abs(v.MeanB), v.Corrected)
 }
 
+// fewPairs is how many pairs are listed of which none can be shown to differ: of more, one line says so.
+const fewPairs = 12
+
+// cannotShow says in one line what every one of many pairs would say: that there are too few seeds.
+func cannotShow(pairs []pairVerdict) string {
+	seeds, low, high := 0, math.MaxInt, 0
+	for _, p := range pairs {
+		if seeds = max(seeds, p.Seeds); p.Needed > 0 {
+			low, high = min(low, p.Needed), max(high, p.Needed)
+		}
+	}
+	text := fmt.Sprintf("WARNING: with %s none of the %d pairs can be shown to differ: at least %d are needed, or fewer pairs, by --filter or --row", plural(seeds, "seed"), len(pairs), pairs[0].Least)
+	if high > 0 {
+		text += fmt.Sprintf("; the differences that were measured take about %d to %d", low, high)
+	}
+	return text + "."
+}
+
 // writeTables prints the tables for people.
 func writeTables(w io.Writer, m *sweep.Manifest, list []*sweptTable, markdown bool, width int) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s\n", m.Scenario, m.Design)
 	if m.Missing > 0 {
-		fmt.Fprintf(&b, "WARNING: %d of %d cells are missing: the sweep is not finished.\n", m.Missing, m.Cells)
+		fmt.Fprintf(&b, "%s\n", wrap(fmt.Sprintf("WARNING: of %s %d were missing when the tables were made: evenkeel collect makes them again.", plural(m.Cells, "cell"), m.Missing), width))
 	}
 	for _, t := range list {
 		b.WriteString("\n" + t.render(markdown, width) + "\n")
 		for _, note := range t.notes(m) {
 			b.WriteString(wrap(note, width) + "\n")
 		}
-		for _, p := range t.pairs {
+		pairs := t.pairs
+		if len(pairs) > fewPairs && !slices.ContainsFunc(pairs, func(p pairVerdict) bool { return p.Seeds >= p.Least }) {
+			b.WriteString(wrap(cannotShow(pairs), width) + "\n")
+			pairs = nil
+		}
+		for _, p := range pairs {
 			b.WriteString(wrap("- "+prefixed(t.columnLabel(p.column), p.String()+p.effect())+".", width) + "\n")
 		}
 		if t.effects != nil {
@@ -483,15 +506,18 @@ func (t *sweptTable) part(from, to int, markdown bool) string {
 		}
 		w.AppendRow(row)
 	}
-	if floors := t.Floors[from:to]; slices.ContainsFunc(floors, func(x float64) bool { return !math.IsNaN(x) }) {
+	if floors := t.Floors[from:to]; slices.ContainsFunc(floors, func(x [2]float64) bool { return !math.IsNaN(x[0]) }) {
 		footer := table.Row{"sampling floor"}
 		for range max(0, len(t.Rows)-1) {
 			footer = append(footer, "")
 		}
 		for _, x := range floors {
 			s := ""
-			if !math.IsNaN(x) {
-				s = strconv.FormatFloat(x, 'g', 4, 64)
+			if !math.IsNaN(x[0]) {
+				s = strconv.FormatFloat(x[0], 'g', 4, 64)
+			}
+			if x[1] > x[0] {
+				s += " to " + strconv.FormatFloat(x[1], 'g', 4, 64)
 			}
 			footer = append(footer, s)
 			if t.base >= 0 {
@@ -716,7 +742,7 @@ func writeTablesJSON(w io.Writer, m *sweep.Manifest, list []*sweptTable) error {
 				}
 				mean, half := meanOf(g)
 				x := groupJSON{Row: named(t.Rows, t.RowLabels[i]), Column: named(t.Columns, t.ColumnLabels[c]), Kind: t.RowKinds[i], Seeds: g.Seeds, Values: g.Values,
-					Mean: finite(mean), Half: finite(half), Floor: finite(t.Floors[c]), Failed: g.Failed, Mixed: g.Mixed}
+					Mean: finite(mean), Half: finite(half), Floor: finite(g.Floor), Failed: g.Failed, Mixed: g.Mixed}
 				if t.versus != nil {
 					x.Versus = newVersus(t.versus[i][c], "")
 				}
@@ -750,7 +776,7 @@ func writeTablesCSV(w io.Writer, list []*sweptTable) error {
 					continue
 				}
 				m, half := meanOf(g)
-				line := append(append(append([]string{t.Metric}, t.RowLabels[i]...), t.ColumnLabels[c]...), t.RowKinds[i], strconv.Itoa(len(g.Values)), number(m), number(half), number(t.Floors[c]),
+				line := append(append(append([]string{t.Metric}, t.RowLabels[i]...), t.ColumnLabels[c]...), t.RowKinds[i], strconv.Itoa(len(g.Values)), number(m), number(half), number(g.Floor),
 					strconv.Itoa(g.Failed), strings.Join(g.Mixed, " "))
 				if t.versus != nil && t.versus[i][c] != nil {
 					v := t.versus[i][c]

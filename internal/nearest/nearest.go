@@ -5,7 +5,7 @@ import "fmt"
 
 // Name returns the known name with the smallest edit distance to name, or "" if none is close enough to be meant.
 func Name(name string, known []string) string {
-	best, least := "", len(name)/2+2
+	best, least := "", max(2, (len(name)+2)/3)+1
 	for _, k := range known {
 		if d := distance(name, k); d < least && d < len(k)/2+2 {
 			best, least = k, d
@@ -14,10 +14,10 @@ func Name(name string, known []string) string {
 	return best
 }
 
-// Hint returns "; did you mean X?" for the nearest known name, or "" where none is near.
+// Hint returns " (did you mean X?)" for the nearest known name, or "" where none is near.
 func Hint(name string, known []string) string {
 	if n := Name(name, known); n != "" {
-		return fmt.Sprintf("; did you mean %s?", n)
+		return fmt.Sprintf(" (did you mean %s?)", n)
 	}
 	return ""
 }

@@ -53,7 +53,7 @@ func NewNSGA2(axes []Axis, o NSGA2Options) (*NSGA2, error) {
 	case len(axes) == 0 || len(axes) > MaxAxes:
 		return nil, fmt.Errorf("NSGA-II over %d axes: there must be 1 to %d", len(axes), MaxAxes)
 	case o.Objectives < 2 || o.Objectives > 16:
-		return nil, fmt.Errorf("NSGA-II with %d objectives: there must be 2 to 16", o.Objectives)
+		return nil, fmt.Errorf("NSGA-II takes 2 to 16 objectives, and %d is given", o.Objectives)
 	case o.Population < 4 || o.Population > 10_000 || o.Population%2 != 0:
 		return nil, fmt.Errorf("NSGA-II with a population of %d: it must be even, from 4 to 10000", o.Population)
 	case o.Generations < 1 || o.Generations > MaxPoints/o.Population:
