@@ -259,6 +259,9 @@ func (c *coordinator) set(ctx context.Context) error {
 				err = fmt.Errorf("the stream is not there yet: %v", err) // which another attempt may find
 			}
 		}()
+		if err = c.withdraw(ctx); err != nil {
+			return err
+		}
 		if q.stream, err = c.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: name, Description: "tasks and results of a sweep of evenkeel", Subjects: []string{subject(plan, taskKind, "*"), subject(plan, resultKind, "*"), subject(plan, deadKind, "*")},
 			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: c.o.Replicas, Duplicates: 10 * time.Minute,
@@ -286,6 +289,20 @@ func (c *coordinator) set(ctx context.Context) error {
 		c.queue.Store(q)
 	}
 	return err
+}
+
+// withdraw takes away the tasks that another build left, which workers of this one refuse until they are given up.
+func (c *coordinator) withdraw(ctx context.Context) error {
+	left, err := c.js.Stream(ctx, stream(c.card.Plan))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if old, err := decodeCard(left.CachedInfo().Config.Metadata[cardKey]); err == nil && old.Program == printable(c.card.Program) {
+		return nil
+	}
+	return left.Purge(ctx, jetstream.WithPurgeSubject(subject(c.card.Plan, taskKind, "*")))
 }
 
 // listen answers questions, and hears what workers remark and which tasks the servers give out no more.

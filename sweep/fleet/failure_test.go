@@ -680,3 +680,66 @@ func TestShortUnitsBeforeLongOnes(t *testing.T) {
 	}
 	f.once(t)
 }
+
+// Who goes on with another build takes no task of the earlier one: its workers would refuse them all until they are given up.
+func TestAnotherBuildGoesOn(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 4, 2)
+	nc := connected(t)
+	dir := t.TempDir()
+	f := open(t, dir, p)
+	ctx, cancel := context.WithCancel(deadline(t))
+	o := quick(Options{Workers: 1, compute: func(ctx context.Context, _ []sweep.Cell) ([]*sweep.Record, error) {
+		cancel()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	o.Program = "v0 earlier"
+	if _, err := Run(ctx, nc, p, f.store, o); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	f.close()
+	f = open(t, dir, p)
+	out, err := Run(deadline(t), nc, p, f.store, quick(Options{Workers: 1, compute: stub}))
+	if err != nil || len(out.Dead) > 0 || out.Ran != p.Cells() {
+		t.Errorf("%v, %+v", err, out)
+	}
+}
+
+// A worker of an earlier build stops taking tasks when the coordinator comes back with another one.
+func TestAWorkerOfAnEarlierBuildIsLeftOut(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 4, 2)
+	nc := connected(t)
+	dir := t.TempDir()
+	f := open(t, dir, p)
+	ctx, cancel := context.WithCancel(deadline(t))
+	ended := make(chan error, 1)
+	late := deadline(t)
+	go func() {
+		ended <- Work(late, nc, WorkOptions{Workers: 4, Program: "v0 earlier", compute: func(ctx context.Context, _ []sweep.Cell) ([]*sweep.Record, error) {
+			cancel()
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}})
+	}()
+	o := quick(Options{})
+	o.Program = "v0 earlier"
+	if _, err := Run(ctx, nc, p, f.store, o); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	f.close()
+	f = open(t, dir, p)
+	go func() { // the new one comes when the old one is gone
+		err := <-ended
+		var refusal *RefusedError
+		if !errors.As(err, &refusal) {
+			t.Errorf("the worker ended with %v", err)
+		}
+		Work(late, nc, WorkOptions{Workers: 1, Program: program, compute: stub})
+	}()
+	out, err := Run(late, nc, p, f.store, quick(Options{}))
+	if err != nil || len(out.Dead) > 0 || out.Ran != p.Cells() {
+		t.Errorf("%v, %+v", err, out)
+	}
+}
