@@ -562,7 +562,7 @@ type Unit struct {
 // lockstep is the largest number of strategies that run side by side on the same tokens.
 const lockstep = 16
 
-// Units cuts a plan into units, in order of variant, then seed.
+// Units cuts a plan into units, in order of variant, then seed. Each has a cell.
 func (p *Plan) Units() (units []Unit) {
 	for from := 0; from < len(p.Pairs); {
 		to := from
@@ -573,7 +573,10 @@ func (p *Plan) Units() (units []Unit) {
 		}
 		for seed := range int(most) {
 			for at := from; at < to; at += lockstep {
-				units = append(units, Unit{at, min(at+lockstep, to), seed})
+				u := Unit{at, min(at+lockstep, to), seed}
+				if slices.ContainsFunc(p.Pairs[u.From:u.To], func(pair [3]int32) bool { return seed < int(pair[2]) }) {
+					units = append(units, u)
+				}
 			}
 		}
 		from = to
