@@ -433,19 +433,26 @@ func unequalToZero(value string) bool {
 const checked = 200
 
 // check loads the scenario of the first variant that can be loaded, and makes sure that no value of an axis is wrong in every
-// combination that was looked at.
+// combination. Where there are too many to look at, what is left of a value may be right.
 func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
 	type value struct{ axis, index int32 }
 	good, bad := map[value]bool{}, map[value]error{}
 	var wrong error
 	tries := 0
 	for i, row := range p.Variants {
-		fresh := first == nil
+		var open []value // that were in no combination that can be loaded
 		for a, n := range row {
-			v := value{int32(a), n}
-			fresh = fresh || n < checked && !good[v]
+			if v := (value{int32(a), n}); n < checked && !good[v] {
+				open = append(open, v)
+			}
 		}
-		if !fresh || tries > 10*checked {
+		if first != nil && len(open) == 0 {
+			continue
+		}
+		if tries > 10*checked {
+			for _, v := range open {
+				delete(bad, v)
+			}
 			continue
 		}
 		tries++
@@ -455,12 +462,10 @@ func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
 		} else if first == nil {
 			first, at = s, i
 		}
-		for a, n := range row {
-			if v := (value{int32(a), n}); err == nil {
+		for _, v := range open {
+			if bad[v] = err; err == nil {
 				good[v] = true
 				delete(bad, v)
-			} else if !good[v] {
-				bad[v] = err
 			}
 		}
 	}

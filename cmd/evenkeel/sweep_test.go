@@ -95,6 +95,8 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{s("-s", "none", "--design", "cma-es:4", "--objective", "maxvio_global"), 2, "has nothing to choose"},
 		{s("-s", "none", "--vary", "tokens=32,64", "--design", "cma-es:4", "--objective", "maxvio_global", "--dry-run"), 2, "there is no plan beforehand"},
 		{s("-s", "none", "--vary", "tokens=32,64", "--design", "ask:4"), 2, "leave out its size"},
+		{s("-s", "none", "--vary", "loss-free.rate=1e-3,1e-2", "--design", "cma-es:4", "--objective", "maxvio_global"), 2, "name none and loss-free: sweep each alone"},
+		{s("--vary", "smebu.rate=1e-3,1e-2", "--vary", "loss-free.rate=1e-3,1e-2", "--design", "ask"), 2, "name smebu and loss-free: sweep each alone"},
 		{s("-s", "none", "--record-loads"), 2, "--record-loads keeps the loads at the steps"},
 		{s("-s", "none", "--workers", "-1"), 2, "--workers is -1"},
 		{s("-s", "none", "--scenario", "nowhere"), 2, `there is no scenario "nowhere"`},
