@@ -28,7 +28,8 @@ type Base struct {
 	Steps      int      // recorded
 	Loads      bool
 
-	mode string // what learns, where an earlier plan of the same search decided it
+	search bool   // its points are a search's, which may ask for what cannot run
+	mode   string // what learns, where an earlier plan of the same search decided it
 }
 
 // Point is one combination of values, one of each axis, and under how many of the seeds it is run; 0 for all.
@@ -314,7 +315,7 @@ const worldSeed = "world_seed=" // begins a setting
 
 // settle fixes what a scenario leaves open, so that all cells agree on it: the file and layer of a trace, seeds, what learns.
 func (p *Plan) settle(b Base) error {
-	s, variant, err := p.check(b.Layer)
+	s, variant, err := p.check(b)
 	if err != nil {
 		return err
 	}
@@ -429,14 +430,21 @@ func unequalToZero(value string) bool {
 	return err == nil && x != 0
 }
 
-// checked is how many values of an axis are tried before a sweep begins.
-const checked = 200
+// Before a sweep begins, so many values of an axis are tried, and those that are wrong in so many other combinations.
+const (
+	checked  = 200
+	replaced = 20
+)
 
 // check loads the scenario of the first variant that can be loaded, and makes sure that no value of an axis is wrong in every
 // combination. Where there are too many to look at, what is left of a value may be right.
-func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
+func (p *Plan) check(b Base) (first *scenarios.Scenario, at int, err error) {
 	type value struct{ axis, index int32 }
+	load := func(row []int32) (*scenarios.Scenario, error) {
+		return p.Scenario.Load(slices.Concat(p.Settings, p.settings(row)), b.Layer)
+	}
 	good, bad := map[value]bool{}, map[value]error{}
+	var fit [][]int32 // variants that can be loaded
 	var wrong error
 	tries := 0
 	for i, row := range p.Variants {
@@ -456,10 +464,10 @@ func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
 			continue
 		}
 		tries++
-		s, err := p.Scenario.Load(slices.Concat(p.Settings, p.VariantSettings(i)), layer)
+		s, err := load(row)
 		if err != nil {
 			wrong = cmp.Or(wrong, err)
-		} else if first == nil {
+		} else if fit = append(fit, row); first == nil {
 			first, at = s, i
 		}
 		for _, v := range open {
@@ -472,9 +480,21 @@ func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
 	if first == nil {
 		return nil, 0, wrong
 	}
+	if b.search {
+		return first, at, nil
+	}
+	// Of a sampled design a value may be in one combination alone, in which it is another that is wrong.
 	for a := range p.Axes {
 		for n := range p.Axes[a].Values {
-			if err := bad[value{int32(a), int32(n)}]; err != nil {
+			err := bad[value{int32(a), int32(n)}]
+			for i := 0; err != nil && i < min(len(fit), replaced); i++ {
+				row := slices.Clone(fit[i*len(fit)/min(len(fit), replaced)])
+				row[a] = int32(n)
+				if _, other := load(row); other == nil {
+					err = nil
+				}
+			}
+			if err != nil {
 				return nil, 0, fmt.Errorf("--vary %s: with %s it cannot run: %w", p.Axes[a].Name, p.Axes[a].Values[n], err)
 			}
 		}

@@ -135,4 +135,12 @@ func TestValuesThatSomeCombinationTakes(t *testing.T) {
 			t.Errorf("%d numbers of experts: %v, want %q", len(x.experts), err, x.said)
 		}
 	}
+	// Of sampled points each may have values of its own, and one that cannot run is no reason to refuse the others.
+	for _, x := range []struct{ topk, said string }{{"6", ""}, {"5000", "--vary topk: with 5000 it"}} {
+		points := slices.Values([]Point{{Values: []string{"16", "2", "32"}}, {Values: []string{"4", x.topk, "48"}}})
+		_, err := New(small(t, "none"), []string{"experts", "topk", "tokens"}, "random:2", points)
+		if x.said == "" && err != nil || x.said != "" && (err == nil || !strings.Contains(err.Error(), x.said)) {
+			t.Errorf("topk %s: %v, want %q", x.topk, err, x.said)
+		}
+	}
 }

@@ -483,9 +483,11 @@ func (p *Plan) Spec(i int) string {
 }
 
 // VariantSettings are those of a variant beside the plan's own.
-func (p *Plan) VariantSettings(variant int) []string {
+func (p *Plan) VariantSettings(variant int) []string { return p.settings(p.Variants[variant]) }
+
+func (p *Plan) settings(variant []int32) []string {
 	list := make([]string, len(p.Axes))
-	for a, n := range p.Variants[variant] {
+	for a, n := range variant {
 		list[a] = p.Axes[a].Name + "=" + p.Axes[a].Values[n]
 	}
 	return list

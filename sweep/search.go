@@ -72,7 +72,7 @@ type Replicates struct {
 
 // NewSession begins a sweep in a folder, which the first Evaluate takes for this process alone.
 func NewSession(dir string, s Session) *Session {
-	s.dir = dir
+	s.dir, s.Base.search = dir, true
 	if s.Steps {
 		s.Axes = append(slices.Clone(s.Axes), "steps")
 	}

@@ -532,6 +532,17 @@ func TestEveryDesignRuns(t *testing.T) {
 	}
 }
 
+// A search goes on where it asked for what cannot run.
+func TestSearchesMayAskForWhatCannotRun(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	code, out, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "experts=int:2..16", "--vary", "topk=int:1..16", "--design", "nsga2:6x4",
+		"--objective", "maxvio_global", "--objective", "affinity_kept", "--json")...)
+	var m sweep.Manifest
+	if err := json.Unmarshal([]byte(out), &m); code != 0 || err != nil || m.Failed == 0 || m.Failed == m.Cells {
+		t.Errorf("exit %d, %v, %d of %d cells failed: %s", code, err, m.Failed, m.Cells, said)
+	}
+}
+
 // FuzzSetFlags: a file of flags is taken or refused in one sentence, whatever is in it.
 func FuzzSetFlags(f *testing.F) {
 	for _, text := range []string{"strategy: [none]\nvary: {tokens: [1, 2]}\nseeds: 3\n", "vary: {a: &x [1], b: *x}", "a: b: c", "- 1", "", "---\n---\n", "seeds: 99999999999999999999",
