@@ -175,7 +175,9 @@ func decodeList[T any](d *json.Decoder, into *[]T) error {
 		if err := d.Decode(&item); err != nil {
 			return err
 		}
-		*into = append(*into, item)
+		if *into = append(*into, item); len(*into) > maxCells {
+			return fmt.Errorf("it has more than %d items", maxCells)
+		}
 	}
 	return delimiter(d, ']')
 }
@@ -206,6 +208,9 @@ func (p *Plan) checkShape() error {
 	case p.Steps < 0 || p.Steps > maxSteps:
 		return fmt.Errorf("recorded_steps is %d: it must be 0 to %d", p.Steps, maxSteps)
 	}
+	if len(p.Strategies) > maxTexts || len(p.Knobs) > design.MaxAxes {
+		return fmt.Errorf("the plan has %d strategies and %d knobs that vary: at most %d and %d can be", len(p.Strategies), len(p.Knobs), maxTexts, design.MaxAxes)
+	}
 	if err := p.checkTexts(); err != nil {
 		return err
 	}
@@ -219,10 +224,7 @@ func (p *Plan) checkShape() error {
 		}
 		seen[s] = true
 	}
-	if err := p.count(); err != nil {
-		return err
-	}
-	return nil
+	return p.count()
 }
 
 // checkTexts bounds the texts.
@@ -360,9 +362,6 @@ func (p *Plan) own(k int) error {
 // checkSpecs makes sure that strategies are known, or described by the plan itself, that knobs are theirs, and that they may have
 // their values.
 func (p *Plan) checkSpecs() error {
-	if len(p.Strategies) > maxTexts || len(p.Knobs) > design.MaxAxes {
-		return fmt.Errorf("the plan has %d strategies and %d knobs that vary: at most %d and %d can be", len(p.Strategies), len(p.Knobs), maxTexts, design.MaxAxes)
-	}
 	if err := p.define(); err != nil {
 		return err
 	}
@@ -515,6 +514,24 @@ func (p *Plan) WriteText(w io.Writer) error {
 	b.Write(after)
 	b.WriteByte('\n')
 	return b.Flush() // which has the first error
+}
+
+// writeWithin is WriteText of a plan that ReadPlan may read again: of at most so many bytes.
+func (p *Plan) writeWithin(w io.Writer, most int) error {
+	return p.WriteText(&bounded{w, most})
+}
+
+// bounded is a writer that takes so many bytes.
+type bounded struct {
+	w    io.Writer
+	left int
+}
+
+func (b *bounded) Write(text []byte) (int, error) {
+	if b.left -= len(text); b.left < 0 {
+		return 0, fmt.Errorf("the plan would be too large to be read again, which takes at most %d bytes: try fewer points, or vary less", maxPlan)
+	}
+	return b.w.Write(text)
 }
 
 // writeList writes a list in pieces.
