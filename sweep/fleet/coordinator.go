@@ -156,7 +156,7 @@ func newCoordinator(nc *nats.Conn, p *sweep.Plan, s *sweep.Store, o Options) (*c
 }
 
 func (c *coordinator) run(ctx context.Context) (err error) {
-	if c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(2*window)); err != nil {
+	if err := c.attach(); err != nil {
 		return err
 	}
 	if err := c.alone(); err != nil {
@@ -204,6 +204,12 @@ func (c *coordinator) run(ctx context.Context) (err error) {
 		}
 	}
 	return explain(err)
+}
+
+// attach prepares the connection. An acknowledgement that was lost, as when a leader steps down, is not waited for.
+func (c *coordinator) attach() (err error) {
+	c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(2*window), jetstream.WithPublishAsyncTimeout(5*time.Second))
+	return err
 }
 
 // explain says what to do about errors of the servers that will stay.

@@ -743,3 +743,52 @@ func TestAWorkerOfAnEarlierBuildIsLeftOut(t *testing.T) {
 		t.Errorf("%v, %+v", err, out)
 	}
 }
+
+// A task whose acknowledgement never comes is published again.
+func TestLostAcknowledgementsAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 1, 2)
+	nc := connected(t)
+	f := open(t, t.TempDir(), p)
+	c, err := newCoordinator(nc, p, f.store, quick(Options{Private: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := deadline(t)
+	if err := errors.Join(c.attach(), c.alone(), c.set(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	sub, err := nc.SubscribeSync(subject(p.Hash(), taskKind, "*")) // who takes what is published, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	whole := c.queue.Load().stream.CachedInfo().Config
+	deaf := whole
+	deaf.Subjects = []string{subject(p.Hash(), resultKind, "*"), subject(p.Hash(), deadKind, "*")}
+	if err := c.js.DeleteConsumer(ctx, whole.Name, takers); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.js.UpdateStream(ctx, deaf); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.publishAll(ctx) }()
+	for range c.units {
+		if _, err := sub.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.js.UpdateStream(ctx, whole); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		info, bad := c.queue.Load().stream.Info(ctx)
+		if err != nil || bad != nil || info.State.Msgs != uint64(len(c.units)) {
+			t.Errorf("%v, %v, %+v", err, bad, info)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it waits for an acknowledgement that was lost")
+	}
+}
