@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -541,6 +542,90 @@ func TestSearchesMayAskForWhatCannotRun(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &m); code != 0 || err != nil || m.Failed == 0 || m.Failed == m.Cells {
 		t.Errorf("exit %d, %v, %d of %d cells failed: %s", code, err, m.Failed, m.Cells, said)
 	}
+}
+
+// within runs f and fails where it takes minutes: of many settings nothing is compared with all others.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan bool)
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Errorf("%s takes too long", what)
+	}
+}
+
+// A table of many columns is cut into parts without looking at all of them for each.
+func TestTablesOfManyColumns(t *testing.T) {
+	const n = 5000
+	p := &sweep.Projection{Metric: "maxvio_global", Rows: []string{"strategy"}, Columns: []string{"rate"}, RowLabels: [][]string{{"none"}}, RowKinds: []string{""},
+		ColumnKinds: make([]string, n), Floors: make([]float64, n), Groups: [][]*sweep.Group{make([]*sweep.Group, n)}}
+	for i := range n {
+		p.ColumnLabels = append(p.ColumnLabels, []string{fmt.Sprint(i)})
+		p.Groups[0][i] = &sweep.Group{Seeds: []uint64{1}, Values: []float64{float64(i)}}
+	}
+	within(t, "the table", func() {
+		text := (&sweptTable{Projection: p, base: -1}).render(false, 80)
+		for line := range strings.Lines(text) {
+			if len([]rune(strings.TrimSuffix(line, "\n"))) > 80 {
+				t.Errorf("a line is longer than 80 columns: %s", line)
+			}
+		}
+		if strings.Count(text, "rate=") != n || !strings.Contains(text, "rate=4999") {
+			t.Errorf("the table has %d of %d columns", strings.Count(text, "rate="), n)
+		}
+	})
+}
+
+// A picture of many settings, each with values of its own, is drawn in time.
+func TestPicturesOfManySettings(t *testing.T) {
+	spec, err := parseAll([]string{"loss-free"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := sweep.Base{Scenario: "uniform", Layer: -1, Strategies: spec, Seeds: []uint64{1}}
+	p, err := sweep.New(b, []string{"tokens", "router.rate", "loss-free.rate"}, "random", func(yield func(sweep.Point) bool) {
+		for i := range 130_000 {
+			if x := fmt.Sprint(1e-6 * float64(i+1)); !yield(sweep.Point{Values: []string{fmt.Sprint(32 + i), x, x}}) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s, err := sweep.Open(dir, p, sweep.Shard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range p.Units() {
+		cells := p.Of(u)
+		records := make([]*sweep.Record, len(cells))
+		for i, c := range cells {
+			records[i] = &sweep.Record{Values: map[string]float64{"maxvio_global": float64(c.Index)}}
+		}
+		if err := s.Put(cells, records); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sweep.Collect(t.Context(), dir, p, nil); err != nil {
+		t.Fatal(err)
+	}
+	r, err := sweep.OpenResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	within(t, "the picture", func() {
+		if _, err := newSweptPictures(r, nil).parallel("maxvio_global"); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // FuzzSetFlags: a file of flags is taken or refused in one sentence, whatever is in it.
