@@ -297,7 +297,8 @@ func (c *coordinator) set(ctx context.Context) error {
 	return err
 }
 
-// withdraw takes away the tasks that another build left, which workers of this one refuse until they are given up.
+// withdraw takes away what another build left: workers of this one would refuse the tasks, and this process the results, until their
+// units are given up.
 func (c *coordinator) withdraw(ctx context.Context) error {
 	left, err := c.js.Stream(ctx, stream(c.card.Plan))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -308,7 +309,7 @@ func (c *coordinator) withdraw(ctx context.Context) error {
 	if old, err := decodeCard(left.CachedInfo().Config.Metadata[cardKey]); err == nil && old.Program == printable(c.card.Program) {
 		return nil
 	}
-	return left.Purge(ctx, jetstream.WithPurgeSubject(subject(c.card.Plan, taskKind, "*")))
+	return errors.Join(left.Purge(ctx, jetstream.WithPurgeSubject(subject(c.card.Plan, taskKind, "*"))), left.Purge(ctx, jetstream.WithPurgeSubject(subject(c.card.Plan, resultKind, "*"))))
 }
 
 // listen answers questions, and hears what workers remark and which tasks the servers give out no more.

@@ -681,7 +681,7 @@ func TestShortUnitsBeforeLongOnes(t *testing.T) {
 	f.once(t)
 }
 
-// Who goes on with another build takes no task of the earlier one: its workers would refuse them all until they are given up.
+// Who goes on with another build takes no task or result of the earlier one: they would be refused until their units are given up.
 func TestAnotherBuildGoesOn(t *testing.T) {
 	t.Parallel()
 	p := plan(t, 4, 2)
@@ -699,9 +699,17 @@ func TestAnotherBuildGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := append(encode(header{Plan: p.Hash(), Format: sweep.Format, Program: o.Program, Worker: "earlier", Attempt: 1}), '\n')
+	if _, err := js.Publish(deadline(t), subject(p.Hash(), resultKind, "0"), result); err != nil {
+		t.Fatal(err)
+	}
 	f = open(t, dir, p)
-	out, err := Run(deadline(t), nc, p, f.store, quick(Options{Workers: 1, compute: stub}))
-	if err != nil || len(out.Dead) > 0 || out.Ran != p.Cells() {
+	out, err := Run(deadline(t), nc, p, f.store, quick(Options{Workers: 1, MaxDeliver: 1, compute: stub}))
+	if err != nil || len(out.Dead) > 0 || out.Garbage > 0 || out.Ran != p.Cells() {
 		t.Errorf("%v, %+v", err, out)
 	}
 }
