@@ -171,7 +171,11 @@ func (e *Effects) fill(d *stat.Decomposition, names []string, blocks bool) {
 	for _, t := range d.Terms {
 		var words []string
 		for _, f := range t.Factors {
-			words = append(words, strings.Replace(names[f], "spec", wholeStrategy, 1))
+			if names[f] == "spec" {
+				words = append(words, wholeStrategy)
+			} else {
+				words = append(words, names[f])
+			}
 		}
 		x := Effect{Name: strings.Join(words, " × "), Order: len(words), DF: t.DF, Share: t.Share}
 		if left > 0 && t.DF > 0 {

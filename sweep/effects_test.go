@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,6 +37,24 @@ func TestEffectsNameWhatVariesTogether(t *testing.T) {
 	grid := effectsOf(t, 3, [][]int{{0, 0}, {0, 1}, {1, 0}, {1, 1}}, func(l []int, s int) float64 { return float64(l[0] + l[1]*s) })
 	if grid.Terms[0].Order == 0 || strings.Contains(strings.Join(grid.Notes, " "), "told:") {
 		t.Errorf("%+v", grid)
+	}
+}
+
+// A parameter is called by its name, whatever words are in it.
+func TestEffectsKeepNames(t *testing.T) {
+	rows, y := [][]int{{0, 0}, {0, 1}, {1, 0}, {1, 1}}, []float64{1, 2, 4, 9}
+	d, err := stat.Decompose(rows, y)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Effects{}
+	e.fill(d, []string{"spec", "spectral.loss-free.rate"}, false)
+	var names []string
+	for _, x := range e.Terms {
+		names = append(names, x.Name)
+	}
+	if !slices.Contains(names, wholeStrategy) || !slices.Contains(names, "spectral.loss-free.rate") {
+		t.Errorf("%q", names)
 	}
 }
 

@@ -3,6 +3,7 @@ package sweep
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -100,7 +101,7 @@ func (h *Folder) enter(p *Plan, change Change) error {
 	case err != nil && change != Extend:
 		return err
 	}
-	return whole.Write(name, p.WriteText)
+	return whole.Write(name, func(w io.Writer) error { return p.writeWithin(w, maxPlan) })
 }
 
 // grows reports whether p differs from an older plan in its points only.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -278,6 +279,39 @@ func TestPlansAreWrittenAsTheyAre(t *testing.T) {
 	long := &Plan{Specs: make([][]int32, 5000), Variants: [][]int32{{}}, Pairs: [][3]int32{{1, 2, 3}}}
 	if want, _ = json.Marshal(long); string(long.Encode()) != string(want)+"\n" {
 		t.Error("a long list is written in another way")
+	}
+}
+
+// What is made can be read again, or is refused before anything runs.
+func TestPlansThatCannotBeReadAreNotMade(t *testing.T) {
+	p := smallPlan(t)
+	n := len(p.Encode())
+	if err := p.writeWithin(io.Discard, n); err != nil {
+		t.Error(err)
+	}
+	if err := p.writeWithin(io.Discard, n-1); err == nil || !strings.Contains(err.Error(), "vary less") {
+		t.Errorf("one byte too many: %v", err)
+	}
+	b := small(t)
+	for _, preset := range strategies.Presets() { // each twice, with another value of every number
+		text := preset.Name
+		separator := ":"
+		for _, k := range preset.Knobs {
+			if low := strconv.FormatFloat(k.Low, 'g', -1, 64); k.Options == nil && low != k.Default {
+				text += separator + k.Name + "=" + low
+				separator = ","
+			}
+		}
+		for _, s := range []string{preset.Name, text} {
+			spec, err := strategies.Parse(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Strategies = append(b.Strategies, spec)
+		}
+	}
+	if _, err := New(b, nil, "grid", grid()); err == nil || !strings.Contains(err.Error(), "knobs that vary") {
+		t.Errorf("all knobs: %v", err)
 	}
 }
 

@@ -28,7 +28,8 @@ type Base struct {
 	Steps      int      // recorded
 	Loads      bool
 
-	mode string // what learns, where an earlier plan of the same search decided it
+	search bool   // its points are a search's, which may ask for what cannot run
+	mode   string // what learns, where an earlier plan of the same search decided it
 }
 
 // Point is one combination of values, one of each axis, and under how many of the seeds it is run; 0 for all.
@@ -337,7 +338,7 @@ const worldSeed = "world_seed=" // begins a setting
 
 // settle fixes what a scenario leaves open, so that all cells agree on it: the file and layer of a trace, seeds, what learns.
 func (p *Plan) settle(b Base) error {
-	s, variant, err := p.check(b.Layer)
+	s, variant, err := p.check(b)
 	if err != nil {
 		return err
 	}
@@ -452,49 +453,73 @@ func unequalToZero(value string) bool {
 	return err == nil && x != 0
 }
 
-// checked is how many values of an axis are tried before a sweep begins.
-const checked = 200
+// Before a sweep begins, so many values of an axis are tried, and those that are wrong in so many other combinations.
+const (
+	checked  = 200
+	replaced = 20
+)
 
 // check loads the scenario of the first variant that can be loaded, and makes sure that no value of an axis is wrong in every
-// combination that was looked at.
-func (p *Plan) check(layer int) (first *scenarios.Scenario, at int, err error) {
+// combination. Where there are too many to look at, what is left of a value may be right.
+func (p *Plan) check(b Base) (first *scenarios.Scenario, at int, err error) {
 	type value struct{ axis, index int32 }
+	load := func(row []int32) (*scenarios.Scenario, error) {
+		return p.Scenario.Load(slices.Concat(p.Settings, p.settings(row)), b.Layer)
+	}
 	good, bad := map[value]bool{}, map[value]error{}
+	var fit [][]int32 // variants that can be loaded
 	var wrong error
 	tries := 0
 	for i, row := range p.Variants {
-		fresh := first == nil
+		var open []value // that were in no combination that can be loaded
 		for a, n := range row {
-			v := value{int32(a), n}
-			fresh = fresh || n < checked && !good[v]
+			if v := (value{int32(a), n}); n < checked && !good[v] {
+				open = append(open, v)
+			}
 		}
-		if !fresh || tries > 10*checked {
+		if first != nil && len(open) == 0 {
+			continue
+		}
+		if tries > 10*checked {
+			for _, v := range open {
+				delete(bad, v)
+			}
 			continue
 		}
 		tries++
-		s, err := p.Scenario.Load(slices.Concat(p.Settings, p.VariantSettings(i)), layer)
+		s, err := load(row)
 		if err != nil {
 			if wrong == nil {
-				wrong = p.blame(i, layer, err)
+				wrong = p.blame(i, b.Layer, err)
 			}
-		} else if first == nil {
+		} else if fit = append(fit, row); first == nil {
 			first, at = s, i
 		}
-		for a, n := range row {
-			if v := (value{int32(a), n}); err == nil {
+		for _, v := range open {
+			if bad[v] = err; err == nil {
 				good[v] = true
 				delete(bad, v)
-			} else if !good[v] {
-				bad[v] = err
 			}
 		}
 	}
 	if first == nil {
 		return nil, 0, wrong
 	}
+	if b.search {
+		return first, at, nil
+	}
+	// Of a sampled design a value may be in one combination alone, in which it is another that is wrong.
 	for a := range p.Axes {
 		for n := range p.Axes[a].Values {
-			if err := bad[value{int32(a), int32(n)}]; err != nil {
+			err := bad[value{int32(a), int32(n)}]
+			for i := 0; err != nil && i < min(len(fit), replaced); i++ {
+				row := slices.Clone(fit[i*len(fit)/min(len(fit), replaced)])
+				row[a] = int32(n)
+				if _, other := load(row); other == nil {
+					err = nil
+				}
+			}
+			if err != nil {
 				return nil, 0, fmt.Errorf("--vary %s: with %s it cannot run: %s", p.Axes[a].Name, p.Axes[a].Values[n], varied(err))
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"evenkeel/scenarios"
@@ -109,6 +110,37 @@ func TestOneLossAmongManyDecidesWhatLearns(t *testing.T) {
 		}
 		if !slices.Contains(p.Settings, want) {
 			t.Errorf("with a coefficient of %s the settings are %v, want %s", coeff, p.Settings, want)
+		}
+	}
+}
+
+// A value is refused where it is wrong in every combination, not where only some were looked at.
+func TestValuesThatSomeCombinationTakes(t *testing.T) {
+	numbers := func(from, to int) (list []string) {
+		for i := from; i <= to; i++ {
+			list = append(list, strconv.Itoa(i))
+		}
+		return list
+	}
+	for _, x := range []struct {
+		experts, topk []string
+		said          string
+	}{
+		{numbers(2, 100), numbers(1, 100), ""},            // most of the first combinations are wrong
+		{numbers(2, 300), []string{"1", "250"}, ""},       // as are some with values that are not looked at for themselves
+		{numbers(2, 100), []string{"1", "101"}, "101 it"}, // in all
+	} {
+		_, err := New(small(t, "none"), []string{"experts", "topk"}, "grid", grid(x.experts, x.topk))
+		if x.said == "" && err != nil || x.said != "" && (err == nil || !strings.Contains(err.Error(), x.said)) {
+			t.Errorf("%d numbers of experts: %v, want %q", len(x.experts), err, x.said)
+		}
+	}
+	// Of sampled points each may have values of its own, and one that cannot run is no reason to refuse the others.
+	for _, x := range []struct{ topk, said string }{{"6", ""}, {"5000", "--vary topk: with 5000 it"}} {
+		points := slices.Values([]Point{{Values: []string{"16", "2", "32"}}, {Values: []string{"4", x.topk, "48"}}})
+		_, err := New(small(t, "none"), []string{"experts", "topk", "tokens"}, "random:2", points)
+		if x.said == "" && err != nil || x.said != "" && (err == nil || !strings.Contains(err.Error(), x.said)) {
+			t.Errorf("topk %s: %v, want %q", x.topk, err, x.said)
 		}
 	}
 }

@@ -179,7 +179,9 @@ func decodeList[T any](d *json.Decoder, into *[]T) error {
 		if err := d.Decode(&item); err != nil {
 			return err
 		}
-		*into = append(*into, item)
+		if *into = append(*into, item); len(*into) > maxCells {
+			return fmt.Errorf("it has more than %d items", maxCells)
+		}
 	}
 	return delimiter(d, ']')
 }
@@ -210,6 +212,9 @@ func (p *Plan) checkShape() error {
 	case p.Steps < 0 || p.Steps > maxSteps:
 		return fmt.Errorf("recorded_steps is %d: it must be 0 to %d", p.Steps, maxSteps)
 	}
+	if len(p.Strategies) > maxTexts || len(p.Knobs) > design.MaxAxes {
+		return fmt.Errorf("the plan has %d strategies and %d knobs that vary: at most %d and %d can be", len(p.Strategies), len(p.Knobs), maxTexts, design.MaxAxes)
+	}
 	if err := p.checkTexts(); err != nil {
 		return err
 	}
@@ -223,10 +228,7 @@ func (p *Plan) checkShape() error {
 		}
 		seen[s] = true
 	}
-	if err := p.count(); err != nil {
-		return err
-	}
-	return nil
+	return p.count()
 }
 
 // checkTexts bounds the texts.
@@ -364,9 +366,6 @@ func (p *Plan) own(k int) error {
 // checkSpecs makes sure that strategies are known, or described by the plan itself, that knobs are theirs, and that they may have
 // their values.
 func (p *Plan) checkSpecs() error {
-	if len(p.Strategies) > maxTexts || len(p.Knobs) > design.MaxAxes {
-		return fmt.Errorf("the plan has %d strategies and %d knobs that vary: at most %d and %d can be", len(p.Strategies), len(p.Knobs), maxTexts, design.MaxAxes)
-	}
 	if err := p.define(); err != nil {
 		return err
 	}
@@ -487,9 +486,11 @@ func (p *Plan) Spec(i int) string {
 }
 
 // VariantSettings are those of a variant beside the plan's own.
-func (p *Plan) VariantSettings(variant int) []string {
+func (p *Plan) VariantSettings(variant int) []string { return p.settings(p.Variants[variant]) }
+
+func (p *Plan) settings(variant []int32) []string {
 	list := make([]string, len(p.Axes))
-	for a, n := range p.Variants[variant] {
+	for a, n := range variant {
 		list[a] = p.Axes[a].Name + "=" + p.Axes[a].Values[n]
 	}
 	return list
@@ -517,6 +518,24 @@ func (p *Plan) WriteText(w io.Writer) error {
 	b.Write(after)
 	b.WriteByte('\n')
 	return b.Flush() // which has the first error
+}
+
+// writeWithin is WriteText of a plan that ReadPlan may read again: of at most so many bytes.
+func (p *Plan) writeWithin(w io.Writer, most int) error {
+	return p.WriteText(&bounded{w, most})
+}
+
+// bounded is a writer that takes so many bytes.
+type bounded struct {
+	w    io.Writer
+	left int
+}
+
+func (b *bounded) Write(text []byte) (int, error) {
+	if b.left -= len(text); b.left < 0 {
+		return 0, fmt.Errorf("the plan would be too large to be read again, which takes at most %d bytes: try fewer points, or vary less", maxPlan)
+	}
+	return b.w.Write(text)
 }
 
 // writeList writes a list in pieces.
@@ -566,7 +585,7 @@ type Unit struct {
 // lockstep is the largest number of strategies that run side by side on the same tokens.
 const lockstep = 16
 
-// Units cuts a plan into units, in order of variant, then seed.
+// Units cuts a plan into units, in order of variant, then seed. Each has a cell.
 func (p *Plan) Units() (units []Unit) {
 	for from := 0; from < len(p.Pairs); {
 		to := from
@@ -577,7 +596,10 @@ func (p *Plan) Units() (units []Unit) {
 		}
 		for seed := range int(most) {
 			for at := from; at < to; at += lockstep {
-				units = append(units, Unit{at, min(at+lockstep, to), seed})
+				u := Unit{at, min(at+lockstep, to), seed}
+				if slices.ContainsFunc(p.Pairs[u.From:u.To], func(pair [3]int32) bool { return seed < int(pair[2]) }) {
+					units = append(units, u)
+				}
 			}
 		}
 		from = to

@@ -419,7 +419,7 @@ func (r *Results) group(p *Projection, kept []bool, values []float64) error {
 	}
 	p.RowLabels, p.ColumnLabels = rowLabels, columnLabels
 	if int64(len(rowLabels))*int64(len(columnLabels)) > maxPlaces {
-		return fmt.Errorf("the table would have %d rows and %d columns: choose others, or --filter", len(rowLabels), len(columnLabels))
+		return fmt.Errorf("the table would have %d rows and %d columns: %w", len(rowLabels), len(columnLabels), ErrTooLarge)
 	}
 	seedOf, err := r.cells.Whole("seed")
 	if err != nil {
@@ -455,50 +455,37 @@ func (r *Results) group(p *Projection, kept []bool, values []float64) error {
 // maxPlaces bounds a table that somebody has to read.
 const maxPlaces = 1 << 20
 
+// ErrTooLarge is that a table would have more than maxPlaces.
+var ErrTooLarge = errors.New("choose others, or --filter")
+
 // keys are the combinations of the values of some columns, in order, and of every cell which one it has.
 func (r *Results) keys(names []string, kept []bool) (of []int32, words [][]string, err error) {
 	of = make([]int32, len(kept))
-	list := make([]labels, len(names))
-	for i, name := range names {
-		if list[i], err = r.labels(name); err != nil {
+	words = [][]string{nil}
+	keys := make([]int64, len(kept))
+	// Combine column by column, so that a key is one number: there are no more combinations than cells.
+	for _, name := range names {
+		l, err := r.labels(name)
+		if err != nil {
 			return nil, nil, err
 		}
-	}
-	// Combine column by column, so that a key is one number.
-	rank := func(index []int32) (order []int32, place map[int32]int32) {
-		seen := map[int32]bool{}
-		for i, k := range index {
+		n := int64(len(l.words))
+		place := map[int64]int32{}
+		for i := range keys {
 			if kept[i] {
-				seen[k] = true
+				keys[i] = int64(of[i])*n + int64(l.index[i])
+				place[keys[i]] = 0
 			}
 		}
-		for k := range seen {
-			order = append(order, k)
-		}
-		slices.Sort(order)
-		place = map[int32]int32{}
-		for i, k := range order {
-			place[k] = int32(i)
-		}
-		return order, place
-	}
-	words = [][]string{nil}
-	for _, l := range list {
-		if int64(len(words))*int64(len(l.words)) > math.MaxInt32 {
-			return nil, nil, fmt.Errorf("%s have too many values together: choose others, or --filter", strings.Join(names, ", "))
-		}
-		for i := range of {
-			of[i] = of[i]*int32(len(l.words)) + l.index[i]
-		}
-		order, place := rank(of)
-		next := make([][]string, len(order))
-		for i, k := range order {
-			next[i] = append(slices.Clone(words[k/int32(len(l.words))]), l.words[k%int32(len(l.words))])
+		next := make([][]string, 0, len(place))
+		for _, k := range slices.Sorted(maps.Keys(place)) {
+			place[k] = int32(len(next))
+			next = append(next, append(slices.Clone(words[k/n]), l.words[k%n]))
 		}
 		words = next
 		for i := range of {
 			if kept[i] {
-				of[i] = place[of[i]]
+				of[i] = place[keys[i]]
 			}
 		}
 	}

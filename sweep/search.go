@@ -50,7 +50,7 @@ func (o Objective) String() string {
 // Session is a sweep whose points depend on what earlier ones found. One that was stopped goes on: what is asked for again is
 // stored already.
 type Session struct {
-	Base    Base // with one strategy
+	Base    Base // with one strategy, or none where an axis names it
 	Axes    []string
 	Design  string // in words: all that decides which points are asked for
 	Steps   bool   // whether trials say how many steps they run
@@ -72,11 +72,27 @@ type Replicates struct {
 
 // NewSession begins a sweep in a folder, which the first Evaluate takes for this process alone.
 func NewSession(dir string, s Session) *Session {
-	s.dir = dir
+	s.dir, s.Base.search = dir, true
 	if s.Steps {
 		s.Axes = append(slices.Clone(s.Axes), "steps")
 	}
 	return &s
+}
+
+// Check says what is wrong with the axes: a trial is judged by one strategy, to which knobs of another mean nothing.
+func (s *Session) Check() error {
+	m := &maker{plan: new(Plan)}
+	if err := m.assign(s.Axes, s.Base.Strategies); err != nil {
+		return err
+	}
+	if len(m.bases) > 1 {
+		var list []string
+		for _, r := range m.plan.rules {
+			list = append(list, r.spec.Preset.Name)
+		}
+		return fmt.Errorf("it searches for the best settings of one strategy, and -s and --vary name %s: sweep each alone", strings.Join(list, " and "))
+	}
+	return nil
 }
 
 // Close gives the folder back.

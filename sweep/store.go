@@ -2,7 +2,6 @@ package sweep
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -168,7 +167,6 @@ type Store struct {
 
 	mu     sync.Mutex
 	done   map[Name]bool
-	failed int
 	f      *os.File
 	synced time.Time
 	timer  *time.Timer // runs while something is written but not synced
@@ -221,10 +219,7 @@ func (s *Store) begin(dir string) error {
 			s.Found.Damaged-- // which scan will count
 		}
 	}
-	found, err := scan(dir, func(n Name, record []byte, _ place) error {
-		if !s.done[n] && isFailure(record) {
-			s.failed++
-		}
+	found, err := scan(dir, func(n Name, _ []byte, _ place) error {
 		s.done[n] = true
 		return nil
 	})
@@ -277,9 +272,6 @@ func (s *Store) append(n Name, record []byte) error {
 // line enters a cell as done, and appends its line.
 func (s *Store) line(into []byte, n Name, record []byte) []byte {
 	s.done[n] = true
-	if isFailure(record) {
-		s.failed++
-	}
 	return appendLine(into, n, record)
 }
 
@@ -327,13 +319,6 @@ func (s *Store) Sync() error {
 	return s.err
 }
 
-// Failed is the number of cells that hold a reason instead of figures.
-func (s *Store) Failed() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failed
-}
-
 // Close has the disk keep all that was put, and gives the file back.
 func (s *Store) Close() error {
 	s.mu.Lock()
@@ -344,6 +329,3 @@ func (s *Store) Close() error {
 	}
 	return s.err
 }
-
-// isFailure reports whether a record has a reason instead of figures.
-func isFailure(record []byte) bool { return bytes.HasPrefix(record, []byte(`{"failed"`)) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -264,5 +265,74 @@ func TestStrategiesOfOneName(t *testing.T) {
 		if groups != len(specs) {
 			t.Errorf("%d groups of %d specs", groups, len(specs))
 		}
+	}
+}
+
+// Every unit has a cell, also where strategies of one variant have differently many seeds: estimates and workers count on it.
+func TestUnitsHaveCells(t *testing.T) {
+	p, err := New(small(t, "loss-free"), []string{"loss-free.rate"}, "uneven", func(yield func(Point) bool) {
+		for i := range 2 * lockstep {
+			seeds := 1
+			if i >= lockstep {
+				seeds = 3
+			}
+			if !yield(Point{Values: []string{fmt.Sprint(1e-3 * float64(i+1))}, Seeds: seeds}) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cells := 0
+	for _, u := range p.Units() {
+		n := len(p.Of(u))
+		if n == 0 {
+			t.Errorf("unit %v has no cell", u)
+		}
+		cells += n
+	}
+	if cells != p.Cells() || cells != 4*lockstep {
+		t.Errorf("the units have %d cells, and the plan %d", cells, p.Cells())
+	}
+	if e, err := p.Estimate(context.Background(), 1); err != nil || e.Failed > 0 {
+		t.Errorf("%v, %+v", err, e)
+	}
+}
+
+// The settings of a sampled design, each with values of its own, are rows of a table, however many; what nobody can read is refused.
+func TestManySettingsMakeATable(t *testing.T) {
+	b := small(t, "loss-free")
+	b.Seeds = []uint64{1}
+	const n = 50_000
+	p, err := New(b, []string{"tokens", "loss-free.rate"}, "bench", func(yield func(Point) bool) {
+		for i := range n {
+			if !yield(Point{Values: []string{fmt.Sprint(32 + i), fmt.Sprint(1e-6 * float64(i+1))}}) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	stubbed(t, dir, p)
+	r, err := OpenResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	q := Query{Metric: "maxvio_global"}
+	r.Defaults(&q)
+	table, err := r.Project(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(table.RowLabels) != n || table.RowLabels[n-1][1] != fmt.Sprint(1e-6*float64(n)) || table.RowLabels[n-1][2] != fmt.Sprint(32+n-1) {
+		t.Errorf("%d rows, the last %q", len(table.RowLabels), table.RowLabels[len(table.RowLabels)-1])
+	}
+	q.Columns, q.Rows = q.Rows[2:], q.Rows[:2]
+	if _, err := r.Project(q); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a table of %d rows and columns: %v", n, err)
 	}
 }

@@ -41,6 +41,9 @@ func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Ax
 		b.Seeds = s.Seeds
 	}
 	session := sweep.Session{Base: b, Axes: names(axes), Options: sweep.Options{Workers: q.workers, Memory: knownMemory()}}
+	if err := session.Check(); err != nil {
+		return fmt.Errorf("--design %s: %w", kind, err)
+	}
 	if kind == "ask" {
 		if size != "" || len(q.objectives) > 0 {
 			return errors.New("--design ask answers with every metric: leave out its size and --objective")

@@ -103,6 +103,8 @@ func TestBadRequestsOfSweeps(t *testing.T) {
 		{s("-s", "none", "--design", "cma-es:4", "--objective", "maxvio_global"), 2, "has nothing to choose"},
 		{s("-s", "none", "--vary", "tokens=32,64", "--design", "cma-es:4", "--objective", "maxvio_global", "--dry-run"), 2, "there is no plan beforehand"},
 		{s("-s", "none", "--vary", "tokens=32,64", "--design", "ask:4"), 2, "leave out its size"},
+		{s("-s", "none", "--vary", "loss-free.rate=1e-3,1e-2", "--design", "cma-es:4", "--objective", "maxvio_global"), 2, "name none and loss-free: sweep each alone"},
+		{s("--vary", "smebu.rate=1e-3,1e-2", "--vary", "loss-free.rate=1e-3,1e-2", "--design", "ask"), 2, "name smebu and loss-free: sweep each alone"},
 		{s("-s", "none", "--record-loads"), 2, "--record-loads keeps the loads at the steps"},
 		{s("-s", "none", "--workers", "-1"), 2, "--workers is -1"},
 		{s("-s", "none", "--scenario", "nowhere"), 2, `there is no scenario "nowhere"`},
@@ -632,6 +634,85 @@ func TestEveryDesignRuns(t *testing.T) {
 		} else if slices.Contains(x.args, "--objective") != (strings.Contains(out, "The best, of ") || strings.Contains(out, "The front, of ")) {
 			t.Errorf("%v: a search does not say what it found: %s", x.args, out)
 		}
+	}
+}
+
+// A search goes on where it asked for what cannot run.
+func TestSearchesMayAskForWhatCannotRun(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	code, out, said := evenkeel(t, sweeping(dir, "-s", "none", "--vary", "experts=int:2..16", "--vary", "topk=int:1..16", "--design", "nsga2:6x4",
+		"--objective", "maxvio_global", "--objective", "affinity_kept", "--json")...)
+	var m sweep.Manifest
+	if err := json.Unmarshal([]byte(out), &m); code != 0 || err != nil || m.Failed == 0 || m.Failed == m.Cells {
+		t.Errorf("exit %d, %v, %d of %d cells failed: %s", code, err, m.Failed, m.Cells, said)
+	}
+}
+
+// A table of many columns is cut into parts without looking at all of them for each: that would take hours.
+func TestTablesOfManyColumns(t *testing.T) {
+	const n = 5000
+	p := &sweep.Projection{Metric: "maxvio_global", Rows: []string{"strategy"}, Columns: []string{"rate"}, RowLabels: [][]string{{"none"}}, RowKinds: []string{""},
+		ColumnKinds: make([]string, n), Floors: make([][2]float64, n), Groups: [][]*sweep.Group{make([]*sweep.Group, n)}}
+	for i := range n {
+		p.ColumnLabels = append(p.ColumnLabels, []string{fmt.Sprint(i)})
+		p.Groups[0][i] = &sweep.Group{Seeds: []uint64{1}, Values: []float64{float64(i)}}
+	}
+	text := (&sweptTable{Projection: p, base: -1}).render(false, 80)
+	for line := range strings.Lines(text) {
+		if len([]rune(strings.TrimSuffix(line, "\n"))) > 80 {
+			t.Errorf("a line is longer than 80 columns: %s", line)
+		}
+	}
+	if strings.Count(text, "rate=") != n || !strings.Contains(text, "rate=4999") {
+		t.Errorf("the table has %d of %d columns", strings.Count(text, "rate="), n)
+	}
+}
+
+// Of a picture of many settings, each with values of its own, none is compared with all others: that would take very long.
+func TestPicturesOfManySettings(t *testing.T) {
+	spec, err := parseAll([]string{"loss-free"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := sweep.Base{Scenario: "uniform", Layer: -1, Strategies: spec, Seeds: []uint64{1}}
+	p, err := sweep.New(b, []string{"tokens", "router.rate", "loss-free.rate"}, "random", func(yield func(sweep.Point) bool) {
+		for i := range 130_000 {
+			if x := fmt.Sprint(1e-6 * float64(i+1)); !yield(sweep.Point{Values: []string{fmt.Sprint(32 + i), x, x}}) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s, err := sweep.Open(dir, p, sweep.Shard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range p.Units() {
+		cells := p.Of(u)
+		records := make([]*sweep.Record, len(cells))
+		for i, c := range cells {
+			records[i] = &sweep.Record{Values: map[string]float64{"maxvio_global": float64(c.Index)}}
+		}
+		if err := s.Put(cells, records); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sweep.Collect(t.Context(), dir, p, nil); err != nil {
+		t.Fatal(err)
+	}
+	r, err := sweep.OpenResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := newSweptPictures(r, nil).parallel("maxvio_global"); err != nil {
+		t.Error(err)
 	}
 }
 

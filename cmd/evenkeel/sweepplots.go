@@ -339,13 +339,14 @@ func (d *sweptPictures) parallel(metric string) (plots.Named, error) {
 	index := make([]map[string]int32, len(t.Rows))
 	for k, n := range t.Rows {
 		var values []string
+		index[k] = map[string]int32{}
 		for _, l := range t.RowLabels {
-			if !slices.Contains(values, l[k]) {
+			if _, seen := index[k][l[k]]; !seen {
+				index[k][l[k]] = 0
 				values = append(values, l[k])
 			}
 		}
 		sortLabels(values)
-		index[k] = map[string]int32{}
 		for i, v := range values {
 			index[k][v] = int32(i)
 			if v == "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -26,7 +27,10 @@ func writeSweepReport(w io.Writer, dir string, width int) error {
 	for _, metric := range reportedMetrics(r) {
 		query.Metric = metric
 		p, err := r.Project(query)
-		if err != nil {
+		if errors.Is(err, sweep.ErrTooLarge) {
+			fmt.Fprintf(w, "\n%s is not shown: %s: evenkeel table %s shows a part.\n", metric, err, dir)
+			continue
+		} else if err != nil {
 			return err
 		}
 		t := &sweptTable{Projection: p, base: -1}

@@ -441,11 +441,17 @@ func prefixed(column, sentence string) string {
 	return column + ": " + sentence
 }
 
+// narrow is the least width of a column: a sign and a space on both sides.
+const narrow = 3
+
 // render lays a table out; one that is too wide is cut into several, each with the labels of the rows.
 func (t *sweptTable) render(markdown bool, width int) string {
 	var parts []string
 	for from := 0; from < len(t.ColumnLabels); {
 		to := len(t.ColumnLabels)
+		if !markdown {
+			to = min(to, from+width/narrow+1)
+		}
 		text := t.part(from, to, markdown)
 		for !markdown && to > from+1 && widest(text) > width {
 			to--

@@ -156,7 +156,7 @@ func newCoordinator(nc *nats.Conn, p *sweep.Plan, s *sweep.Store, o Options) (*c
 }
 
 func (c *coordinator) run(ctx context.Context) (err error) {
-	if c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(2*window)); err != nil {
+	if err := c.attach(); err != nil {
 		return err
 	}
 	if err := c.alone(); err != nil {
@@ -204,6 +204,12 @@ func (c *coordinator) run(ctx context.Context) (err error) {
 		}
 	}
 	return explain(err)
+}
+
+// attach prepares the connection. An acknowledgement that was lost, as when a leader steps down, is not waited for.
+func (c *coordinator) attach() (err error) {
+	c.js, err = jetstream.New(c.nc, jetstream.WithPublishAsyncMaxPending(2*window), jetstream.WithPublishAsyncTimeout(5*time.Second))
+	return err
 }
 
 // explain says what to do about errors of the servers that will stay.
@@ -259,6 +265,9 @@ func (c *coordinator) set(ctx context.Context) error {
 				err = fmt.Errorf("the stream is not there yet: %v", err) // which another attempt may find
 			}
 		}()
+		if err = c.withdraw(ctx); err != nil {
+			return err
+		}
 		if q.stream, err = c.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: name, Description: "tasks and results of a sweep of evenkeel", Subjects: []string{subject(plan, taskKind, "*"), subject(plan, resultKind, "*"), subject(plan, deadKind, "*")},
 			Retention: jetstream.WorkQueuePolicy, Storage: jetstream.FileStorage, Replicas: c.o.Replicas, Duplicates: 10 * time.Minute,
@@ -286,6 +295,21 @@ func (c *coordinator) set(ctx context.Context) error {
 		c.queue.Store(q)
 	}
 	return err
+}
+
+// withdraw takes away what another build left: workers of this one would refuse the tasks, and this process the results, until their
+// units are given up.
+func (c *coordinator) withdraw(ctx context.Context) error {
+	left, err := c.js.Stream(ctx, stream(c.card.Plan))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if old, err := decodeCard(left.CachedInfo().Config.Metadata[cardKey]); err == nil && old.Program == printable(c.card.Program) {
+		return nil
+	}
+	return errors.Join(left.Purge(ctx, jetstream.WithPurgeSubject(subject(c.card.Plan, taskKind, "*"))), left.Purge(ctx, jetstream.WithPurgeSubject(subject(c.card.Plan, resultKind, "*"))))
 }
 
 // listen answers questions, and hears what workers remark and which tasks the servers give out no more.

@@ -680,3 +680,123 @@ func TestShortUnitsBeforeLongOnes(t *testing.T) {
 	}
 	f.once(t)
 }
+
+// Who goes on with another build takes no task or result of the earlier one: they would be refused until their units are given up.
+func TestAnotherBuildGoesOn(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 4, 2)
+	nc := connected(t)
+	dir := t.TempDir()
+	f := open(t, dir, p)
+	ctx, cancel := context.WithCancel(deadline(t))
+	o := quick(Options{Workers: 1, compute: func(ctx context.Context, _ []sweep.Cell) ([]*sweep.Record, error) {
+		cancel()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	o.Program = "v0 earlier"
+	if _, err := Run(ctx, nc, p, f.store, o); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	f.close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := append(encode(header{Plan: p.Hash(), Format: sweep.Format, Program: o.Program, Worker: "earlier", Attempt: 1}), '\n')
+	if _, err := js.Publish(deadline(t), subject(p.Hash(), resultKind, "0"), result); err != nil {
+		t.Fatal(err)
+	}
+	f = open(t, dir, p)
+	out, err := Run(deadline(t), nc, p, f.store, quick(Options{Workers: 1, MaxDeliver: 1, compute: stub}))
+	if err != nil || len(out.Dead) > 0 || out.Garbage > 0 || out.Ran != p.Cells() {
+		t.Errorf("%v, %+v", err, out)
+	}
+}
+
+// A worker of an earlier build stops taking tasks when the coordinator comes back with another one.
+func TestAWorkerOfAnEarlierBuildIsLeftOut(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 4, 2)
+	nc := connected(t)
+	dir := t.TempDir()
+	f := open(t, dir, p)
+	ctx, cancel := context.WithCancel(deadline(t))
+	ended := make(chan error, 1)
+	late := deadline(t)
+	go func() {
+		ended <- Work(late, nc, WorkOptions{Workers: 4, Program: "v0 earlier", compute: func(ctx context.Context, _ []sweep.Cell) ([]*sweep.Record, error) {
+			cancel()
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}})
+	}()
+	o := quick(Options{})
+	o.Program = "v0 earlier"
+	if _, err := Run(ctx, nc, p, f.store, o); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	f.close()
+	f = open(t, dir, p)
+	go func() { // the new one comes when the old one is gone
+		err := <-ended
+		var refusal *RefusedError
+		if !errors.As(err, &refusal) {
+			t.Errorf("the worker ended with %v", err)
+		}
+		Work(late, nc, WorkOptions{Workers: 1, Program: program, compute: stub})
+	}()
+	out, err := Run(late, nc, p, f.store, quick(Options{}))
+	if err != nil || len(out.Dead) > 0 || out.Ran != p.Cells() {
+		t.Errorf("%v, %+v", err, out)
+	}
+}
+
+// A task whose acknowledgement never comes is published again.
+func TestLostAcknowledgementsAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	p := plan(t, 1, 2)
+	nc := connected(t)
+	f := open(t, t.TempDir(), p)
+	c, err := newCoordinator(nc, p, f.store, quick(Options{Private: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := deadline(t)
+	if err := errors.Join(c.attach(), c.alone(), c.set(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	sub, err := nc.SubscribeSync(subject(p.Hash(), taskKind, "*")) // who takes what is published, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	whole := c.queue.Load().stream.CachedInfo().Config
+	deaf := whole
+	deaf.Subjects = []string{subject(p.Hash(), resultKind, "*"), subject(p.Hash(), deadKind, "*")}
+	if err := c.js.DeleteConsumer(ctx, whole.Name, takers); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.js.UpdateStream(ctx, deaf); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- c.publishAll(ctx) }()
+	for range c.units {
+		if _, err := sub.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.js.UpdateStream(ctx, whole); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		info, bad := c.queue.Load().stream.Info(ctx)
+		if err != nil || bad != nil || info.State.Msgs != uint64(len(c.units)) {
+			t.Errorf("%v, %v, %+v", err, bad, info)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("it waits for an acknowledgement that was lost")
+	}
+}

@@ -45,7 +45,7 @@ const (
 	maxReport = 64 << 10
 	maxHeader = 1 << 10 // of a result
 	maxResult = 1 << 28 // lines of a unit
-	maxPlan   = 1 << 30
+	maxPlan   = 1 << 28 // as package sweep reads
 
 	leastTime       = 10 * time.Millisecond
 	mostAckWait     = 24 * time.Hour

@@ -220,11 +220,16 @@ func (w *worker) refusedLately(c card) *RefusedError {
 	return nil
 }
 
-// refuse tells people and the coordinator, once.
+// refuse tells people and the coordinator, once. A sweep that it served, and that came back with another card, it serves no more.
 func (w *worker) refuse(c card, e *RefusedError) {
 	w.mu.Lock()
 	_, known := w.refused[c]
 	w.refused[c] = refusal{e, time.Now()}
+	if s := w.serving[c.Plan]; s != nil {
+		delete(w.serving, c.Plan)
+		s.cancel()
+		w.list()
+	}
 	w.mu.Unlock()
 	if !known {
 		w.note(c.Plan, -1, e.Reason)
