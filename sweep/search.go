@@ -54,6 +54,7 @@ type Session struct {
 	Axes    []string
 	Design  string // in words: all that decides which points are asked for
 	Steps   bool   // whether trials say how many steps they run
+	Keep    bool   // whether what an earlier session asked for stays in the plan: this one may not ask for it again
 	Options Options
 
 	Plan *Plan // of all points so far
@@ -104,6 +105,9 @@ func (s *Session) Close() {
 
 // Evaluate runs trials and returns what they found.
 func (s *Session) Evaluate(ctx context.Context, trials []design.Trial) ([]Replicates, error) {
+	if s.folder == nil && s.Keep {
+		s.keep()
+	}
 	points := slices.Clip(s.points)
 	for _, t := range trials {
 		point := Point{Values: t.Point, Seeds: t.Seeds}
@@ -140,6 +144,35 @@ func (s *Session) Evaluate(ctx context.Context, trials []design.Trial) ([]Replic
 		}
 	}
 	return list, nil
+}
+
+// keep begins with the points of the plan that is in the folder, if it is this session's.
+func (s *Session) keep() {
+	old, err := ReadPlan(filepath.Join(s.dir, PlanFile))
+	if err != nil || old.Design != s.Design {
+		return // Hold says so
+	}
+	values := func(pair [3]int32) (list []string) {
+		for _, name := range s.Axes {
+			is := func(a Axis) bool { return a.Name == name }
+			if a := slices.IndexFunc(old.Axes, is); a >= 0 {
+				list = append(list, old.Axes[a].Values[old.Variants[pair[0]][a]])
+			} else if k := slices.IndexFunc(old.Knobs, is); k >= 0 && old.Specs[pair[1]][1+k] >= 0 {
+				list = append(list, old.Knobs[k].Values[old.Specs[pair[1]][1+k]])
+			}
+		}
+		return list
+	}
+	for _, pair := range old.Pairs {
+		if point := (Point{values(pair), int(pair[2])}); len(point.Values) == len(s.Axes) {
+			s.points = append(s.points, point)
+		}
+	}
+	for _, setting := range old.Settings {
+		if mode, ok := strings.CutPrefix(setting, "router.mode="); ok {
+			s.Base.mode = mode
+		}
+	}
 }
 
 func (s *Session) run(ctx context.Context) error {

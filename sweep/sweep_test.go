@@ -204,6 +204,38 @@ func TestSearchKeepsWhatLearns(t *testing.T) {
 	}
 }
 
+// A session that keeps has in its plan what an earlier one asked for, and what learns stays as that decided it; others begin anew.
+func TestSessionsKeepWhatWasAsked(t *testing.T) {
+	for _, keep := range []bool{true, false} {
+		dir := t.TempDir()
+		asked := 0
+		for i, point := range [][]string{{"0", "32"}, {"0.01", "64"}, {"0", "32"}} {
+			s := NewSession(dir, Session{Base: small(t, "progressive-k"), Axes: []string{"progressive-k.coeff", "tokens"}, Design: "ask", Steps: true, Keep: keep})
+			found, err := s.Evaluate(context.Background(), []design.Trial{{Point: point, Budget: design.Budget{Steps: 3, Seeds: 2}}})
+			s.Close()
+			if !keep && i == 1 { // it would learn, which the folder's plan does not
+				if err == nil {
+					t.Error("another search is taken for this one")
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked = max(asked, s.Plan.Cells())
+			if want := []int{2, 4, 4}[i]; keep && s.Plan.Cells() != want {
+				t.Errorf("session %d: the plan has %d cells, want %d", i, s.Plan.Cells(), want)
+			}
+			if i == 2 && s.Ran != 0 || len(found) != 1 {
+				t.Errorf("session %d ran %d cells, and found %d", i, s.Ran, len(found))
+			}
+		}
+		if !keep && asked != 2 {
+			t.Errorf("a plan has %d cells, of one point", asked)
+		}
+	}
+}
+
 // Strategies of one name are told apart by the knobs in which they differ, beside those that an axis varies.
 func TestStrategiesOfOneName(t *testing.T) {
 	b := small(t, "loss-free", "loss-free:centre=true", "none", "loss-free:rate=0.1")

@@ -115,6 +115,9 @@ func (q *plotRequest) run(dir string, stdout io.Writer) error {
 	default:
 		n, err = d.response(q.metric, q.x)
 	}
+	if errors.Is(err, plots.ErrNothing) {
+		return fmt.Errorf("no cell that is kept has %s, so that there is nothing to draw: evenkeel table %s --metric %s says why", q.metric, dir, q.metric)
+	}
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (q *sweepRequest) adapt(ctx context.Context, b sweep.Base, axes []design.Ax
 		if size != "" || len(q.objectives) > 0 {
 			return errors.New("--design ask answers with every metric: leave out its size and --objective")
 		}
-		session.Design, session.Steps = q.words("ask", axes), true
+		session.Design, session.Steps, session.Keep = q.words("ask", axes), true, true
 		return q.serve(ctx, session, axes, s.Steps, stdin, stdout, stderr)
 	}
 	var objectives []sweep.Objective

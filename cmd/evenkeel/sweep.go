@@ -140,6 +140,11 @@ func (q *sweepRequest) run(ctx context.Context, flags *pflag.FlagSet, stdin io.R
 	if err != nil {
 		return err
 	}
+	for _, note := range q.replaced(axes, b.Settings) {
+		if !q.quiet {
+			fmt.Fprintln(stderr, "evenkeel: note: "+note)
+		}
+	}
 	if kind, _, _ := strings.Cut(q.design, ":"); slices.Contains([]string{"halving", "cma-es", "nsga2", "ask"}, kind) {
 		return q.adapt(ctx, b, axes, stdin, stdout, stderr)
 	}
@@ -199,6 +204,28 @@ func (q *sweepRequest) run(ctx context.Context, flags *pflag.FlagSet, stdin io.R
 	return q.finish(ctx, p, out, found, time.Since(begin), stdout, stderr)
 }
 
+// replaced says which values that were given are of no use, because an axis takes their place.
+func (q *sweepRequest) replaced(axes []design.Axis, settings []string) (notes []string) {
+	given := map[string]string{} // by the name of the axis
+	for _, text := range q.strategies {
+		name, knobs, _ := strings.Cut(text, ":")
+		for setting := range strings.SplitSeq(knobs, ",") {
+			knob, _, _ := strings.Cut(setting, "=")
+			given[name+"."+knob] = "-s " + text
+		}
+	}
+	for _, text := range settings {
+		key, _, _ := strings.Cut(text, "=")
+		given[key] = "the setting " + text
+	}
+	for _, a := range axes {
+		if by, ok := given[a.Name]; ok {
+			notes = append(notes, fmt.Sprintf("--vary %s takes the place of what %s says of it", a.Name, by))
+		}
+	}
+	return notes
+}
+
 // anew says why a sampled design that takes the place of another of its kind does not begin with that one's points, so that none of
 // their cells is of use.
 func (q *sweepRequest) anew(d design.Design) string {
@@ -213,6 +240,9 @@ func (q *sweepRequest) anew(d design.Design) string {
 	}
 	if err := old.Extends(d.Points); err != nil {
 		return err.Error()
+	}
+	if seed := fmt.Sprint("design-seed=", q.designSeed); !strings.HasSuffix(p.Design, seed) {
+		return fmt.Sprintf("the design that is there has another --design-seed (%s), so that this one has other points", p.Design)
 	}
 	return ""
 }

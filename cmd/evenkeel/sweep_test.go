@@ -424,6 +424,25 @@ func TestFrontsOfGenerations(t *testing.T) {
 	}
 }
 
+// What an axis takes the place of is said, and so is that another seed makes another design.
+func TestNotesOfSweeps(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "swept")
+	loud := func(more ...string) []string { return append(sweeping(dir, more...), "--quiet=false") }
+	one := []string{"-s", "loss-free:rate=0.1", "--vary", "loss-free.rate=log:1e-3..1e-1", "--vary", "tokens=32,64", "--design", "halton:3"}
+	code, _, said := evenkeel(t, loud(one...)...)
+	for _, want := range []string{"--vary loss-free.rate takes the place of what -s loss-free:rate=0.1 says of it", "--vary tokens takes the place of what the setting tokens=64 says of it"} {
+		if code != 0 || !strings.Contains(said, want) {
+			t.Errorf("exit %d, want %q: %s", code, want, said)
+		}
+	}
+	if code, _, said = evenkeel(t, loud(append(one, "--extend", "--design-seed", "2")...)...); code != 0 || !strings.Contains(said, "another --design-seed") {
+		t.Errorf("exit %d: %s", code, said)
+	}
+	if code, _, said = evenkeel(t, "plot", dir, "--x", "tokens", "--metric", "task_loss", "--out", filepath.Join(dir, "p.png")); code != 2 || strings.Contains(said, "the result holds nothing") {
+		t.Errorf("exit %d: %s", code, said)
+	}
+}
+
 // Knobs of different strategies are no parameters of one picture.
 func TestPicturesAreOfParametersThatMeet(t *testing.T) {
 	for want, vary := range map[string][]string{
