@@ -77,7 +77,7 @@ expert load is and what routing quality it cost.`,
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(compareCommand(stdout, stderr), frontierCommand(stdout, stderr), sweepCommand(os.Stdin, stdout, stderr), runCommand(stdout, stderr), collectCommand(stdout, stderr), clusterCommand(stdout, stderr), tableCommand(stdout), plotCommand(stdout), scenariosCommand(stdout), strategiesCommand(stdout), inspectCommand(stdout), convertCommand(stdout), fitCommand(stdout), benchCommand(stdout))
+	root.AddCommand(compareCommand(stdout, stderr), frontierCommand(stdout, stderr), sweepCommand(os.Stdin, stdout, stderr), runCommand(stdout, stderr), collectCommand(stdout, stderr), clusterCommand(stdout, stderr), interruptible(tableCommand(stdout)), interruptible(plotCommand(stdout)), scenariosCommand(stdout), strategiesCommand(stdout), interruptible(inspectCommand(stdout)), convertCommand(stdout), fitCommand(stdout), benchCommand(stdout))
 	root.SetFlagErrorFunc(flagError)
 	root.SuggestionsMinimumDistance = 3
 	err := root.ExecuteContext(ctx)
@@ -111,6 +111,22 @@ expert load is and what routing quality it cost.`,
 		return exitFailed
 	}
 	return exitRequest
+}
+
+// interruptible has a command end when its context does, though what it runs does not look: nothing needs to be put right after it.
+func interruptible(c *cobra.Command) *cobra.Command {
+	work := c.RunE
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		done := make(chan error, 1)
+		go func() { done <- work(cmd, args) }()
+		select {
+		case err := <-done:
+			return err
+		case <-cmd.Context().Done():
+			return errInterrupted
+		}
+	}
+	return c
 }
 
 // version is the module's version and commit, as far as the build knows them.
