@@ -76,7 +76,7 @@ func biasUnits(r *sim.Result) (label, sentence string) {
 	if len(factors) == 0 {
 		return "bias b, in units of the score", ""
 	}
-	return "bias b", "Not so under " + strings.Join(factors, ", ") + ", where b is a factor on the scores and 1 changes nothing."
+	return "bias b", "Of " + strings.Join(factors, ", ") + ", b is a factor on the scores instead, and 1 changes nothing."
 }
 
 // biasShots are the shots of a strategy's first run that carry finite biases, in order.

@@ -250,7 +250,7 @@ func TestBiasesThatAreFactorsAreSaidToBe(t *testing.T) {
 		t.Errorf("terms are said to be factors: %s", text)
 	}
 	r.Strategies[1].Traits.Factor = true
-	if text := textOf(svgOf(t, "bias", r)); strings.Contains(text, "in units of the score") || !strings.Contains(text, "under loss-free:rate=0.01, where b is a factor on the scores") {
+	if text := textOf(svgOf(t, "bias", r)); strings.Contains(text, "in units of the score") || !strings.Contains(text, "Of loss-free:rate=0.01, b is a factor on the scores instead") {
 		t.Errorf("factors are said to be terms: %s", text)
 	}
 }

@@ -405,7 +405,9 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 		for j, s := range c.Points {
 			name := ""
 			if j == 0 {
-				name = c.Family
+				if name = c.Family; c.Kind() != "" {
+					name += " (" + c.Kind() + ")"
+				}
 			}
 			if k, ok := s.Metrics["experts_per_token"]; ok && s.Traits.Varies {
 				name = strings.TrimSpace(fmt.Sprintf("%s (%.3g experts a token)", name, k.Mean))
