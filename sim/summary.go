@@ -185,7 +185,7 @@ func floorsOf(c *Config, evaluation int) map[string]float64 {
 		"load_min": g.Min, "experts_dead": g.Dead, "experts_starved": g.Starved,
 	}
 	if c.Layer.Groups > 1 {
-		f["maxvio_device"] = metrics.DeviceFloor(e, k, c.Layer.Groups, evaluation)
+		f["maxvio_device"] = metrics.LimitedDeviceFloor(e, k, c.Layer.Groups, max(1, c.Layer.GroupsKept), evaluation)
 	}
 	if d := len(c.Facts.Domains); d > 1 {
 		f["domain_information"] = metrics.DomainInformationFloor(e, k, d, evaluation)
