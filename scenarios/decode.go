@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -89,6 +90,29 @@ func set(top *yaml.Node, path, value string) error {
 		node = child
 	}
 	return nil
+}
+
+// forgetLimit takes the groups_kept from a file without groups to which settings give groups alone: 1 of 1 is no limit, and 1
+// of 8 would be one that nobody asked for.
+func forgetLimit(top *yaml.Node, settings []string) {
+	set := func(key string) bool {
+		return slices.ContainsFunc(settings, func(s string) bool { return strings.HasPrefix(s, key+"=") })
+	}
+	if !set("groups") || set("groups_kept") {
+		return
+	}
+	kept := -1
+	for i := 0; i < len(top.Content); i += 2 {
+		switch key, value := top.Content[i].Value, top.Content[i+1].Value; {
+		case key == "groups" && value != "1":
+			return
+		case key == "groups_kept":
+			kept = i
+		}
+	}
+	if kept >= 0 {
+		top.Content = slices.Delete(top.Content, kept, kept+2)
+	}
 }
 
 // unplace forgets the lines of a value that no file holds.
