@@ -92,25 +92,25 @@ func set(top *yaml.Node, path, value string) error {
 	return nil
 }
 
-// forgetLimit takes the groups_kept from a file without groups to which settings give groups alone: 1 of 1 is no limit, and 1
-// of 8 would be one that nobody asked for.
+// forgetLimit takes the groups_kept from a file to which settings give groups alone, if there were none before: 1 of 1 is no
+// limit, and 1 of 8 would be one that nobody asked for.
 func forgetLimit(top *yaml.Node, settings []string) {
-	set := func(key string) bool {
-		return slices.ContainsFunc(settings, func(s string) bool { return strings.HasPrefix(s, key+"=") })
+	set := func(start string) bool {
+		return slices.ContainsFunc(settings, func(s string) bool { return strings.HasPrefix(s, start) })
 	}
-	if !set("groups") || set("groups_kept") {
+	if !set("groups=") || set("groups_kept=") {
 		return
 	}
-	kept := -1
+	kept, none := -1, true
 	for i := 0; i < len(top.Content); i += 2 {
-		switch key, value := top.Content[i].Value, top.Content[i+1].Value; {
-		case key == "groups" && value != "1":
-			return
-		case key == "groups_kept":
+		switch top.Content[i].Value {
+		case "groups":
+			none = top.Content[i+1].Value == "1"
+		case "groups_kept":
 			kept = i
 		}
 	}
-	if kept >= 0 {
+	if kept >= 0 && (none || slices.Contains(settings, "groups=1")) {
 		top.Content = slices.Delete(top.Content, kept, kept+2)
 	}
 }

@@ -81,6 +81,8 @@ func TestGroupsAloneLimitNothing(t *testing.T) {
 		{"w2-hot-rank", nil, 8},
 		{"deepseek-v3", []string{"groups=16"}, 4},
 		{"deepseek-v3", nil, 4},
+		{"deepseek-v3", []string{"groups=1"}, 1},
+		{"deepseek-v3", []string{"groups=1", "groups=8"}, 8}, // a model without groups, and devices
 	} {
 		if s, err := Load(c.scenario, c.settings, -1); err != nil || s.GroupsKept != c.kept {
 			t.Errorf("%s %v: %v groups are kept, want %d (%v)", c.scenario, c.settings, s.GroupsKept, c.kept, err)

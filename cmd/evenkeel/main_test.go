@@ -439,6 +439,16 @@ func TestAll(t *testing.T) {
 	}
 }
 
+// Groups beside a model that has none are devices, and limit nothing.
+func TestGroupsBesideAModel(t *testing.T) {
+	for args, limited := range map[string]bool{"--model olmoe --set groups=8": false, "--model olmoe --scenario deepseek-v3": false, "--model deepseek-v3": true} {
+		code, out, stderr := evenkeel(t, append(strings.Fields("compare -s none --steps 2 --seeds 1 --set tokens=128 --set sequence_length=32 --set evaluation_tokens=128"), strings.Fields(args)...)...)
+		if code != 0 || strings.Contains(out, " of 8 groups") != limited {
+			t.Errorf("%s: exit %d, %s%s", args, code, stderr, out)
+		}
+	}
+}
+
 // A scenario whose router is frozen runs without naming a strategy: the losses of the default comparison are left out.
 func TestDefaultOnAFrozenRouter(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
