@@ -56,6 +56,34 @@ func DeviceFloor(experts, topk, groups, tokens int) float64 {
 	return deviceFloors.get(shape{experts, topk, groups, tokens}, simulateDeviceFloor)
 }
 
+// LimitedDeviceFloor is [DeviceFloor] where tokens choose their K experts uniformly within M groups, chosen uniformly too. A
+// token then brings a device many choices or none: with G experts a device, its choices have the variance
+//
+//	(M/D)·(K/M)(1 − 1/M)(MG − K)/(MG − 1) + (K/M)²·(M/D)(1 − M/D),  D = groups,
+//
+// and MaxVio grows with the standard deviation, since loads of many tokens are nearly normal and alike in how they depend on
+// each other.
+func LimitedDeviceFloor(experts, topk, groups, kept, tokens int) float64 {
+	floor := DeviceFloor(experts, topk, groups, tokens)
+	if kept < 1 || kept > groups || kept*(experts/groups) < topk {
+		panic("metrics: the groups kept do not hold K experts")
+	}
+	if kept == groups || floor == 0 {
+		return floor
+	}
+	return floor * math.Sqrt(choiceVariance(experts, topk, groups, kept)/choiceVariance(experts, topk, groups, groups))
+}
+
+// choiceVariance is the variance of how many of its K choices within M groups a token has in one of them.
+func choiceVariance(experts, topk, groups, kept int) float64 {
+	k, m, share := float64(topk), float64(kept), float64(kept)/float64(groups)
+	inside, open := 0.0, m*float64(experts/groups)
+	if kept > 1 {
+		inside = k / m * (1 - 1/m) * (open - k) / (open - 1)
+	}
+	return float64(share*inside) + float64(k/m*(k/m)*share*(1-share))
+}
+
 const (
 	simulatedLengths = 8 // distinct sequence lengths up to which every floor is simulated
 	simulatedTokens  = 8 // sequences shorter than this are never interpolated

@@ -63,6 +63,7 @@ type Traits struct {
 	Noise bool
 	// Transforms: the scores are not the score function of the logits alone.
 	Transforms bool
+	Factor     bool // its bias is a factor on the scores, not a term
 	Drops      bool // it may leave choices out for want of capacity
 	Varies     bool // tokens may have more or fewer than K experts
 	Free       bool // it ignores the group limit

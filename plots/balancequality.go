@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"evenkeel/sim"
 	"gonum.org/v1/plot"
@@ -81,10 +80,7 @@ func tradeNotes(r *sim.Result, trades []trade) []string {
 			absent = append(absent, specOf(s))
 		}
 	}
-	if len(absent) > 0 {
-		notes = append(notes, "Not drawn, because not measured or with another number of experts per token than K: "+strings.Join(absent, ", ")+".")
-	}
-	return notes
+	return append(notes, tradeGaps(trades, absent)...)
 }
 
 // setTradeAxes fits the axes to the points, their intervals and the floor. Zero gets a place of its own left of the

@@ -5,6 +5,7 @@ import (
 	"image/color"
 	"math"
 	"slices"
+	"strings"
 
 	"evenkeel/sim"
 	"gonum.org/v1/plot"
@@ -27,12 +28,13 @@ func Bias(r *sim.Result, scenario string) (Picture, error) {
 	}
 	var panels []panel
 	low, high := math.Inf(1), math.Inf(-1)
+	label, factors := biasUnits(r)
 	for _, s := range r.Strategies {
 		shots := biasShots(r, s)
 		if len(shots) == 0 {
 			continue
 		}
-		p := newPlot("step", "bias b, in units of the score")
+		p := newPlot("step", label)
 		p.X.Tick.Marker = roundTicks{Count: 4, Whole: true}
 		p.Y.Tick.Marker = roundTicks{Count: 5}
 		addBiases(p, shots)
@@ -55,12 +57,26 @@ func Bias(r *sim.Result, scenario string) (Picture, error) {
 	}
 	return sheet{
 		title: biasTitle,
-		caption: caption(r, scenario, "The bias b is added to the scores for the choice only; it is drawn as it stood at the step.", firstSeed(r),
+		caption: caption(r, scenario, "The bias b is added to the scores for the choice only; it is drawn as it stood at the step.", factors, firstSeed(r),
 			fmt.Sprintf("Thin lines: the %s experts, dark to light by their last bias; black dashes: their mean (common-mode drift).", count(r.Layer.Experts)),
 			axes, g.events.legend),
 		height: g.height(),
 		body:   func(c draw.Canvas) { g.draw(draw.Crop(c, 0, -4, 0, 0)) },
 	}.picture(), nil
+}
+
+// biasUnits is the label of the biases, and a sentence on those that are factors, if any is drawn.
+func biasUnits(r *sim.Result) (label, sentence string) {
+	var factors []string
+	for _, s := range r.Strategies {
+		if s.Traits.Factor && len(biasShots(r, s)) > 0 {
+			factors = append(factors, specOf(s))
+		}
+	}
+	if len(factors) == 0 {
+		return "bias b, in units of the score", ""
+	}
+	return "bias b", "Of " + strings.Join(factors, ", ") + ", b is a factor on the scores instead, and 1 changes nothing."
 }
 
 // biasShots are the shots of a strategy's first run that carry finite biases, in order.

@@ -67,11 +67,8 @@ func firstSeed(r *sim.Result) string {
 // heading names a strategy above its panel, with what sets it apart from one that could be used.
 func heading(s *sim.StrategyResult, remark string) string {
 	var marks []string
-	switch {
-	case s.Traits.Bound:
-		marks = append(marks, "bound")
-	case !s.Traits.Causal:
-		marks = append(marks, "not causal")
+	if kind := s.Traits.Kind(); kind != "" {
+		marks = append(marks, kind)
 	}
 	if remark != "" {
 		marks = append(marks, remark)

@@ -20,8 +20,12 @@ const frontierTitle = "At equal imbalance: affinity lost along each strategy's s
 func Frontier(r *sim.Result, curves []*sim.Curve, scenario string) (Picture, error) {
 	var lines []strengthLine
 	var all []trade
+	var absent []string
 	for i, c := range curves {
 		l := strengthLine{look: lookOf(i), label: oneLine(c.Family)}
+		if kind := c.Kind(); kind != "" {
+			l.label += " (" + kind + ")"
+		}
 		for _, s := range c.Points {
 			if t, ok := tradeOf(s); ok {
 				t.look = l.look
@@ -30,6 +34,8 @@ func Frontier(r *sim.Result, curves []*sim.Curve, scenario string) (Picture, err
 		}
 		if len(l.points) > 0 {
 			lines, all = append(lines, l), append(all, l.points...)
+		} else {
+			absent = append(absent, oneLine(c.Family))
 		}
 	}
 	for _, s := range r.Strategies {
@@ -53,7 +59,7 @@ func Frontier(r *sim.Result, curves []*sim.Curve, scenario string) (Picture, err
 	legend := strengthLegend{lines: lines, bound: len(bounds) > 0}
 	return sheet{
 		title:   frontierTitle,
-		caption: caption(r, scenario, frontierNotes(r, lines, len(bounds) > 0)...),
+		caption: caption(r, scenario, append(frontierNotes(r, len(bounds) > 0), tradeGaps(all, absent)...)...),
 		height:  430,
 		body: func(c draw.Canvas) {
 			side := legend.width()
@@ -82,7 +88,7 @@ func WriteFrontier(dir string, r *sim.Result, curves []*sim.Curve, scenario stri
 	return err
 }
 
-func frontierNotes(r *sim.Result, lines []strengthLine, bound bool) []string {
+func frontierNotes(r *sim.Result, bound bool) []string {
 	notes := []string{"Loads and affinity: " + evaluation(r) + ".",
 		"Each line is one strategy, its points in the order of their strength, from strength 0 where that is another strategy."}
 	if len(r.Seeds) > 1 {

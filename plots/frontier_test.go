@@ -23,6 +23,38 @@ func curvesOf(r *sim.Result) (curves []*sim.Curve) {
 	return curves
 }
 
+func TestFrontierSaysWhatIsNotDrawnAndWhatIsNotCausal(t *testing.T) {
+	m := usual
+	m.specs = []string{"none", "expert-choice", "loss-free", "aux-loss"}
+	r := m.result()
+	r.Strategies[2].Traits.Varies = true
+	low := r.Strategies[3].Metrics["maxvio_global"]
+	low.Mean, low.Low, low.High = -0.292, nil, nil
+	r.Strategies[3].Metrics["maxvio_global"] = low
+	p, err := Frontier(r, curvesOf(r), "pretraining")
+	if err != nil {
+		t.Fatal(err)
+	}
+	svg, err := p.SVG()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const below = "A MaxVio below 0, which a capacity below the even share gives, is drawn at 0."
+	for text, wants := range map[string][]string{
+		textOf(svg):                            {"per token than K: loss-free.", "expert-choice (not causal)", below},
+		textOf(svgOf(t, "balance-quality", r)): {"per token than K: loss-free.", "aux-loss (MaxVio −0.29)", below},
+	} {
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("no %q in %s", want, text)
+			}
+		}
+	}
+	if text := textOf(svgOf(t, "balance-quality", usual.result())); strings.Contains(text, below) {
+		t.Errorf("no MaxVio is below 0 here: %s", text)
+	}
+}
+
 func TestFrontierDrawsEveryCase(t *testing.T) {
 	for name, r := range cases() {
 		p, err := Frontier(r, curvesOf(r), "pretraining")

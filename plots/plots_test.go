@@ -226,6 +226,35 @@ func TestCaptionsOwnUp(t *testing.T) {
 	}
 }
 
+// The points and domains of a rule that assigns in training only are of each token's own K best, which is causal.
+func TestFiguresNameARuleAsTheTableDoes(t *testing.T) {
+	m := usual
+	m.specs = []string{"none", "sinkhorn", "expert-choice"}
+	r := m.result()
+	r.Strategies[1].Traits.Causal, r.Strategies[1].Traits.TrainingOnly = false, true
+	for _, name := range []string{"balance-quality", "domains", "load-heatmap"} {
+		text := textOf(svgOf(t, name, r))
+		for _, s := range r.Strategies[1:] {
+			if want := s.Traits.Spec + " (" + s.Traits.Kind() + ")"; !strings.Contains(text, want) {
+				t.Errorf("%s does not say %q: %s", name, want, text)
+			}
+		}
+	}
+}
+
+func TestBiasesThatAreFactorsAreSaidToBe(t *testing.T) {
+	m := usual
+	m.specs = []string{"loss-free", "loss-free:rate=0.01"}
+	r := m.result()
+	if text := textOf(svgOf(t, "bias", r)); !strings.Contains(text, "in units of the score") || strings.Contains(text, "factor on the scores") {
+		t.Errorf("terms are said to be factors: %s", text)
+	}
+	r.Strategies[1].Traits.Factor = true
+	if text := textOf(svgOf(t, "bias", r)); strings.Contains(text, "in units of the score") || !strings.Contains(text, "Of loss-free:rate=0.01, b is a factor on the scores instead") {
+		t.Errorf("factors are said to be terms: %s", text)
+	}
+}
+
 func TestZeroMaxVioIsLeftOutAndSaid(t *testing.T) {
 	m := usual
 	m.specs, m.seeds, m.steps = m.specs[:1], 1, 20

@@ -1,7 +1,10 @@
 package plots
 
 import (
+	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"evenkeel/sim"
 	"gonum.org/v1/plot/plotter"
@@ -13,6 +16,7 @@ type trade struct {
 	spec, family, zero string
 	look               look
 	bound              bool
+	below              bool     // its MaxVio is less than 0, where it is drawn
 	x, y               measured // global MaxVio; quality lost
 }
 
@@ -67,8 +71,12 @@ func tradeOf(s *sim.StrategyResult) (trade, bool) {
 		t.x, hasX = measured{0, math.NaN(), math.NaN()}, true
 	}
 	if t.x.mean < exactlyEven {
+		remark := "MaxVio 0"
+		if t.below = t.x.mean <= -exactlyEven; t.below {
+			remark = fmt.Sprintf("MaxVio −%.2g", -t.x.mean)
+		}
 		t.x = measured{0, math.NaN(), math.NaN()}
-		t.label = heading(s, "MaxVio 0")
+		t.label = heading(s, remark)
 	}
 	return t, hasX && hasY && drawable(t.x.mean, false) && drawable(t.y.mean, false)
 }
@@ -86,6 +94,17 @@ func beyondFirst(r *sim.Result, i int) measured {
 		}
 	}
 	return m
+}
+
+// tradeGaps are sentences on what is not drawn, or not where it belongs.
+func tradeGaps(trades []trade, absent []string) (notes []string) {
+	if slices.ContainsFunc(trades, func(t trade) bool { return t.below }) {
+		notes = append(notes, "A MaxVio below 0, which a capacity below the even share gives, is drawn at 0.")
+	}
+	if len(absent) > 0 {
+		notes = append(notes, "Not drawn, because not measured or with another number of experts per token than K: "+strings.Join(absent, ", ")+".")
+	}
+	return notes
 }
 
 // exactlyEven is the MaxVio below which a strategy is drawn at 0.

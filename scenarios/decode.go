@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -89,6 +90,29 @@ func set(top *yaml.Node, path, value string) error {
 		node = child
 	}
 	return nil
+}
+
+// forgetLimit takes the groups_kept from a file to which settings give groups alone, if there were none before: 1 of 1 is no
+// limit, and 1 of 8 would be one that nobody asked for.
+func forgetLimit(top *yaml.Node, settings []string) {
+	set := func(start string) bool {
+		return slices.ContainsFunc(settings, func(s string) bool { return strings.HasPrefix(s, start) })
+	}
+	if !set("groups=") || set("groups_kept=") {
+		return
+	}
+	kept, none := -1, true
+	for i := 0; i < len(top.Content); i += 2 {
+		switch top.Content[i].Value {
+		case "groups":
+			none = top.Content[i+1].Value == "1"
+		case "groups_kept":
+			kept = i
+		}
+	}
+	if kept >= 0 && (none || slices.Contains(settings, "groups=1")) {
+		top.Content = slices.Delete(top.Content, kept, kept+2)
+	}
 }
 
 // unplace forgets the lines of a value that no file holds.

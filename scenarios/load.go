@@ -180,6 +180,7 @@ func read(file, name string, text []byte, settings []string, layer int, open ope
 	if err != nil {
 		return nil, err
 	}
+	forgetLimit(top, settings)
 	for _, s := range settings {
 		path, value, ok := strings.Cut(s, "=")
 		if !ok || path == "" {

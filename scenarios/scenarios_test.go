@@ -66,6 +66,30 @@ func TestMistakesNameTheirPlace(t *testing.T) {
 	}
 }
 
+// Groups alone are devices, also where the file spells out that it has none.
+func TestGroupsAloneLimitNothing(t *testing.T) {
+	for _, c := range []struct {
+		scenario string
+		settings []string
+		kept     int
+	}{
+		{"pretraining", []string{"groups=8"}, 8},
+		{"pretraining", []string{"groups=8", "groups_kept=3"}, 3},
+		{"pretraining", []string{"groups_kept=1", "groups=8"}, 1},
+		{"pretraining", []string{"groups=1"}, 1},
+		{"uniform", []string{"groups=8"}, 8},
+		{"w2-hot-rank", nil, 8},
+		{"deepseek-v3", []string{"groups=16"}, 4},
+		{"deepseek-v3", nil, 4},
+		{"deepseek-v3", []string{"groups=1"}, 1},
+		{"deepseek-v3", []string{"groups=1", "groups=8"}, 8}, // a model without groups, and devices
+	} {
+		if s, err := Load(c.scenario, c.settings, -1); err != nil || s.GroupsKept != c.kept {
+			t.Errorf("%s %v: %v groups are kept, want %d (%v)", c.scenario, c.settings, s.GroupsKept, c.kept, err)
+		}
+	}
+}
+
 func TestSettingsReachEveryKey(t *testing.T) {
 	s, err := Load("pretraining", []string{"experts=128", "topk=8", "tokens=1000", "steps=7", "score=softmax", "groups=4",
 		"groups_kept=2", "width=32", "router.rate=0.5", "synthetic.domains.1.share=0.25", "synthetic.energy.type=0.5"}, -1)

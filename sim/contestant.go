@@ -31,6 +31,7 @@ type contestant struct {
 	chosen, fresh moe.Counts
 	wanted        moe.Counts // before drops, where there are any
 	device        []int64
+	share         float64 // of the choices asked for that the step kept, where loads are against all of them; else 1
 
 	// By tile, so that sums have one order whoever computed them.
 	affinity []float64 // Σ s* over the chosen
@@ -250,15 +251,18 @@ func (x *contestant) measure(b *moe.Batch, o *oracle, step int) {
 	if x.experts != nil {
 		row.AffinityKept = nan // they have no part in the oracle's affinities
 	}
-	if x.traits.Drops {
-		row.DropRate = dropRate(x.assigned, len(b.Tiles))
-		if !x.traits.Varies {
-			row.MaxVio = float64((1+row.MaxVio)*nominal(n.All, float64(b.Total)*float64(x.layer.TopK))) - 1
-		}
-	}
 	if x.layer.Groups > 1 && x.traits.Idle == 0 {
 		x.device = metrics.GroupLoads(n.All, x.layer.Groups, x.device)
 		row.MaxVioDevice = metrics.MaxVio(x.device)
+	}
+	x.share = 1
+	if x.traits.Drops {
+		row.DropRate = dropRate(x.assigned, len(b.Tiles))
+		if !x.traits.Varies {
+			x.share = nominal(n.All, float64(b.Total)*float64(x.layer.TopK))
+			row.MaxVio, row.MaxVioDevice = against(row.MaxVio, x.share), against(row.MaxVioDevice, x.share)
+			row.LoadVariance *= x.share * x.share
+		}
 	}
 	if bias := x.strategy.Bias(); bias != nil {
 		row.BiasSpread, row.BiasMean = spread(bias)
@@ -301,7 +305,7 @@ func (x *contestant) shoot(step int) {
 	}
 	if total > 0 {
 		for e, v := range x.chosen.All {
-			shot.Load[e] = float32(float64(v) * float64(x.real) / float64(total))
+			shot.Load[e] = float32(float64(v) * float64(x.real) / float64(total) * x.share)
 		}
 	}
 	shot.Bias = append(shot.Bias, x.strategy.Bias()...)

@@ -72,6 +72,36 @@ func TestDropRateOfUniformTokens(t *testing.T) {
 	}
 }
 
+// What steps and shots show of one step agrees, and a capacity of a multiple of TK/E bounds it.
+func TestLoadsOfRulesThatDropAreAgainstAllChoices(t *testing.T) {
+	c := configure(t, "pretraining", []string{"tokens=1024", "steps=12", "seeds=[1]", "evaluation_tokens=1024", "groups=8"}, sim.Frozen,
+		"capacity:factor=1", "capacity:factor=1,per=device", "none")
+	for i, s := range run(t, c).Strategies {
+		x := s.Runs[0]
+		for j, shot := range x.Shots {
+			row, sum, largest, variance := x.Steps[j], 0.0, 0.0, 0.0
+			for _, r := range shot.Load {
+				sum, largest = sum+float64(r), max(largest, float64(r))
+			}
+			n := float64(len(shot.Load))
+			for _, r := range shot.Load {
+				variance += (float64(r) - sum/n) * (float64(r) - sum/n) / n
+			}
+			kept := 1 - row.DropRate
+			if !s.Traits.Drops {
+				kept = 1
+			}
+			if math.Abs(sum/n-kept) > 1e-6 || math.Abs(largest-1-row.MaxVio) > 1e-6 || math.Abs(variance-row.LoadVariance) > 1e-6 {
+				t.Errorf("%s, step %d: loads have mean %.4f, maximum %.4f and variance %.4f; the step keeps %.4f, MaxVio %.4f, variance %.4f",
+					s.Traits.Spec, row.Step, sum/n, largest, variance, kept, row.MaxVio, row.LoadVariance)
+			}
+			if i == 1 && row.MaxVioDevice > 1e-9 {
+				t.Errorf("step %d: a device has %.4f more than its capacity", row.Step, row.MaxVioDevice)
+			}
+		}
+	}
+}
+
 // Loads are those of the experts that compute: alike here, where zero experts counted too would leave MaxVio at E/N − 1.
 func TestLoadsLeaveOutZeroExperts(t *testing.T) {
 	c := configure(t, "uniform", []string{"tokens=2048", "experts=48", "topk=6", "steps=8", "seeds=[1]"}, sim.Frozen, "null-experts:zero=16")

@@ -182,14 +182,17 @@ func (x *contestant) conclude(y *tally, domains int) {
 		share = nominal(y.load, float64(y.routed)*k)
 	}
 	l := metrics.Measure(y.load[:x.real])
-	v["maxvio_global"], v["load_variance"], v["load_cv"] = float64((1+l.MaxVio)*share)-1, l.Variance, l.CV
+	v["maxvio_global"], v["load_variance"], v["load_cv"] = against(l.MaxVio, share), l.Variance*share*share, l.CV
 	if y.routed > y.tokens {
 		v["maxvio_useful"] = metrics.MaxVio(y.useful[:x.real])
 	}
-	v["load_entropy"], v["load_gini"], v["load_jain"], v["load_min"] = l.Entropy, l.Gini, l.Jain, l.Min
+	v["load_entropy"], v["load_gini"], v["load_jain"], v["load_min"] = l.Entropy, l.Gini, l.Jain, l.Min*share
 	v["experts_dead"], v["experts_starved"] = float64(l.Dead), float64(l.Starved)
 	if x.layer.Groups > 1 && x.traits.Idle == 0 {
 		v["maxvio_device"] = metrics.MaxVio(metrics.GroupLoads(y.load, x.layer.Groups, nil))
+		if x.traits.Drops {
+			v["maxvio_device"] = against(v["maxvio_device"], share)
+		}
 	}
 	if x.experts != nil {
 		v["task_loss"] = y.error / y.target
@@ -226,6 +229,9 @@ func nominal(n []int64, asked float64) float64 {
 	}
 	return float64(kept) / asked
 }
+
+// against turns a MaxVio against what is kept into one against what was asked for, of which so large a share is kept.
+func against(vio, share float64) float64 { return float64((1+vio)*share) - 1 }
 
 // relative turns counts into loads relative to their mean over the real experts; without any count they are NaN.
 func relative(n []int64, real int) []float64 {

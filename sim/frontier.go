@@ -16,6 +16,9 @@ type Curve struct {
 	Points []*StrategyResult // in the order of their strengths, the weakest first
 }
 
+// Kind is that of the strategy, not of what it is at strength 0; see [moe.Traits.Kind].
+func (c *Curve) Kind() string { return c.Points[len(c.Points)-1].Traits.Kind() }
+
 // place is a point of a curve on one seed: ln MaxVio of the evaluation and a quality there.
 type place struct{ vio, quality float64 }
 

@@ -96,7 +96,7 @@ type StepRow struct {
 // Shot is the state at one step.
 type Shot struct {
 	Step int
-	Load []float32 // relative load r_e
+	Load []float32 // relative load r_e, against TK/E where choices are dropped
 	Bias []float32 // b_e, nil where there is none
 }
 

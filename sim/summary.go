@@ -101,7 +101,7 @@ func (s *StrategyResult) estimate(floors map[string]float64) {
 			continue
 		}
 		if !ok {
-			s.Notes = append(s.Notes, fmt.Sprintf("%s is the mean of the %d seeds of %d that have one: the others had not settled", key, len(values), len(s.Runs)))
+			s.Notes = append(s.Notes, settledNote(key, len(values), len(s.Runs)))
 		}
 		e := Estimate{}
 		e.Mean, e.Low, e.High = metrics.MeanInterval(values)
@@ -113,6 +113,14 @@ func (s *StrategyResult) estimate(floors map[string]float64) {
 		}
 		s.Metrics[key] = e
 	}
+}
+
+// settledNote says of how many seeds a mean is, where that is not all of them.
+func settledNote(key string, of, all int) string {
+	if of == 1 {
+		return fmt.Sprintf("%s is that of the one seed of %d that has one: the others had not settled", key, all)
+	}
+	return fmt.Sprintf("%s is the mean of the %d seeds of %d that have one: the others had not settled", key, of, all)
 }
 
 // recoveries fills the recoveries from the runs.
@@ -177,7 +185,7 @@ func floorsOf(c *Config, evaluation int) map[string]float64 {
 		"load_min": g.Min, "experts_dead": g.Dead, "experts_starved": g.Starved,
 	}
 	if c.Layer.Groups > 1 {
-		f["maxvio_device"] = metrics.DeviceFloor(e, k, c.Layer.Groups, evaluation)
+		f["maxvio_device"] = metrics.LimitedDeviceFloor(e, k, c.Layer.Groups, max(1, c.Layer.GroupsKept), evaluation)
 	}
 	if d := len(c.Facts.Domains); d > 1 {
 		f["domain_information"] = metrics.DomainInformationFloor(e, k, d, evaluation)

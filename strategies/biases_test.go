@@ -627,3 +627,13 @@ func TestBiasWarnings(t *testing.T) {
 		}
 	}
 }
+
+// Figures tell a bias that is a factor from one that is a term.
+func TestFactorsAreDeclared(t *testing.T) {
+	layer := moe.Layer{Experts: 8, TopK: 2, Groups: 1, GroupsKept: 1, Score: moe.Sigmoid}
+	for spec, want := range map[string]bool{"multiplicative-bias": true, "loss-free": false, "none": false} {
+		if got := mustBuild(t, layer, spec).Traits().Factor; got != want {
+			t.Errorf("%s: a factor is %v", spec, got)
+		}
+	}
+}

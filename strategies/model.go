@@ -18,8 +18,11 @@ type Model struct {
 
 // Settings are the keys of a scenario that give it the model's shape.
 func (m *Model) Settings() []string {
-	return []string{fmt.Sprintf("experts=%d", m.Experts), fmt.Sprintf("topk=%d", m.TopK), fmt.Sprintf("groups=%d", m.Groups),
-		fmt.Sprintf("groups_kept=%d", m.GroupsKept), "score=" + m.Score, "gate=" + m.Gate, fmt.Sprintf("gate_scale=%g", m.GateScale)}
+	list := []string{fmt.Sprintf("experts=%d", m.Experts), fmt.Sprintf("topk=%d", m.TopK), fmt.Sprintf("groups=%d", m.Groups)}
+	if m.Groups > 1 { // 1 of 1 would be a limit of groups that are asked for beside the model
+		list = append(list, fmt.Sprintf("groups_kept=%d", m.GroupsKept))
+	}
+	return append(list, "score="+m.Score, "gate="+m.Gate, fmt.Sprintf("gate_scale=%g", m.GateScale))
 }
 
 // Fits reports whether a layer has the model's shape.

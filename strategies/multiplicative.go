@@ -52,6 +52,8 @@ more steps. Centring holds the sum of b, which is not neutral for a factor.`,
 // product chooses by a = s·b in place of s + b.
 type product struct{ topK }
 
+func (product) declare(t *moe.Traits) { t.Factor = true }
+
 func (p product) choose(t *moe.Tile, s, bias []float32, w *moe.Scratch, mask []uint64) {
 	for e, b := range bias {
 		to, from := (*vec.Row)(w.Adjusted[e*vec.Lanes:]), (*vec.Row)(s[e*vec.Lanes:])

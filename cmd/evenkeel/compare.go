@@ -17,6 +17,7 @@ import (
 	"evenkeel/experiment"
 	"evenkeel/internal/nearest"
 	"evenkeel/internal/vec"
+	"evenkeel/moe"
 	"evenkeel/scenarios"
 	"evenkeel/sim"
 	"evenkeel/strategies"
@@ -281,7 +282,35 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 	if f := s.Facts(); len(q.strategies) == 0 && (s.Task.Experts == experiment.LearnedExperts || f.Waste || f.Aggregate) {
 		specs = slices.DeleteFunc(specs, func(spec strategies.Spec) bool { return spec.Preset.Family == "bounds" })
 	}
+	if frozen := s.Router.Mode == sim.Frozen || s.Layer().Score == moe.Stored; len(q.strategies) == 0 && frozen {
+		return planWithoutLosses(s, specs)
+	}
 	return newPlan(s, specs)
+}
+
+// planWithoutLosses plans a comparison that nobody chose on a router that stays as it is: losses are left out, and said to be.
+func planWithoutLosses(s *scenarios.Scenario, specs []strategies.Spec) (*plan, error) {
+	p, err := newPlan(s, specs)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.Config(0)
+	if err != nil {
+		return nil, err
+	}
+	p.Specs = nil
+	for _, spec := range specs {
+		r, err := spec.Build(c.Layer)
+		if err != nil {
+			return nil, err
+		}
+		if t := r.Traits(); t.Loss {
+			p.left = append(p.left, refusal{spec.String(), c.Refuse(t)})
+			continue
+		}
+		p.Specs = append(p.Specs, spec)
+	}
+	return p, nil
 }
 
 // stream loads the scenario that the flags describe.

@@ -405,7 +405,9 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 		for j, s := range c.Points {
 			name := ""
 			if j == 0 {
-				name = c.Family
+				if name = c.Family; c.Kind() != "" {
+					name += " (" + c.Kind() + ")"
+				}
 			}
 			if k, ok := s.Metrics["experts_per_token"]; ok && s.Traits.Varies {
 				name = strings.TrimSpace(fmt.Sprintf("%s (%.3g experts a token)", name, k.Mean))
@@ -418,11 +420,15 @@ func (f *frontier) print(w io.Writer, p *plan, wall time.Duration, width int, qu
 		row(f.bound.Traits.Spec+" (bound)", "", f.bound)
 	}
 	t.AppendFooter(floors)
-	if widest(t.Render()) > width {
+	hidden := widest(t.Render()) > width
+	if hidden {
 		configs[len(configs)-1].Hidden = true // the output error
 		t.SetColumnConfigs(configs)
 	}
 	b.WriteString(rendered(t) + "\n")
+	if hidden && !quiet {
+		b.WriteString(wrap(fmt.Sprintf("Not shown in %d columns: output error; --json, --out and a wider terminal have it.", width), width) + "\n")
+	}
 	for _, e := range f.pairs {
 		fmt.Fprintf(&b, "\n%s\n", wrap(f.sentence(e), width))
 	}

@@ -441,7 +441,7 @@ func (r *inspectReport) frameworks() {
 	if r.Ranks == r.Experts {
 		ranks = "every expert a rank of its own; --ranks R takes them together"
 	}
-	r.say("The whole trace as one iteration, and the mean over its %s; means over layers, but vLLM's, which sums first. Ranks: %s.", batches, ranks)
+	r.say("The whole trace as one iteration, and the mean over its %s; means over layers, but for vLLM's, which sums first, and max_overload_factor, the largest. Ranks: %s.", batches, ranks)
 	if layers == 0 {
 		r.say("Megatron-LM's auxiliary loss needs the scores of all experts, which this trace has not.")
 		return

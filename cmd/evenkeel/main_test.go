@@ -439,6 +439,49 @@ func TestAll(t *testing.T) {
 	}
 }
 
+// Groups beside a model that has none are devices, and limit nothing.
+func TestGroupsBesideAModel(t *testing.T) {
+	for args, limited := range map[string]bool{"--model olmoe --set groups=8": false, "--model olmoe --scenario deepseek-v3": false, "--model deepseek-v3": true} {
+		code, out, stderr := evenkeel(t, append(strings.Fields("compare -s none --steps 2 --seeds 1 --set tokens=128 --set sequence_length=32 --set evaluation_tokens=128"), strings.Fields(args)...)...)
+		if code != 0 || strings.Contains(out, " of 8 groups") != limited {
+			t.Errorf("%s: exit %d, %s%s", args, code, stderr, out)
+		}
+	}
+}
+
+// A scenario whose router is frozen runs without naming a strategy: the losses of the default comparison are left out.
+func TestDefaultOnAFrozenRouter(t *testing.T) {
+	t.Setenv("COLUMNS", "100")
+	for _, name := range []string{"decode", "drafts"} {
+		code, out, stderr := evenkeel(t, "compare", "--scenario", name, "--steps", "20", "--seeds", "2", "--set", "evaluation_tokens=4096")
+		if code != 0 || !strings.Contains(out, "aux-loss:coeff=0.3: has a loss, which does nothing to a\nfrozen router") || !strings.Contains(out, " loss-free ") {
+			t.Errorf("%s: exit %d, %s%s", name, code, stderr, out)
+		}
+		if !strings.Contains(out, "settled_step is that of the one seed of 2 that has one") {
+			t.Errorf("%s: nothing of the seed that settled: %s", name, out)
+		}
+	}
+	dir := t.TempDir()
+	if code, _, stderr := evenkeel(t, append(small, "--router", "frozen", "--out", dir)...); code != 0 {
+		t.Fatal(stderr)
+	}
+	if code, _, stderr := evenkeel(t, "compare", "--quiet", "--from", filepath.Join(dir, "manifest.json")); code != 0 {
+		t.Errorf("the manifest cannot be repeated: %s", stderr)
+	}
+}
+
+func TestFrontierSaysWhatItHides(t *testing.T) {
+	args := append([]string{"frontier", "-s", "loss-free", "--points", "2", "--refine", "0", "--seeds", "2"}, small[1:]...)
+	args = append(args, "--quiet=false")
+	for columns, hidden := range map[string]bool{"60": true, "100": false} {
+		t.Setenv("COLUMNS", columns)
+		code, out, stderr := evenkeel(t, args...)
+		if code != 0 || strings.Contains(out, "Not shown in "+columns+" columns: output error") != hidden {
+			t.Errorf("%s columns: exit %d, %s%s", columns, code, stderr, out)
+		}
+	}
+}
+
 func TestFrontier(t *testing.T) {
 	dir := t.TempDir()
 	args := append([]string{"frontier"}, small[1:]...)
