@@ -77,7 +77,7 @@ func LimitedDeviceFloor(experts, topk, groups, kept, tokens int) float64 {
 // choiceVariance is the variance of how many of its K choices within M groups a token has in one of them.
 func choiceVariance(experts, topk, groups, kept int) float64 {
 	k, m, share := float64(topk), float64(kept), float64(kept)/float64(groups)
-	inside, open := 0.0, m*float64(experts/groups)
+	inside, open := 0.0, float64(m*float64(experts/groups))
 	if kept > 1 {
 		inside = k / m * (1 - 1/m) * (open - k) / (open - 1)
 	}
