@@ -92,7 +92,7 @@ func Collect(ctx context.Context, dir string, p *Plan, progress func(done, total
 		m.Knobs = append(m.Knobs, k.Name)
 	}
 	for _, r := range p.rules {
-		if revision := (Revision{r.spec.Preset.Name, r.spec.Preset.Revision}); !slices.Contains(m.Strategies, revision) {
+		if revision := (Revision{r.Preset.Name, r.Preset.Revision}); !slices.Contains(m.Strategies, revision) {
 			m.Strategies = append(m.Strategies, revision)
 		}
 	}
@@ -361,7 +361,7 @@ func (c *collector) cellRow(t *tableWriter, i int, r *Record) error {
 	for a, n := range p.Variants[variant] {
 		t.word(next(), p.Axes[a].Values[n])
 	}
-	t.text(next(), p.rules[p.Specs[spec][0]].spec.Preset.Name)
+	t.text(next(), p.rules[p.Specs[spec][0]].Preset.Name)
 	t.text(next(), c.short[spec])
 	if j := next(); r.Kind != "" {
 		t.text(j, r.Kind)

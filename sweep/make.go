@@ -291,12 +291,11 @@ func (m *maker) value(k int, word string) (int32, error) {
 		return n, nil
 	}
 	knob := &m.plan.Knobs[k]
-	r := m.plan.rules[slices.IndexFunc(m.plan.rules, func(r rule) bool { return r.knobs[k] != "" })]
-	s, err := r.spec.With(r.knobs[k], word)
+	value, err := m.plan.canonical(k, word)
 	if err != nil {
 		return 0, fmt.Errorf("--vary %s: %w", knob.Name, err)
 	}
-	n := index(m.knobs[k], &knob.Values, s.Values[r.knobs[k]])
+	n := index(m.knobs[k], &knob.Values, value)
 	m.knobs[k][word] = n
 	return n, nil
 }
@@ -314,16 +313,21 @@ func index(known map[string]int32, list *[]string, value string) int32 {
 // number is index of a row.
 func number(known map[string]int32, list *[][]int32, row []int32) int32 {
 	var short [64]byte
-	key := short[:0]
-	for _, n := range row {
-		key = binary.AppendVarint(key, int64(n))
-	}
+	key := appendKey(short[:0], row)
 	n, ok := known[string(key)]
 	if !ok {
 		n = int32(len(*list))
 		*list, known[string(key)] = append(*list, row), n
 	}
 	return n
+}
+
+// appendKey appends what tells rows of one length apart.
+func appendKey(into []byte, row []int32) []byte {
+	for _, n := range row {
+		into = binary.AppendVarint(into, int64(n))
+	}
+	return into
 }
 
 // order sorts the pairs. One that several points ask for has the most seeds that one of them has.
@@ -436,15 +440,13 @@ func (p *Plan) able(s *scenarios.Scenario) (list []strategies.Spec, err error) {
 
 // nature is a spec without its numbers, but for those that are zero: what decides whether it has a loss.
 func (p *Plan) nature(row []int32) string {
-	var short [64]byte
-	key := binary.AppendVarint(short[:0], int64(row[0]))
+	row = slices.Clone(row)
 	for k, n := range row[1:] {
 		if n >= 0 && unequalToZero(p.Knobs[k].Values[n]) {
-			n = -2
+			row[1+k] = -2
 		}
-		key = binary.AppendVarint(key, int64(n))
 	}
-	return string(key)
+	return string(appendKey(nil, row))
 }
 
 // unequalToZero reports whether a value is a number, and not zero.

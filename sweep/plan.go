@@ -60,15 +60,16 @@ type Plan struct {
 	Loads bool       `json:"recorded_loads"` // whether the loads of experts at those steps are kept
 
 	hash   string
-	mode   string // what New decided to learn
-	before []int  // cells of the pairs before pair i; the last is the number of cells
-	rules  []rule // the strategies
+	mode   string            // what New decided to learn
+	before []int             // cells of the pairs before pair i; the last is the number of cells
+	rules  []strategies.Spec // the strategies
+	owners []owner           // of the knobs
 }
 
-// rule is a strategy of a plan, and how it calls the plan's knobs, "" those of others.
-type rule struct {
-	spec  strategies.Spec
-	knobs []string
+// owner is the strategy that has a knob, and how it calls it.
+type owner struct {
+	rule int32
+	knob string
 }
 
 // Axis is a key of the scenario or a knob that varies, and its values, as one would write them behind --set key= or knob=.
@@ -307,7 +308,7 @@ func (p *Plan) define() error {
 		}
 		defined = append(defined, preset)
 	}
-	p.rules = nil
+	p.rules, p.owners = nil, nil
 	for i, text := range p.Strategies {
 		if len(text) > maxWord {
 			return fmt.Errorf("strategy %d has %d bytes: at most %d are read", i, len(text), maxWord)
@@ -322,45 +323,35 @@ func (p *Plan) define() error {
 		if full := spec.Full(); full != text {
 			return fmt.Errorf("strategy %d is %s: a plan has every knob, in order, %s", i, text, full)
 		}
-		if slices.ContainsFunc(p.rules, func(r rule) bool { return r.spec.Preset.Name == spec.Preset.Name }) {
+		if p.rule(spec.Preset.Name) >= 0 {
 			return fmt.Errorf("strategy %d is %s twice: what differs varies, and is a knob", i, spec.Preset.Name)
 		}
-		p.rules = append(p.rules, rule{spec, make([]string, len(p.Knobs))})
+		p.rules = append(p.rules, spec)
 	}
 	for k, knob := range p.Knobs {
 		if slices.ContainsFunc(p.Knobs[:k], func(a Axis) bool { return a.Name == knob.Name }) {
 			return fmt.Errorf("knob %d, %.100q, is named twice", k, knob.Name)
 		}
-		if err := p.own(k); err != nil {
-			return err
+		strategy, name, _ := strings.Cut(knob.Name, ".")
+		r := p.rule(strategy)
+		if r < 0 {
+			return fmt.Errorf("knob %d, %.100q, is no knob of the plan's strategies", k, knob.Name)
 		}
+		plain, err := p.rules[r].Plain(name)
+		if err != nil {
+			return fmt.Errorf("knob %d, %.100q, is none: %w", k, knob.Name, err)
+		}
+		if plain.Full() != p.Strategies[r] {
+			return fmt.Errorf("strategy %d is %s: %s varies, so that here it must have its default", r, p.Strategies[r], knob.Name)
+		}
+		p.owners = append(p.owners, owner{int32(r), name})
 	}
 	return nil
 }
 
-// own finds the strategies that have a knob.
-func (p *Plan) own(k int) error {
-	name := p.Knobs[k].Name
-	owner, knob, _ := strings.Cut(name, ".")
-	owned := false
-	for i, r := range p.rules {
-		if r.spec.Preset.Name != owner {
-			continue
-		}
-		owned = true
-		plain, err := r.spec.Plain(knob)
-		if err != nil {
-			return fmt.Errorf("knob %d, %.100q, is none: %w", k, name, err)
-		}
-		if plain.Full() != p.Strategies[i] {
-			return fmt.Errorf("strategy %d is %s: %s varies, so that here it must have its default", i, p.Strategies[i], name)
-		}
-		r.knobs[k] = knob
-	}
-	if !owned {
-		return fmt.Errorf("knob %d, %.100q, is no knob of the plan's strategies", k, name)
-	}
-	return nil
+// rule is the index of the strategy of a name, or -1.
+func (p *Plan) rule(name string) int {
+	return slices.IndexFunc(p.rules, func(s strategies.Spec) bool { return s.Preset.Name == name })
 }
 
 // checkSpecs makes sure that strategies are known, or described by the plan itself, that knobs are theirs, and that they may have
@@ -370,16 +361,15 @@ func (p *Plan) checkSpecs() error {
 		return err
 	}
 	for k, knob := range p.Knobs {
-		r := p.rules[slices.IndexFunc(p.rules, func(r rule) bool { return r.knobs[k] != "" })]
 		for n, v := range knob.Values {
 			if len(v) > maxWord {
 				return fmt.Errorf("value %d of %s has %d bytes: at most %d are read", n, knob.Name, len(v), maxWord)
 			}
-			spec, err := r.spec.With(r.knobs[k], v)
+			canonical, err := p.canonical(k, v)
 			if err != nil {
 				return err
 			}
-			if canonical := spec.Values[r.knobs[k]]; canonical != v {
+			if canonical != v {
 				return fmt.Errorf("value %d of %s is %s: a plan writes it %s", n, knob.Name, v, canonical)
 			}
 		}
@@ -392,7 +382,7 @@ func (p *Plan) checkSpecs() error {
 			return fmt.Errorf("spec %d is %.100s: it must be the index of one of %d strategies, then of each of %d knobs that of its value", i, fmt.Sprint(row), len(p.rules), len(p.Knobs))
 		}
 		for k, n := range row[1:] {
-			if own := p.rules[row[0]].knobs[k] != ""; own != (n >= 0) || n < -1 || int(n) >= len(p.Knobs[k].Values) {
+			if own := p.owners[k].rule == row[0]; own != (n >= 0) || n < -1 || int(n) >= len(p.Knobs[k].Values) {
 				return fmt.Errorf("spec %d takes value %d of %s: there are %d, and -1 is for a strategy that does not have it", i, n, p.Knobs[k].Name, len(p.Knobs[k].Values))
 			}
 		}
@@ -401,6 +391,13 @@ func (p *Plan) checkSpecs() error {
 		return fmt.Errorf("spec %d, %v, is there twice", i, p.Specs[i])
 	}
 	return nil
+}
+
+// canonical is a value of a knob as specs write it.
+func (p *Plan) canonical(k int, word string) (string, error) {
+	o := p.owners[k]
+	s, err := p.rules[o.rule].With(o.knob, word)
+	return s.Values[o.knob], err
 }
 
 // twice finds a row that a list has twice, or returns -1.
@@ -466,13 +463,12 @@ func (p *Plan) count() error {
 // spec returns spec i. A plan may have a million, so they are kept as indices.
 func (p *Plan) spec(i int) (s strategies.Spec, err error) {
 	row := p.Specs[i]
-	r := p.rules[row[0]]
-	s = r.spec
+	s = p.rules[row[0]]
 	for k, n := range row[1:] {
-		if r.knobs[k] == "" {
+		if n < 0 {
 			continue
 		}
-		if s, err = s.With(r.knobs[k], p.Knobs[k].Values[n]); err != nil {
+		if s, err = s.With(p.owners[k].knob, p.Knobs[k].Values[n]); err != nil {
 			return s, err
 		}
 	}

@@ -89,7 +89,7 @@ func (s *Session) Check() error {
 	if len(m.bases) > 1 {
 		var list []string
 		for _, r := range m.plan.rules {
-			list = append(list, r.spec.Preset.Name)
+			list = append(list, r.Preset.Name)
 		}
 		return fmt.Errorf("it searches for the best settings of one strategy, and -s and --vary name %s: sweep each alone", strings.Join(list, " and "))
 	}
