@@ -236,6 +236,23 @@ func TestSessionsKeepWhatWasAsked(t *testing.T) {
 	}
 }
 
+// projected is a metric of a folder's results, as it is asked for by default.
+func projected(t testing.TB, dir string) (*Results, Query, *Projection) {
+	t.Helper()
+	r, err := OpenResults(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	q := Query{Metric: "maxvio_global"}
+	r.Defaults(&q)
+	p, err := r.Project(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, q, p
+}
+
 // Strategies of one name are told apart by the knobs in which they differ, beside those that an axis varies.
 func TestStrategiesOfOneName(t *testing.T) {
 	b := small(t, "loss-free", "loss-free:centre=true", "none", "loss-free:rate=0.1")
@@ -271,17 +288,7 @@ func TestStrategiesOfOneName(t *testing.T) {
 		if _, err := Collect(context.Background(), dir, p, nil); err != nil {
 			t.Fatal(err)
 		}
-		r, err := OpenResults(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		q := Query{Metric: "maxvio_global"}
-		r.Defaults(&q)
-		projection, err := r.Project(q)
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, _, projection := projected(t, dir)
 		groups := 0
 		for i, row := range projection.Groups {
 			for _, g := range row {
@@ -349,17 +356,7 @@ func TestManySettingsMakeATable(t *testing.T) {
 	}
 	dir := t.TempDir()
 	stubbed(t, dir, p)
-	r, err := OpenResults(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	q := Query{Metric: "maxvio_global"}
-	r.Defaults(&q)
-	table, err := r.Project(q)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, q, table := projected(t, dir)
 	if len(table.RowLabels) != n || table.RowLabels[n-1][1] != fmt.Sprint(1e-6*float64(n)) || table.RowLabels[n-1][2] != fmt.Sprint(32+n-1) {
 		t.Errorf("%d rows, the last %q", len(table.RowLabels), table.RowLabels[len(table.RowLabels)-1])
 	}

@@ -269,7 +269,15 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 		if len(q.strategies) > 0 {
 			return nil, errors.New("--all takes every strategy at its defaults: leave out -s, or name them all by -s")
 		}
-		return planAll(s)
+		var all []strategies.Spec
+		for _, preset := range strategies.Presets() {
+			spec, err := strategies.Parse(preset.Name)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, spec)
+		}
+		return planPermitted(s, all)
 	}
 	names := q.strategies
 	if len(names) == 0 {
@@ -283,34 +291,9 @@ func (q *request) plan(flags *pflag.FlagSet) (*plan, error) {
 		specs = slices.DeleteFunc(specs, func(spec strategies.Spec) bool { return spec.Preset.Family == "bounds" })
 	}
 	if frozen := s.Router.Mode == sim.Frozen || s.Layer().Score == moe.Stored; len(q.strategies) == 0 && frozen {
-		return planWithoutLosses(s, specs)
+		return planPermitted(s, specs) // losses do nothing there, and nobody chose them
 	}
 	return newPlan(s, specs)
-}
-
-// planWithoutLosses plans a comparison that nobody chose on a router that stays as it is: losses are left out, and said to be.
-func planWithoutLosses(s *scenarios.Scenario, specs []strategies.Spec) (*plan, error) {
-	p, err := newPlan(s, specs)
-	if err != nil {
-		return nil, err
-	}
-	c, err := p.Config(0)
-	if err != nil {
-		return nil, err
-	}
-	p.Specs = nil
-	for _, spec := range specs {
-		r, err := spec.Build(c.Layer)
-		if err != nil {
-			return nil, err
-		}
-		if t := r.Traits(); t.Loss {
-			p.left = append(p.left, refusal{spec.String(), c.Refuse(t)})
-			continue
-		}
-		p.Specs = append(p.Specs, spec)
-	}
-	return p, nil
 }
 
 // stream loads the scenario that the flags describe.
@@ -398,9 +381,9 @@ func parseAll(names []string, defined ...*strategies.Preset) (specs []strategies
 	return specs, nil
 }
 
-// planAll plans a comparison of every strategy that the scenario permits. What learns is decided as if none had a loss, so
-// that losses are left out where a router would stay as it is without them.
-func planAll(s *scenarios.Scenario) (*plan, error) {
+// planPermitted plans a comparison of those strategies that the scenario permits. What learns is decided as if none had a loss,
+// so that losses are left out where a router would stay as it is without them.
+func planPermitted(s *scenarios.Scenario, specs []strategies.Spec) (*plan, error) {
 	none, err := parseAll([]string{"none"})
 	if err != nil {
 		return nil, err
@@ -415,12 +398,8 @@ func planAll(s *scenarios.Scenario) (*plan, error) {
 	}
 	p := &plan{Experiment: &experiment.Experiment{Scenario: s, Mode: bare.Mode, Why: bare.Why}}
 	var others []refusal
-	for _, preset := range strategies.Presets() {
-		spec, err := strategies.Parse(preset.Name)
-		if err != nil {
-			return nil, err
-		}
-		if m := preset.Model; m != nil && !m.Fits(c.Layer) {
+	for _, spec := range specs {
+		if m := spec.Preset.Model; m != nil && !m.Fits(c.Layer) {
 			others = append(others, refusal{spec.String(), errors.New("the recipe of a model of another shape: --model NAME gives the scenario its own")})
 			continue
 		}
