@@ -87,7 +87,7 @@ func kill(c *exec.Cmd) {
 
 func TestProcessesAreKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts and kills processes")
+		t.Skip("starts and kills processes: run without -short")
 	}
 	t.Parallel()
 	p := plan(t, 40, 20)
@@ -131,7 +131,7 @@ func TestProcessesAreKilled(t *testing.T) {
 
 func TestTheCoordinatorIsKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts and kills processes")
+		t.Skip("starts and kills processes: run without -short")
 	}
 	t.Parallel()
 	p := plan(t, 40, 20)
